@@ -1,0 +1,58 @@
+"""The command ``kaapana-assets``; each command is a module that is imported only when called.
+
+A command parses what the user typed, calls the package and prints. It holds no logic of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from kaapana_assets import __version__
+from kaapana_assets.errors import KaapanaAssetsError
+
+_COMMANDS = {
+    "clean": "Remove what runs left behind.",
+    "cohort": "Freeze and show selections of series.",
+    "import": "Put the DICOM files of a folder into the spool.",
+    "query": "Search the metadata index.",
+    "receive": "Receive DICOM objects over the network.",
+    "run": "Send a cohort to a workflow.",
+    "send": "Send the DICOM files of a folder over the network.",
+    "status": "Show what waits, what is stored and what went wrong.",
+    "up": "Start the whole platform and watch over it.",
+}
+_MODULES = {"import": "import_folder"}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"kaapana_assets.cli.{_MODULES.get(cmd_name, cmd_name)}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, text in sorted(_COMMANDS.items())])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="kaapana-assets")
+def cli() -> None:
+    """Medical images at scale: DICOM in, results with lineage out."""
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends with one message and exit code 2."""
+    try:
+        cli.main(standalone_mode=True)
+    except KaapanaAssetsError as exc:
+        click.echo(f"kaapana-assets: {exc}", err=True)
+        sys.exit(2)

@@ -1,0 +1,1 @@
+"""The contract that operator images see, and the runners that launch them."""

@@ -1,0 +1,51 @@
+"""Identifiers that come from outside, checked before they may touch a file system."""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+from kaapana_assets.errors import InvalidIdentifier
+
+SeriesInstanceUID = NewType("SeriesInstanceUID", str)
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9_-])?")
+
+
+def checked_uid(value: str, *, keyword: str = "UID") -> str:
+    """The UID without padding, safe to use as one path component.
+
+    Looser than the standard in one point, because archives hold such UIDs: a component may begin
+    with zero. Anything with other characters than digits and single dots is refused.
+
+    Args:
+        value: as found in a dataset or request; trailing NUL and space padding is removed.
+        keyword: the DICOM keyword to name in the error.
+
+    Raises:
+        InvalidIdentifier: empty, longer than 64 characters, or not digits and dots.
+
+    References:
+        PS3.5 9.1 (UID encoding rules), PS3.5 6.2 (VR UI).
+    """
+    uid = str(value).rstrip("\0 ")
+    if len(uid) > 64 or not _UID.fullmatch(uid):
+        shown = uid if len(uid) <= 80 else uid[:77] + "..."
+        raise InvalidIdentifier(f"{keyword} {shown!r} is not a DICOM UID (1 to 64 digits and single dots)")
+    return uid
+
+
+def checked_name(value: str, *, kind: str) -> str:
+    """A name (cohort, workflow, operator, folder) safe to use as one path component.
+
+    Raises:
+        InvalidIdentifier: not 1 to 128 letters, digits, ``_``, ``-`` or ``.`` beginning with a
+            letter or digit and not ending with a dot, or holding ``..``.
+    """
+    if not _NAME.fullmatch(value) or ".." in value:
+        raise InvalidIdentifier(
+            f"{kind} {value[:80]!r} is not a valid name: 1 to 128 letters, digits, '_', '-' or '.', "
+            "beginning with a letter or digit"
+        )
+    return value

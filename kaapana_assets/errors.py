@@ -1,0 +1,116 @@
+"""Every error that this package raises on purpose, in one tree.
+
+The branches are by what the caller can do about it::
+
+    KaapanaAssetsError
+    ├── TemporaryError          try again, nothing has to change
+    │   ├── StoreUnavailable    a PACS, index or object store does not answer
+    │   ├── SpoolUnavailable    the spool cannot be written (full, read-only)
+    │   └── DagsterUnavailable  Dagster's webserver does not answer
+    ├── InputError              mend what was given
+    │   ├── InvalidIdentifier   a UID, name or path that is not allowed
+    │   ├── UnreadableDicom     a file that is not DICOM or is damaged
+    │   ├── ConflictingContent  the same identifier with other content
+    │   ├── QueryError          a query that cannot be read; points at the place
+    │   ├── NotFound            no such series, cohort, workflow, bucket or object
+    │   ├── ParameterError      a workflow parameter of the wrong name or type
+    │   └── WorkflowError       a workflow file that defines no valid workflow
+    ├── ConfigurationError      mend the settings, named in the message
+    └── OperatorError           an operator did not make what it declared
+        ├── OperatorFailed      its process ended with an error
+        ├── OperatorTimeout     it ran longer than its limit
+        ├── OperatorOutOfMemory it was ended for using too much memory
+        └── OutputMissing       it ended well, but its output is not there
+
+A message names what was worked on (the UID), the system, and what to do. The libraries' own
+errors are translated where each store or runner meets its library, with ``from``.
+"""
+
+from __future__ import annotations
+
+
+class KaapanaAssetsError(Exception):
+    """The base of all errors of this package."""
+
+
+class TemporaryError(KaapanaAssetsError):
+    """Trying again later can help, without any change."""
+
+
+class StoreUnavailable(TemporaryError):
+    """A PACS, metadata index or object store does not answer."""
+
+
+class SpoolUnavailable(TemporaryError):
+    """The spool cannot be written: disk full, read-only or without permission."""
+
+
+class DagsterUnavailable(TemporaryError):
+    """Dagster's webserver does not answer or answers with an error of its own."""
+
+
+class InputError(KaapanaAssetsError):
+    """What was given has to be changed."""
+
+
+class InvalidIdentifier(InputError):
+    """A UID, name or path that must not reach the file system."""
+
+
+class UnreadableDicom(InputError):
+    """A file that is not DICOM, is damaged, or lacks the identifiers needed to store it."""
+
+
+class ConflictingContent(InputError):
+    """The same identifier is already stored with other content; the stored one stays."""
+
+
+class QueryError(InputError):
+    """A query that cannot be read.
+
+    Attributes:
+        text: the query as given.
+        position: 0-based offset in ``text`` at which it went wrong.
+    """
+
+    def __init__(self, reason: str, *, text: str, position: int) -> None:
+        self.reason = reason
+        self.text = text
+        self.position = position
+        super().__init__(f"{reason} at character {position + 1}\n  {text}\n  {' ' * position}^")
+
+
+class NotFound(InputError):
+    """No such series, cohort, workflow, bucket or object."""
+
+
+class ParameterError(InputError):
+    """A workflow parameter with an unknown name or a value of the wrong type."""
+
+
+class WorkflowError(InputError):
+    """A definition that is no valid workflow; names the file and the operator."""
+
+
+class ConfigurationError(KaapanaAssetsError):
+    """Settings that cannot work; names the setting."""
+
+
+class OperatorError(KaapanaAssetsError):
+    """An operator did not make what it declared."""
+
+
+class OperatorFailed(OperatorError):
+    """The operator's process ended with an error."""
+
+
+class OperatorTimeout(OperatorError):
+    """The operator ran longer than its limit and was ended."""
+
+
+class OperatorOutOfMemory(OperatorError):
+    """The operator was ended because it used more memory than it may."""
+
+
+class OutputMissing(OperatorError):
+    """The operator ended well, but a declared output is not there."""

@@ -1,0 +1,1 @@
+"""Where data stays: PACS, metadata index, object store, run directories and the shelf."""
