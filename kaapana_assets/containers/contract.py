@@ -1,0 +1,45 @@
+"""The environment variables that an operator's container sees, the same for every runner."""
+
+from __future__ import annotations
+
+import re
+
+from kaapana_assets.containers.runner import Launch
+from kaapana_assets.errors import ParameterError
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def environment(launch: Launch, *, workflow_dir: str) -> dict[str, str]:
+    """The variables of one launch: the operator's own, the workflow's parameters, the contract's.
+
+    Later ones win: what a person chose for this run goes over what the author wrote, and nothing
+    goes over the contract.
+
+    Args:
+        launch: the launch.
+        workflow_dir: absolute path of the run directory as the operator sees it. Scripts join it to
+            ``/``, which leaves an absolute path as it is.
+
+    Raises:
+        ParameterError: a name that cannot be an environment variable, or a value with a NUL byte.
+    """
+    chosen = {name.upper(): value for name, value in launch.parameters.items()}
+    contract = {
+        "WORKFLOW_DIR": workflow_dir,
+        "BATCH_NAME": launch.batch_name,
+        "OPERATOR_IN_DIR": launch.operator_in_dir,
+        "OPERATOR_OUT_DIR": launch.operator_out_dir,
+        "BATCHES_INPUT_DIR": f"{workflow_dir}/{launch.batch_name}",
+        "RUN_ID": launch.run_id,
+        "DAG_ID": launch.workflow,
+        "TASK_ID": launch.operator,
+    }
+    variables = {**launch.env_vars, **chosen, **contract}
+    for name, value in variables.items():
+        if not _VARIABLE.fullmatch(name) or "\0" in value:
+            raise ParameterError(
+                f"operator {launch.operator} of workflow {launch.workflow}: {name[:80]!r} and its value cannot "
+                "be an environment variable; use letters, digits and '_' for the name, no NUL in the value"
+            )
+    return variables

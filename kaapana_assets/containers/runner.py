@@ -1,0 +1,104 @@
+"""What it means to launch one operator: the launch, its outcome, and the protocol of all runners.
+
+Implementations live in modules of their own (``process``). What a container sees in its
+environment is in ``contract``, the same for every runner.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """One start of one container and everything it sees.
+
+    Attributes:
+        run_id: name of the run directory, ``<workflow>-<time>``.
+        workflow: name of the workflow.
+        operator: name of the operator, unique in its workflow.
+        image: reference as the author wrote it, such as ``dcm2nrrd`` or ``registry/x/dcm2nrrd:0.1.0``.
+        directory: the run directory, absolute; ``/data`` in a container. It holds
+            ``<batch_name>/<series>/<folder>``, pooled folders and ``conf/``.
+        operator_in_dir: folder name that the operator reads, the same for each series.
+        operator_out_dir: folder name that the operator writes. The operator makes it itself.
+        batch_name: name of the folder of series.
+        parameters: workflow parameters as strings; their names are upper-cased in the environment.
+        env_vars: the operator's own variables; a workflow parameter of the same name wins.
+        command: arguments that replace the image's ENTRYPOINT and CMD; None starts the image as built.
+        timeout_s: seconds after which the operator is ended; None for no limit.
+        memory_mb: memory limit in MiB; None for no limit.
+        cpu: CPU cores (1.5 is one and a half); None for no limit. Runners without isolation ignore it.
+        image_pull_secrets: names of the secrets to pull the image with, where the runner pulls.
+    """
+
+    run_id: str
+    workflow: str
+    operator: str
+    image: str
+    directory: Path
+    operator_in_dir: str
+    operator_out_dir: str
+    batch_name: str = "batch"
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    env_vars: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] | None = None
+    timeout_s: float | None = None
+    memory_mb: int | None = None
+    cpu: float | None = None
+    image_pull_secrets: tuple[str, ...] = ()
+
+
+class Outcome(Enum):
+    """How an operator ended when it did not fail."""
+
+    DONE = "done"
+    """Exit code 0. Its outputs are not verified yet."""
+    SKIPPED = "skipped"
+    """Exit code 126: the operator found nothing to do."""
+
+
+class Runner(Protocol):
+    """Launches operators; one instance may be used from several threads at once."""
+
+    @property
+    def isolates(self) -> bool:
+        """True where a read-only file or one of another owner cannot be written by an operator."""
+        ...
+
+    def image_digest(self, image: str) -> str:
+        """Digest of what the image holds, the same as long as its content is the same.
+
+        It goes into fingerprints and code versions, so it is called when Dagster loads definitions
+        and is quick.
+
+        Raises:
+            NotFound: there is no such image.
+        """
+        ...
+
+    def run(
+        self, launch: Launch, *, output: Callable[[str], None], cancelled: threading.Event | None = None
+    ) -> Outcome:
+        """Run one operator to its end; nothing that it started is left when this returns or raises.
+
+        Args:
+            launch: what to start.
+            output: called in the calling thread with each line of stdout and stderr, without its
+                line end, as it comes.
+            cancelled: ends the operator when set.
+
+        Raises:
+            OperatorFailed: exit code other than 0 and 126, or ``cancelled`` was set. The message
+                has the exit code and the last lines of output.
+            OperatorTimeout: it ran longer than ``timeout_s``.
+            OperatorOutOfMemory: it was ended for its memory use, as far as the runner can tell.
+            NotFound: there is no such image.
+            ConfigurationError: the image or its environment cannot be prepared.
+        """
+        ...
