@@ -1,0 +1,34 @@
+"""The two dynamic partitions that all assets share, and what asks Dagster about them."""
+
+import dagster as dg
+
+SERIES = dg.DynamicPartitionsDefinition(name="series")
+"""One partition per DICOM series; the key is its SeriesInstanceUID."""
+
+COHORTS = dg.DynamicPartitionsDefinition(name="cohorts")
+"""One partition per frozen selection; the key is the cohort's name."""
+
+
+def contiguous_ranges(wanted: set[str], ordered: list[str]) -> list[tuple[str, str]]:
+    """The inclusive (first, last) ranges of ``ordered`` that hold just the wanted keys.
+
+    Args:
+        wanted: partition keys; those that are not in ``ordered`` are left out.
+        ordered: all keys of the partitions definition, in its order.
+    """
+    ranges: list[tuple[str, str]] = []
+    first = last = None
+    for key in ordered:
+        if key in wanted:
+            first, last = first or key, key
+        elif first is not None and last is not None:
+            ranges.append((first, last))
+            first = last = None
+    if first is not None and last is not None:
+        ranges.append((first, last))
+    return ranges
+
+
+def range_tags(first: str, last: str) -> dict[str, str]:
+    """The run tags that make one run materialize all partitions from first to last."""
+    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
