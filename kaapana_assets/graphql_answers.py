@@ -1,0 +1,143 @@
+"""What Dagster answers, as types; parsed here and nowhere else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+FINISHED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
+
+
+@dataclass(frozen=True)
+class StepState:
+    """One step of a run; times are seconds since the epoch, None until they happened."""
+
+    key: str
+    status: str
+    """``IN_PROGRESS``, ``SUCCESS``, ``FAILURE``, ``SKIPPED`` or ``UNKNOWN``."""
+    start_time: float | None
+    end_time: float | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as Dagster knows it; times are seconds since the epoch, None until they happened."""
+
+    run_id: str
+    job: str
+    status: str
+    """``QUEUED``, ``NOT_STARTED``, ``STARTING``, ``STARTED``, ``SUCCESS``, ``FAILURE``, ``CANCELING``, ``CANCELED``."""
+    start_time: float | None
+    end_time: float | None
+    root_run_id: str | None
+    tags: Mapping[str, str]
+    steps: tuple[StepState, ...]
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will happen in this run."""
+        return self.status in FINISHED
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it ended with every step done."""
+        return self.status == "SUCCESS"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of a run's event log."""
+
+    kind: str
+    """Dagster's name of the event, such as ``MaterializationEvent`` or ``LogMessageEvent``."""
+    message: str
+    step: str | None
+    level: str
+    error: str | None
+    file_key: str | None
+    """For ``LogsCapturedEvent``: names the captured output, see :meth:`DagsterClient.captured_logs`."""
+
+
+@dataclass(frozen=True)
+class PartitionStatus:
+    """The partitions of an asset by what became of them."""
+
+    materialized: frozenset[str]
+    failed: frozenset[str]
+    missing: frozenset[str]
+    materializing: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Materialization:
+    """The newest materialization of an asset or of one partition of it."""
+
+    run_id: str
+    partition: str | None
+    tags: Mapping[str, str]
+    metadata: Mapping[str, Any]
+
+    @property
+    def data_version(self) -> str | None:
+        """Dagster's data version, as recorded with the materialization."""
+        return self.tags.get("dagster/data_version")
+
+
+@dataclass(frozen=True)
+class CapturedLogs:
+    """What a step wrote; ``cursor`` continues where this ended."""
+
+    stdout: str
+    stderr: str
+    cursor: str | None
+
+
+def error_message(error: Mapping[str, Any]) -> str:
+    """What Dagster says went wrong, causes included."""
+    parts = [error.get("message") or "", *(part["message"] for part in error.get("errors") or ())]
+    parts += [link["error"]["message"] for link in error.get("errorChain") or ()]
+    return "\n".join(part.strip() for part in parts if part.strip()) or str(error["__typename"])
+
+
+def parse_run(found: Mapping[str, Any]) -> Run:
+    """The run in an answer."""
+    return Run(
+        run_id=found["runId"],
+        job=found["jobName"],
+        status=found["status"],
+        start_time=found["startTime"],
+        end_time=found["endTime"],
+        root_run_id=found["rootRunId"],
+        tags={tag["key"]: tag["value"] for tag in found["tags"]},
+        steps=tuple(
+            StepState(step["stepKey"], step["status"] or "UNKNOWN", step["startTime"], step["endTime"])
+            for step in found.get("stepStats", ())
+        ),
+    )
+
+
+def parse_event(found: Mapping[str, Any]) -> Event:
+    """The event in an answer."""
+    error = found.get("error")
+    return Event(
+        kind=found["__typename"],
+        message=found.get("message") or "",
+        step=found.get("stepKey"),
+        level=found.get("level") or "",
+        error=None if error is None else error_message({"__typename": "error", **error}),
+        file_key=found.get("fileKey"),
+    )
+
+
+_METADATA_FIELDS = ("text", "path", "url", "mdStr", "floatValue", "boolValue", "timestamp")
+
+
+def metadata_value(entry: Mapping[str, Any]) -> object:
+    """The value of one metadata entry in its natural type."""
+    if "jsonString" in entry:
+        return json.loads(entry["jsonString"])
+    if "intRepr" in entry:
+        return int(entry["intRepr"])
+    return next((entry[field] for field in _METADATA_FIELDS if field in entry), None)

@@ -1,0 +1,258 @@
+"""The GraphQL documents that :mod:`kaapana_assets.graphql` sends; no code."""
+
+from __future__ import annotations
+
+_PYTHON_ERROR = """
+fragment PythonErrorParts on PythonError { message errorChain { error { message } } }
+"""
+
+LAUNCH_RUN = (
+    """
+mutation Launch($params: ExecutionParams!) {
+  result: launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on RunConfigValidationInvalid { errors { message } }
+    ... on InvalidSubsetError { message }
+    ... on PipelineNotFoundError { message }
+    ... on ConflictingExecutionParamsError { message }
+    ... on RunConflict { message }
+    ... on UnauthorizedError { message }
+    ... on PythonError { ...PythonErrorParts }
+  }
+}
+"""
+    + _PYTHON_ERROR
+)
+
+REEXECUTE = (
+    """
+mutation Reexecute($params: ReexecutionParams!) {
+  result: launchRunReexecution(reexecutionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on RunConfigValidationInvalid { errors { message } }
+    ... on InvalidSubsetError { message }
+    ... on PipelineNotFoundError { message }
+    ... on RunConflict { message }
+    ... on UnauthorizedError { message }
+    ... on PythonError { ...PythonErrorParts }
+  }
+}
+"""
+    + _PYTHON_ERROR
+)
+
+LAUNCH_BACKFILL = (
+    """
+mutation Backfill($params: LaunchBackfillParams!) {
+  result: launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PartitionKeysNotFoundError { message }
+    ... on InvalidSubsetError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+    ... on UnauthorizedError { message }
+    ... on PythonError { ...PythonErrorParts }
+  }
+}
+"""
+    + _PYTHON_ERROR
+)
+
+BACKFILL = (
+    """
+query Backfill($id: String!) {
+  result: partitionBackfillOrError(backfillId: $id) {
+    __typename
+    ... on PartitionBackfill { status runs(limit: 1000) { runId status } error { ...PythonErrorParts } }
+    ... on BackfillNotFoundError { message }
+    ... on PythonError { ...PythonErrorParts }
+  }
+}
+"""
+    + _PYTHON_ERROR
+)
+
+RUN = (
+    """
+query Run($id: ID!) {
+  result: runOrError(runId: $id) {
+    __typename
+    ... on Run {
+      runId jobName status startTime endTime rootRunId
+      tags { key value }
+      stepStats { stepKey status startTime endTime }
+    }
+    ... on RunNotFoundError { message }
+    ... on PythonError { ...PythonErrorParts }
+  }
+}
+"""
+    + _PYTHON_ERROR
+)
+
+RUNS = (
+    """
+query Runs($filter: RunsFilter, $limit: Int) {
+  result: runsOrError(filter: $filter, limit: $limit) {
+    __typename
+    ... on Runs { results { runId jobName status startTime endTime rootRunId tags { key value } } }
+    ... on InvalidPipelineRunsFilterError { message }
+    ... on PythonError { ...PythonErrorParts }
+  }
+}
+"""
+    + _PYTHON_ERROR
+)
+
+EVENTS = (
+    """
+query Events($id: ID!, $cursor: String, $limit: Int) {
+  result: logsForRun(runId: $id, afterCursor: $cursor, limit: $limit) {
+    __typename
+    ... on EventConnection {
+      cursor hasMore
+      events {
+        __typename
+        ... on MessageEvent { message timestamp level stepKey eventType }
+        ... on ErrorEvent { error { message errorChain { error { message } } } }
+        ... on LogsCapturedEvent { fileKey }
+      }
+    }
+    ... on RunNotFoundError { message }
+    ... on PythonError { ...PythonErrorParts }
+  }
+}
+"""
+    + _PYTHON_ERROR
+)
+
+CAPTURED_LOGS = """
+query Logs($key: [String!]!, $cursor: String, $limit: Int) {
+  result: capturedLogs(logKey: $key, cursor: $cursor, limit: $limit) { __typename stdout stderr cursor }
+}
+"""
+
+PARTITION_STATUS = """
+query PartitionStatus($key: AssetKeyInput!) {
+  result: assetNodeOrError(assetKey: $key) {
+    __typename
+    ... on AssetNode {
+      assetPartitionStatuses {
+        __typename
+        ... on DefaultPartitionStatuses {
+          materializedPartitions failedPartitions unmaterializedPartitions materializingPartitions
+        }
+      }
+    }
+    ... on AssetNotFoundError { message }
+  }
+}
+"""
+
+STALENESS = """
+query Staleness($key: AssetKeyInput!, $partitions: [String!]) {
+  result: assetNodeOrError(assetKey: $key) {
+    __typename
+    ... on AssetNode { staleStatusByPartition(partitions: $partitions) }
+    ... on AssetNotFoundError { message }
+  }
+}
+"""
+
+LATEST_MATERIALIZATION = """
+query Latest($key: AssetKeyInput!, $partitions: [String!]) {
+  result: assetNodeOrError(assetKey: $key) {
+    __typename
+    ... on AssetNode {
+      assetMaterializations(partitions: $partitions, limit: 1) {
+        runId timestamp partition tags { key value }
+        metadataEntries {
+          __typename label
+          ... on TextMetadataEntry { text }
+          ... on PathMetadataEntry { path }
+          ... on UrlMetadataEntry { url }
+          ... on NotebookMetadataEntry { path }
+          ... on JsonMetadataEntry { jsonString }
+          ... on MarkdownMetadataEntry { mdStr }
+          ... on IntMetadataEntry { intRepr }
+          ... on FloatMetadataEntry { floatValue }
+          ... on BoolMetadataEntry { boolValue }
+          ... on TimestampMetadataEntry { timestamp }
+        }
+      }
+    }
+    ... on AssetNotFoundError { message }
+  }
+}
+"""
+
+ASSET_KEYS = """
+query AssetKeys($group: AssetGroupSelector) { result: assetNodes(group: $group) { assetKey { path } } }
+"""
+
+ADD_PARTITION = (
+    """
+mutation AddPartition($key: String!, $definition: String!, $repository: RepositorySelector!) {
+  result: addDynamicPartition(partitionKey: $key, partitionsDefName: $definition, repositorySelector: $repository) {
+    __typename
+    ... on UnauthorizedError { message }
+    ... on DuplicateDynamicPartitionError { message: partitionName }
+    ... on PythonError { ...PythonErrorParts }
+  }
+}
+"""
+    + _PYTHON_ERROR
+)
+
+TERMINATE = (
+    """
+mutation Terminate($id: String!, $policy: TerminateRunPolicy) {
+  result: terminateRun(runId: $id, terminatePolicy: $policy) {
+    __typename
+    ... on TerminateRunFailure { message }
+    ... on RunNotFoundError { message }
+    ... on UnauthorizedError { message }
+    ... on PythonError { ...PythonErrorParts }
+  }
+}
+"""
+    + _PYTHON_ERROR
+)
+
+RELOAD = (
+    """
+mutation Reload($location: String!) {
+  result: reloadRepositoryLocation(repositoryLocationName: $location) {
+    __typename
+    ... on WorkspaceLocationEntry { locationOrLoadError { __typename ... on PythonError { ...PythonErrorParts } } }
+    ... on ReloadNotSupported { message }
+    ... on RepositoryLocationNotFound { message }
+    ... on UnauthorizedError { message }
+    ... on PythonError { ...PythonErrorParts }
+  }
+}
+"""
+    + _PYTHON_ERROR
+)
+
+LOCATION = (
+    """
+query Location($location: String!) {
+  result: workspaceLocationEntryOrError(name: $location) {
+    __typename
+    ... on WorkspaceLocationEntry {
+      loadStatus
+      locationOrLoadError { __typename ... on PythonError { ...PythonErrorParts } }
+    }
+    ... on PythonError { ...PythonErrorParts }
+  }
+}
+"""
+    + _PYTHON_ERROR
+)
+
+DAEMONS = """
+query Daemons { result: instance { __typename daemonHealth { allDaemonStatuses { daemonType required healthy } } } }
+"""
