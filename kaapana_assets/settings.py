@@ -25,6 +25,11 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path("kaapana-home"), description="The folder of all data of the platform.")
     images: Path = Field(PROJECT_ROOT / "images", description="The folder of image folders (Dockerfile, files/).")
+    environments: Path = Field(
+        Path("~/.cache/kaapana-assets/environments"),
+        validate_default=True,
+        description="Cache of the Python environments that the process runner makes for images.",
+    )
 
     receiver_host: str = Field("127.0.0.1", description="Address the DICOM receiver listens on.")
     receiver_port: int = Field(11112, ge=0, le=65535, description="Port of the DICOM receiver; 0 takes a free one.")
@@ -33,6 +38,9 @@ class Settings(BaseSettings):
         (), description="Comma-separated calling AE titles that may send; empty lets all of them."
     )
     receiver_max_associations: int = Field(50, ge=1, description="Associations that the receiver accepts at once.")
+    min_free_bytes: int = Field(
+        256 * 1024**2, ge=0, description="Bytes that stay free: with less, the receiver and import refuse objects."
+    )
     series_quiet_s: float = Field(2.0, ge=0, description="Seconds without a new file before a series is complete.")
 
     webserver_host: str = Field("127.0.0.1", description="Address of Dagster's web UI.")
@@ -50,7 +58,7 @@ class Settings(BaseSettings):
             return tuple(title.strip() for title in value.split(",") if title.strip())
         return value
 
-    @field_validator("home", "images")
+    @field_validator("home", "images", "environments")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
