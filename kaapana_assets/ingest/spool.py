@@ -1,0 +1,291 @@
+"""The spool: what was acknowledged to its sender and is not in the PACS yet.
+
+Layout, all of it on one file system::
+
+    incoming/<series>/<sop>.dcm      an object, whole and synced
+    incoming/.tmp/                   objects being written
+    incoming/.associations/<id>      marks of open associations
+    quarantine/<series>/<file>       what could not be taken, ``<file>.json`` says why
+
+Any number of processes write and read here at once. What an object holds is not looked at; whoever
+adds one says which series and instance it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from pathlib import Path
+
+from kaapana_assets.dicom.identifiers import checked_uid
+from kaapana_assets.errors import InvalidIdentifier, NotFound, SpoolUnavailable
+from kaapana_assets.ingest.associations import OpenAssociation, held_series, open_mark
+from kaapana_assets.ingest.quarantine import Quarantine, QuarantinedFile
+from kaapana_assets.ingest.series_folders import SeriesFolders, dicom_files, remove_if_empty
+from kaapana_assets.stores.durable import Buffer, copy_into, free_bytes, make_folder, sync_file, write_all
+
+_LEFT_BEHIND_S = 3600.0
+_COPY_BYTES = 1024**2
+
+
+class Outcome(Enum):
+    """What became of an object that was added."""
+
+    STORED = "stored"
+    ALREADY_THERE = "already there"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True)
+class SpoolSeries:
+    """One series that waits.
+
+    Attributes:
+        size_bytes: of all its files.
+        newest_mtime: when a file last came or went, seconds since the epoch.
+        open: an association that has sent to it is still open.
+    """
+
+    series_instance_uid: str
+    instance_count: int
+    size_bytes: int
+    newest_mtime: float
+    open: bool
+
+
+class Spool:
+    """The two folders and the rules by which they are written.
+
+    Args:
+        incoming: the folder of waiting series.
+        quarantine: the folder of what could not be taken.
+        min_free_bytes: with less free space than this nothing is added.
+    """
+
+    def __init__(self, incoming: Path, quarantine: Path, *, min_free_bytes: int = 256 * 1024**2) -> None:
+        self.incoming = incoming
+        self._quarantine = Quarantine(quarantine)
+        self._min_free_bytes = min_free_bytes
+        self._temporary_folder = incoming / ".tmp"
+        self._marks_folder = incoming / ".associations"
+        self._numbers = itertools.count()
+        self._folders = SeriesFolders(incoming)
+
+    def prepare(self) -> None:
+        """Make the folders and remove what writers killed long ago left half-written.
+
+        Raises:
+            SpoolUnavailable: they cannot be made.
+        """
+        with _unavailable(self.incoming):
+            for folder in (self._temporary_folder, self._marks_folder, self._quarantine.folder):
+                make_folder(folder)
+            limit = time.time() - _LEFT_BEHIND_S
+            for path in self._temporary_folder.iterdir():
+                try:
+                    if path.stat().st_mtime < limit:
+                        path.unlink()
+                except FileNotFoundError:
+                    continue
+
+    def open_association(self) -> OpenAssociation:
+        """A mark that holds back the series it is told of, until it is closed.
+
+        Raises:
+            SpoolUnavailable: the mark cannot be written.
+        """
+        with _unavailable(self.incoming):
+            return open_mark(self._marks_folder, aside=self._temporary_folder)
+
+    def add(self, series_uid: str, sop_uid: str, parts: Iterable[Buffer], *, origin: str) -> Outcome:
+        """Put an object into the spool; durable when it returns.
+
+        Args:
+            series_uid: its SeriesInstanceUID.
+            sop_uid: its SOPInstanceUID.
+            parts: the bytes of a DICOM file (PS3.10), in pieces; written as they are.
+            origin: who sent it, for the quarantine's note.
+
+        Returns:
+            ``ALREADY_THERE`` when the same content waits already; ``CONFLICT`` when other content
+            waits under the same UIDs: then this one is in the quarantine, as durable.
+
+        Raises:
+            InvalidIdentifier: a UID that must not reach the file system.
+            SpoolUnavailable: no space, or not writable.
+        """
+        temporary = self.temporary_file()
+        with self._adding(series_uid, sop_uid, temporary):
+            _write_synced(temporary, parts)
+            return self._place(temporary, series_uid, sop_uid, origin=origin)
+
+    def add_file(self, series_uid: str, sop_uid: str, source: Path, *, origin: str) -> Outcome:
+        """Put a copy of a file into the spool; otherwise as :meth:`add`.
+
+        Raises:
+            NotFound: ``source`` cannot be opened.
+        """
+        try:
+            reader = source.open("rb")
+        except OSError as exc:
+            raise NotFound(f"{source} cannot be opened: {exc.strerror}") from exc
+        with reader:
+            return self.add(series_uid, sop_uid, iter(partial(reader.read, _COPY_BYTES), b""), origin=origin)
+
+    def adopt(self, series_uid: str, sop_uid: str, temporary: Path, *, origin: str) -> Outcome:
+        """Put a file written at :meth:`temporary_file` into the spool, without a copy; otherwise as :meth:`add`."""
+        with self._adding(series_uid, sop_uid, temporary):
+            sync_file(temporary)
+            return self._place(temporary, series_uid, sop_uid, origin=origin)
+
+    def temporary_file(self) -> Path:
+        """A new name on the spool's file system to write an object to."""
+        return self._temporary_folder / f"{os.getpid()}-{next(self._numbers)}-{time.time_ns()}"
+
+    def series(self) -> list[SpoolSeries]:
+        """Every series that waits, with what there is of it."""
+        held = held_series(self._marks_folder)
+        found = []
+        for entry in self._folders.entries():
+            sizes = [file.stat().st_size for file in dicom_files(entry.path)]
+            if sizes:
+                found.append(SpoolSeries(entry.name, len(sizes), sum(sizes), entry.stat().st_mtime, entry.name in held))
+        return found
+
+    def ready(self, quiet_s: float) -> list[str]:
+        """The SeriesInstanceUIDs that no open association has sent to and that were quiet for ``quiet_s``.
+
+        Costs one look at each waiting folder, whatever the number of files in it.
+        """
+        held = held_series(self._marks_folder)
+        now = time.time()
+        return [
+            entry.name
+            for entry in self._folders.entries()
+            # The distance, not the age: after a clock was set back a folder from the future is as quiet.
+            if entry.name not in held
+            and abs(now - entry.stat().st_mtime) >= quiet_s
+            and next(dicom_files(entry.path), None) is not None
+        ]
+
+    def files(self, series_uid: str) -> list[Path]:
+        """The files of a series that wait now, by name; none where nothing waits."""
+        return sorted(Path(file.path) for file in dicom_files(self.incoming / checked_uid(series_uid)))
+
+    def remove(self, series_uid: str, files: Sequence[Path]) -> None:
+        """Forget these files of a series, because they are safe elsewhere; what came since stays.
+
+        Raises:
+            SpoolUnavailable: the folder is not writable.
+        """
+        folder = self.incoming / checked_uid(series_uid)
+        with _unavailable(folder):
+            for file in files:
+                (folder / file.name).unlink(missing_ok=True)
+            remove_if_empty(folder)
+
+    def move_to_quarantine(self, path: Path, reason: str) -> Path:
+        """Take a waiting file out of its series and keep it with the reason; gives its new place.
+
+        Raises:
+            NotFound: there is no such file.
+            SpoolUnavailable: the quarantine is not writable.
+        """
+        with _unavailable(self._quarantine.folder):
+            try:
+                kept = self._quarantine.keep(
+                    path, name=path.name, series=path.parent.name, reason=reason, origin=str(path)
+                )
+            except FileNotFoundError as exc:
+                raise NotFound(f"{path} is not in the spool any more") from exc
+            path.unlink(missing_ok=True)
+            remove_if_empty(path.parent)
+        return kept
+
+    def quarantine_copy(self, source: Path, reason: str, *, series_uid: str = "") -> Path:
+        """Keep a copy of a file from elsewhere, which could not be taken, with the reason; gives its place."""
+        if series_uid:
+            checked_uid(series_uid)
+        temporary = self.temporary_file()
+        with _unavailable(self._quarantine.folder):
+            self._check_space()
+            try:
+                # A copy first, so that the quarantine never shares a file with its owner.
+                copy_into(source, temporary)
+                return self._quarantine.keep(
+                    temporary, name=source.name, series=series_uid, reason=reason, origin=str(source)
+                )
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def quarantined(self) -> Iterator[QuarantinedFile]:
+        """All that was set apart, with the reasons."""
+        return self._quarantine.files()
+
+    @contextmanager
+    def _adding(self, series_uid: str, sop_uid: str, temporary: Path) -> Iterator[None]:
+        for value, keyword in ((series_uid, "SeriesInstanceUID"), (sop_uid, "SOPInstanceUID")):
+            if checked_uid(value, keyword=keyword) != value:
+                raise InvalidIdentifier(f"{keyword} {value!r} has padding: pass it as checked_uid gives it")
+        with _unavailable(self.incoming):
+            try:
+                self._check_space()
+                yield
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def _check_space(self) -> None:
+        free = free_bytes(self.incoming)
+        if free < self._min_free_bytes:
+            raise SpoolUnavailable(
+                f"{self.incoming} has {free // 1024**2} MiB left, less than KAAPANA_MIN_FREE_BYTES "
+                f"({self._min_free_bytes // 1024**2} MiB): make room"
+            )
+
+    def _place(self, temporary: Path, series_uid: str, sop_uid: str, *, origin: str) -> Outcome:
+        name = f"{sop_uid}.dcm"
+        while True:
+            folder, placed = self._folders.link(temporary, series_uid, name)
+            if not placed:
+                try:
+                    same = _same_content(self.incoming / series_uid / name, temporary)
+                except FileNotFoundError:
+                    continue  # it went to the PACS at this moment
+                if not same:
+                    reason = f"other content than the waiting object of the same SOPInstanceUID {sop_uid}"
+                    self._quarantine.keep(temporary, name=name, series=series_uid, reason=reason, origin=origin)
+                    return Outcome.CONFLICT
+            # Also for what was already there: its writer may not have come so far yet.
+            os.fsync(folder.fd)
+            return Outcome.STORED if placed else Outcome.ALREADY_THERE
+
+
+def _same_content(one: Path, other: Path) -> bool:
+    from kaapana_assets.dicom.digests import content_digest  # noqa: PLC0415 - brings pydicom, which few readers need
+
+    return content_digest(one) == content_digest(other)
+
+
+def _write_synced(path: Path, parts: Iterable[Buffer]) -> None:
+    # Read-only from the start: the PACS shares the file by hard link and it must not change there.
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+    try:
+        write_all(fd, parts)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _unavailable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        reason = exc.strerror or exc
+        raise SpoolUnavailable(f"{folder} cannot be written ({reason}): free space or mend its rights") from exc
