@@ -1,0 +1,225 @@
+"""A process with all that it starts, ended as one: what a container engine would do for us.
+
+The process leads a session of its own. Beside it, in its process group, waits a watcher that reads
+from a pipe whose other end this process holds; when this process is gone, however it ended, the
+watcher kills the group. (``PR_SET_PDEATHSIG`` would reach only the first process, and would fire
+when the *thread* that forked it ends.)
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+# $1 is the limit of data memory in KiB or "-". The watcher is started from a subshell that ends, so
+# that it is no child of the operator, which may wait for any child. It holds neither output pipe.
+_LAUNCHER = """
+exec 3<&0 </dev/null
+(trap '' TERM INT HUP; { read -r _ <&3 || kill -KILL 0; } >/dev/null 2>&1 &)
+exec 3<&-
+[ "$1" = - ] || ulimit -d "$1" || exit 125
+shift
+exec "$@"
+"""
+_POLL_S = 0.1  # how soon a set event is seen
+_DRAIN_BYTES = 4 << 20  # read at most this after the end, should a stray process go on writing
+LINE_CHARACTERS = 16_384
+
+
+class Lines:
+    """Bytes of a stream, given on as lines of text of at most ``LINE_CHARACTERS`` characters.
+
+    Line feed, carriage return (progress bars) and both together end a line; what is no UTF-8 is replaced.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = ""
+
+    def feed(self, data: bytes, *, final: bool = False) -> Iterator[str]:
+        """The lines that are complete with these bytes; with ``final`` also the last, open one."""
+        text = self._rest + self._decoder.decode(data, final).replace("\0", "\ufffd")
+        held = "\r" if text.endswith("\r") and not final else ""  # its \n may be in the next bytes
+        text = text[: len(text) - len(held)].replace("\r\n", "\n").replace("\r", "\n")
+        *lines, rest = text.split("\n")
+        for line in lines:
+            yield from _pieces(line)
+        while len(rest) > LINE_CHARACTERS:
+            yield rest[:LINE_CHARACTERS]
+            rest = rest[LINE_CHARACTERS:]
+        self._rest = rest + held
+        if final and rest:
+            self._rest = ""
+            yield rest
+
+
+def _pieces(line: str) -> Iterator[str]:
+    for start in range(0, max(len(line), 1), LINE_CHARACTERS):
+        yield line[start : start + LINE_CHARACTERS]
+
+
+class Child:
+    """A started process; leaving the ``with`` block ends it and all of its process group.
+
+    Args:
+        arguments: the executable, as a path or a name on ``PATH`` of ``environment``, and its arguments.
+        cwd: folder it starts in.
+        environment: its environment, whole.
+        data_limit_mb: RLIMIT_DATA of each of its processes, in MiB.
+        keep_open: file descriptors of this process that it keeps open.
+        grace_s: seconds between SIGTERM and SIGKILL.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        cwd: Path,
+        environment: Mapping[str, str],
+        data_limit_mb: int | None = None,
+        keep_open: Sequence[int] = (),
+        grace_s: float = 5.0,
+    ) -> None:
+        limit = "-" if data_limit_mb is None else str(data_limit_mb * 1024)
+        self._process = subprocess.Popen(
+            ["/bin/sh", "-c", _LAUNCHER, "sh", limit, *arguments],
+            cwd=cwd,
+            env=dict(environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=tuple(keep_open),
+            bufsize=0,
+        )
+        assert self._process.stdout is not None  # noqa: S101  (asked for above)
+        self._output = self._process.stdout.fileno()
+        os.set_blocking(self._output, False)
+        self._pidfd = _open_pidfd(self._process.pid)
+        self._grace_s = grace_s
+        self._lines = Lines()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if not self._ended():
+                self.terminate(output=None)
+        finally:  # also when a second interrupt breaks the grace
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+            if self._pidfd is not None:
+                os.close(self._pidfd)
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream is not None:
+                    stream.close()
+
+    def wait(
+        self,
+        *,
+        output: Callable[[str], None] | None,
+        deadline: float | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> int | None:
+        """Exit code (128 + signal number for a signal); None when the deadline or ``cancelled`` came first.
+
+        When the process ends, its group is killed, as all of a container ends with its first
+        process, and what they wrote is given to ``output``; nobody waits for a stray process that
+        still holds the pipe.
+
+        Args:
+            output: called with each line as it comes.
+            deadline: by ``time.monotonic()``.
+            cancelled: an event that stops the waiting.
+        """
+        readable = True
+        while not self._ended():
+            if cancelled is not None and cancelled.is_set():
+                return None
+            left = _POLL_S if deadline is None else min(_POLL_S, deadline - time.monotonic())
+            if left <= 0:
+                return None
+            if not readable and self._pidfd is None:
+                left = min(left, 0.01)
+            poll = select.poll()
+            for watched in (self._output if readable else None, self._pidfd):
+                if watched is not None:
+                    poll.register(watched, select.POLLIN)
+            if any(found == self._output for found, _ in poll.poll(left * 1000)):
+                readable = self._read(output)
+        self._signal(signal.SIGKILL)
+        drained = 0
+        while drained < _DRAIN_BYTES and readable:
+            readable = self._read(output)
+            drained += 65_536
+        for line in self._lines.feed(b"", final=True):
+            if output is not None:
+                output(line)
+        code = self._process.wait()
+        return code if code >= 0 else 128 - code
+
+    def terminate(self, *, output: Callable[[str], None] | None) -> None:
+        """End it: SIGTERM to all, time to tidy up, SIGKILL to all, also those that left the group."""
+        strays = _descendants(self._process.pid)
+        self._signal(signal.SIGTERM)
+        try:
+            self.wait(output=output, deadline=time.monotonic() + self._grace_s)
+        finally:
+            self._signal(signal.SIGKILL)
+            for stray in strays:
+                with contextlib.suppress(psutil.Error):
+                    stray.kill()
+
+    def _ended(self) -> bool:
+        if self._process.returncode is not None:
+            return True
+        # WNOWAIT leaves the zombie, so that the process group cannot be taken by others meanwhile.
+        state = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return state is not None
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, number)
+
+    def _read(self, output: Callable[[str], None] | None) -> bool:
+        """Whether there may be more to read, now or later."""
+        try:
+            data = os.read(self._output, 65_536)
+        except BlockingIOError:
+            return not self._ended()
+        for line in self._lines.feed(data):
+            if output is not None:
+                output(line)
+        return bool(data)
+
+
+def _open_pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):  # other systems than Linux, or an older kernel: polled
+        return None
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []

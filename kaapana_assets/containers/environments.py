@@ -1,0 +1,109 @@
+"""Python environments made from requirements, each once, kept for all later runs.
+
+Virtual environments hold their own path, so each is built where it stays, under a lock, and counts
+only when its marker is written. A builder that was killed leaves no marker and the next one begins
+anew; until then no one can build beside it, because its installer holds the lock too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from kaapana_assets.containers.child import Child
+from kaapana_assets.errors import ConfigurationError
+
+_MARKER = "kaapana-complete"
+
+
+def environment_for(
+    requirements: Path, *, environments: Path, output: Callable[[str], None], install_variables: Mapping[str, str]
+) -> Path:
+    """The folder of a virtual environment with these requirements, made now if it is not there.
+
+    Made with the interpreter that runs this, for requirements and interpreter together.
+
+    Args:
+        requirements: requirements file; one that is missing or empty gives a bare environment.
+        environments: folder of all environments.
+        output: called with what the installer prints.
+        install_variables: environment of the installer (package index, certificates).
+
+    Raises:
+        ConfigurationError: it cannot be made; the message has the installer's last lines.
+    """
+    text = requirements.read_bytes() if requirements.is_file() else b""
+    base = os.path.realpath(sys.executable)
+    digest = hashlib.sha256(b"\0".join([text, base.encode(), sys.version.encode()])).hexdigest()
+    folder = environments / f"python{sys.version_info.major}.{sys.version_info.minor}-{digest[:32]}"
+    marker = folder / _MARKER
+    if marker.exists():
+        return folder
+    try:
+        environments.mkdir(parents=True, exist_ok=True)
+        with environments.joinpath(f"{folder.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # given back by the kernel when its holders end
+            if not marker.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                _build(folder, requirements if _names_any(text) else None, lock.fileno(), output, install_variables)
+                marker.touch()
+    except OSError as exc:
+        raise ConfigurationError(f"KAAPANA_ENVIRONMENTS={environments} cannot be written: {exc}") from exc
+    return folder
+
+
+def _names_any(text: bytes) -> bool:
+    return any(line.strip() and not line.lstrip().startswith(b"#") for line in text.splitlines())
+
+
+def _build(
+    folder: Path, requirements: Path | None, lock: int, output: Callable[[str], None], variables: Mapping[str, str]
+) -> None:
+    from uv import find_uv_bin  # noqa: PLC0415  (not needed where every environment exists)
+
+    uv, python = find_uv_bin(), folder / "bin" / "python"
+    options = ["--no-progress", "--color", "never"]
+    commands = [[uv, "venv", *options, "--no-project", "--python", sys.executable, str(folder)]]
+    if requirements is not None:
+        given = [argument for folder_or_url in _find_links(variables) for argument in ("--find-links", folder_or_url)]
+        install = [uv, "pip", "install", *options, "--compile-bytecode", "--python", str(python)]
+        commands.append([*install, *given, "--requirement", str(requirements)])
+    for command in commands:
+        last: deque[str] = deque(maxlen=30)
+
+        def heard(line: str, last: deque[str] = last) -> None:
+            last.append(line)
+            output(line)
+
+        with Child(command, cwd=folder.parent, environment=_for_uv(variables), keep_open=(lock,)) as child:
+            code = child.wait(output=heard)
+        if code != 0:
+            raise ConfigurationError(
+                f"no environment for {requirements or folder}: uv ended with exit code {code}\n" + "\n".join(last)
+            )
+
+
+def _find_links(variables: Mapping[str, str]) -> list[str]:
+    return variables.get("PIP_FIND_LINKS", "").split()
+
+
+def _for_uv(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables, with pip's settings of the index also under the names that uv reads."""
+    names = {
+        "PIP_INDEX_URL": "UV_DEFAULT_INDEX",
+        "PIP_EXTRA_INDEX_URL": "UV_INDEX",
+        "PIP_TRUSTED_HOST": "UV_INSECURE_HOST",
+        "PIP_CERT": "SSL_CERT_FILE",
+        "PIP_NO_INDEX": "UV_NO_INDEX",
+    }
+    of_pip = {uv: variables[pip] for pip, uv in names.items() if variables.get(pip)}
+    given = {
+        name: value for name, value in variables.items() if name not in {"VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH"}
+    }
+    return {**of_pip, **given}
