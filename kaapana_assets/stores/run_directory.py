@@ -1,0 +1,170 @@
+"""Run directories: the temporary folders that operators work in, laid out as Kaapana's are.
+
+    <folder>/<run>/batch/<SeriesInstanceUID>/initial-input/<SOPInstanceUID>.dcm
+    <folder>/<run>/batch/<SeriesInstanceUID>/<operator_out_dir>/...
+    <folder>/<run>/<operator_out_dir>/...            pooled outputs
+    <folder>/<run>/conf/conf.json                    what was asked
+    <folder>/<run>/conf/results/<operator>.json      what became of it
+    <folder>/<run>-<SeriesInstanceUID>/...           the same for one series, in single mode
+
+``<folder>/.runs/<Dagster run id>`` holds the name of that run's directory, so that a re-execution
+finds the files of the run it repeats.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from kaapana_assets.dicom.identifiers import checked_name, checked_uid
+from kaapana_assets.errors import NotFound
+
+_BY_RUN = ".runs"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The folder of one run, or of one series of a run."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name, ``<workflow>-<yymmddHHMMSS and microseconds>``."""
+        return self.path.name
+
+    @property
+    def batch(self) -> Path:
+        """The folder with one folder for each series."""
+        return self.path / "batch"
+
+    def series_dir(self, series_instance_uid: str, folder: str) -> Path:
+        """The folder that an operator reads or writes for one series."""
+        return self.batch / checked_uid(series_instance_uid, keyword="SeriesInstanceUID") / folder
+
+    def series_present(self) -> set[str]:
+        """The series that an operator started here would see."""
+        return {path.name for path in self.batch.iterdir()} if self.batch.is_dir() else set()
+
+    def for_series(self, series_instance_uid: str) -> RunDirectory:
+        """The directory of one series in single mode; made on first use, with a copy of conf.json."""
+        uid = checked_uid(series_instance_uid, keyword="SeriesInstanceUID")
+        directory = RunDirectory(self.path.with_name(f"{self.name}-{uid}"))
+        self._lay_out(directory)
+        return directory
+
+    def view(self, name: str) -> RunDirectory:
+        """An empty directory below this one for a launch that must see only some of the series."""
+        directory = RunDirectory(self.path / "launches" / name)
+        shutil.rmtree(directory.path, ignore_errors=True)
+        self._lay_out(directory)
+        return directory
+
+    def _lay_out(self, directory: RunDirectory) -> None:
+        if not directory.batch.is_dir():
+            directory.batch.mkdir(parents=True)
+            (directory.path / "conf").mkdir()
+            shutil.copyfile(self.path / "conf" / "conf.json", directory.path / "conf" / "conf.json")
+
+    def write_conf(self, conf: Mapping[str, Any]) -> None:
+        """Say what was asked; operators may read it too."""
+        _write_json(self.path / "conf" / "conf.json", conf)
+
+    def conf(self) -> dict[str, Any]:
+        """What was asked."""
+        return _read_json(self.path / "conf" / "conf.json")
+
+    def write_result(self, operator: str, result: Mapping[str, Any]) -> None:
+        """Say what became of an operator."""
+        _write_json(self.path / "conf" / "results" / f"{operator}.json", result)
+
+    def result(self, operator: str) -> dict[str, Any]:
+        """What became of an operator.
+
+        Raises:
+            NotFound: it has not ended in this run.
+        """
+        return _read_json(self.path / "conf" / "results" / f"{operator}.json")
+
+
+class RunDirectories:
+    """All run directories of a platform."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def create(self, workflow: str, dagster_run_id: str, now: datetime) -> RunDirectory:
+        """A new, empty directory that belongs to a Dagster run.
+
+        A run that is started again before it wrote anything gets a new one.
+        """
+        checked_name(workflow, kind="workflow name")
+        while True:
+            directory = RunDirectory(self.folder / f"{workflow}-{now:%y%m%d%H%M%S%f}")
+            try:
+                directory.batch.mkdir(parents=True)
+            except FileExistsError:
+                now = datetime.now(now.tzinfo)
+            else:
+                break
+        (directory.path / "conf" / "results").mkdir(parents=True)
+        by_run = self.folder / _BY_RUN / checked_name(dagster_run_id, kind="run id")
+        by_run.parent.mkdir(exist_ok=True)
+        by_run.write_text(directory.name)
+        return directory
+
+    def find(self, dagster_run_id: str) -> RunDirectory:
+        """The directory of a Dagster run.
+
+        Raises:
+            NotFound: the run has none, or it was cleaned.
+        """
+        by_run = self.folder / _BY_RUN / checked_name(dagster_run_id, kind="run id")
+        try:
+            directory = RunDirectory(self.folder / by_run.read_text())
+        except FileNotFoundError as exc:
+            raise NotFound(f"run {dagster_run_id} has no run directory in {self.folder}") from exc
+        if not directory.path.is_dir():
+            raise NotFound(f"the run directory {directory.path} was cleaned: start the workflow anew")
+        return directory
+
+    def remove(self, directory: RunDirectory) -> None:
+        """Remove a run's directory and those of its single series."""
+        for path in (directory.path, *self.folder.glob(f"{directory.name}-*")):
+            shutil.rmtree(path, ignore_errors=True)
+        for by_run in (self.folder / _BY_RUN).glob("*"):
+            if by_run.read_text() == directory.name:
+                by_run.unlink(missing_ok=True)
+
+    def older_than(self, days: float) -> list[RunDirectory]:
+        """The directories that nothing was written to for that many days, without those of single series."""
+        limit = time.time() - days * 86_400
+        found = [path for path in self.folder.glob("*") if path.is_dir() and (path / "conf" / "results").is_dir()]
+        return [RunDirectory(path) for path in sorted(found) if _last_written(path) < limit]
+
+
+def _last_written(run: Path) -> float:
+    folders = (run, run / "batch", run / "conf", run / "conf" / "results")
+    return max(folder.stat().st_mtime for folder in folders if folder.is_dir())
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    staged.write_text(json.dumps(values, indent=1))
+    staged.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError as exc:
+        raise NotFound(f"{path} is not there") from exc
+    return values

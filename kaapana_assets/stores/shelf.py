@@ -1,0 +1,202 @@
+"""The shelf: where verified outputs stay as assets, each whole and of one fingerprint.
+
+    <folder>/<workflow>/<operator>/<series or cohort>/<files> and .manifest.json
+
+An entry is replaced in one step. What is on the shelf shares no writable blocks with run
+directories, so that no operator can change it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kaapana_assets.dicom.identifiers import checked_name
+from kaapana_assets.errors import NotFound, OutputMissing, StoreUnavailable
+from kaapana_assets.stores.transfer import duplicate, put_in_place, sync_file_system
+
+_MANIFEST = ".manifest.json"
+_STAGING = ".staging"
+
+
+@dataclass(frozen=True)
+class ShelfFile:
+    """One file of an entry: its path inside it, size in bytes and ``sha256:<hex>``."""
+
+    path: str
+    size_bytes: int
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What an entry holds and where it came from."""
+
+    workflow: str
+    operator: str
+    partition: str
+    fingerprint: str
+    run: str
+    dagster_run_id: str
+    created: str
+    files: tuple[ShelfFile, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all its files together."""
+        return sum(file.size_bytes for file in self.files)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which operator of which run made what is put on the shelf."""
+
+    workflow: str
+    operator: str
+    run: str
+    dagster_run_id: str
+    created: str
+
+
+class Shelf:
+    """All outputs of all workflows, by workflow, operator and partition."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def entry(self, workflow: str, operator: str, partition: str) -> Path:
+        """The folder of an entry, whether it is there or not.
+
+        Raises:
+            InvalidIdentifier: a name that is not safe as a path component.
+        """
+        parts = [checked_name(part, kind="shelf name") for part in (workflow, operator, partition)]
+        return self.folder.joinpath(*parts)
+
+    def manifest(self, workflow: str, operator: str, partition: str) -> Manifest | None:
+        """What an entry holds; None when there is none or its files are not all there.
+
+        Files are compared by size here; their content is compared when they are fetched.
+        """
+        folder = self.entry(workflow, operator, partition)
+        try:
+            manifest = _read(folder / _MANIFEST)
+            whole = all((folder / file.path).lstat().st_size == file.size_bytes for file in manifest.files)
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+            return None
+        return manifest if whole else None
+
+    def publish(
+        self, origin: Origin, outputs: Mapping[str, tuple[Path, str]]
+    ) -> tuple[dict[str, Manifest], dict[str, str]]:
+        """Put outputs on the shelf, each in one step, after all of them are durable.
+
+        Args:
+            origin: the operator and run that made them.
+            outputs: by partition: the folder with the output and its fingerprint.
+
+        Returns:
+            The manifests by partition, and by partition why an output was refused (a link in it).
+        """
+        if not outputs:
+            return {}, {}
+        staging = self.folder / _STAGING / uuid.uuid4().hex
+        staging.mkdir(parents=True)
+        manifests: dict[str, Manifest] = {}
+        refused: dict[str, str] = {}
+        try:
+            for partition, (source, fingerprint) in outputs.items():
+                try:
+                    manifests[partition] = _stage(source, staging / partition, origin, partition, fingerprint)
+                except OutputMissing as exc:
+                    refused[partition] = str(exc)
+            sync_file_system(staging)
+            for partition in manifests:
+                target = self.entry(origin.workflow, origin.operator, partition)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                put_in_place(staging / partition, target)
+        except OSError as exc:
+            raise StoreUnavailable(
+                f"the shelf {self.folder} cannot be written: {exc.strerror}: {exc.filename}"
+            ) from exc
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return manifests, refused
+
+    def fetch(self, workflow: str, operator: str, partition: str, into: Path) -> Manifest:
+        """Copy an entry's files into a new folder and compare each with its digest.
+
+        Raises:
+            NotFound: there is no such entry, or it is damaged; making it again mends it.
+        """
+        folder = self.entry(workflow, operator, partition)
+        manifest = self.manifest(workflow, operator, partition)
+        if manifest is None:
+            raise NotFound(f"the shelf has no whole output of {workflow}/{operator} for {partition}: run it again")
+        into.mkdir(parents=True)
+        for file in manifest.files:
+            target = into / file.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _, digest = duplicate(folder / file.path, target)
+            if digest != file.digest:
+                shutil.rmtree(into)
+                raise NotFound(f"{folder / file.path} is not what was put on the shelf: run {workflow} with force")
+        return manifest
+
+    def entries(self, workflow: str, operator: str, partitions: Sequence[str]) -> dict[str, Manifest]:
+        """The manifests of the entries that are there, by partition."""
+        found = {partition: self.manifest(workflow, operator, partition) for partition in partitions}
+        return {partition: manifest for partition, manifest in found.items() if manifest is not None}
+
+    def abandoned(self) -> list[Path]:
+        """Staging folders that a run left behind when it was killed."""
+        staging = self.folder / _STAGING
+        return sorted(staging.iterdir()) if staging.is_dir() else []
+
+
+def _stage(source: Path, target: Path, origin: Origin, partition: str, fingerprint: str) -> Manifest:
+    target.mkdir()
+    files = []
+    for path in _files_below(source):
+        relative = path.relative_to(source)
+        if relative.name == _MANIFEST:
+            raise OutputMissing(f"{path}: the name {_MANIFEST} belongs to the platform; write another one")
+        if len(relative.parts) > 1:
+            (target / relative).parent.mkdir(parents=True, exist_ok=True)
+        size, digest = duplicate(path, target / relative)
+        files.append(ShelfFile(relative.as_posix(), size, digest))
+    manifest = Manifest(
+        workflow=origin.workflow,
+        operator=origin.operator,
+        partition=partition,
+        fingerprint=fingerprint,
+        run=origin.run,
+        dagster_run_id=origin.dagster_run_id,
+        created=origin.created,
+        files=tuple(files),
+    )
+    (target / _MANIFEST).write_text(json.dumps(asdict(manifest)))
+    return manifest
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files_below(Path(entry.path))
+        elif entry.is_file(follow_symlinks=False):
+            yield Path(entry.path)
+        else:
+            raise OutputMissing(f"{entry.path} is a link or a special file; outputs are plain files")
+
+
+def _read(path: Path) -> Manifest:
+    values = json.loads(path.read_bytes())
+    values["files"] = tuple(ShelfFile(**file) for file in values["files"])
+    return Manifest(**values)

@@ -1,0 +1,209 @@
+"""One operator of a run, for all its series: reuse, launch, verify, publish.
+
+The one way that batch, single and backfill all go. Nothing here knows of Dagster.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from kaapana_assets.errors import InputError, NotFound, OperatorFailed
+from kaapana_assets.stores.run_directory import RunDirectory
+from kaapana_assets.stores.shelf import Manifest, Origin
+from kaapana_assets.workflows.fingerprints import code_version, pooled_fingerprint, series_fingerprint
+from kaapana_assets.workflows.launching import Attempt, attempt_pooled, attempt_series
+from kaapana_assets.workflows.model import INITIAL_INPUT, Operator
+from kaapana_assets.workflows.work import Done, OperatorResult, Work
+
+_SINGLE_GROUP = 64  # series worked on singly whose outputs become durable together
+
+
+def run_operator(work: Work, operator: Operator, inputs: Mapping[str, str]) -> OperatorResult:
+    """What a series operator made of each series, all of it verified and on the shelf.
+
+    Only series whose shelf entry is missing or has another fingerprint are computed, unless the
+    request says force.
+
+    Args:
+        work: the run.
+        operator: an operator of level series.
+        inputs: SeriesInstanceUID -> fingerprint of its input, for the series to work on.
+
+    Raises:
+        KaapanaAssetsError: nothing can be done for any series (no such image, a store is away).
+    """
+    began = time.monotonic()
+    code = code_version(work.workflow, operator, work.stores.runner, work.request.parameters)
+    wanted = {uid: series_fingerprint(code, fingerprint) for uid, fingerprint in inputs.items()}
+    result = OperatorResult(code_version=code)
+    if not work.request.force:
+        kept = work.stores.shelf.entries(work.workflow.name, operator.full_name, list(wanted))
+        for uid, manifest in kept.items():
+            if manifest.fingerprint == wanted[uid]:
+                result.done[uid] = _done(manifest, inputs[uid], reused=True)
+    todo = [uid for uid in wanted if uid not in result.done]
+    launches = 0
+    for attempt, directories in _attempts(work, operator, todo, result.failed):
+        launches += attempt.launches
+        result.failed.update(attempt.failed)
+        result.skipped.update(dict.fromkeys(attempt.skipped, "the operator found nothing to do"))
+        outputs = {
+            uid: (directories[uid].series_dir(uid, operator.out_dir), wanted[uid]) for uid in sorted(attempt.verified)
+        }
+        manifests, refused = work.stores.shelf.publish(_origin(work, operator), outputs)
+        result.failed.update(refused)
+        result.done.update({uid: _done(manifest, inputs[uid], reused=False) for uid, manifest in manifests.items()})
+    return OperatorResult(
+        code_version=code,
+        done=result.done,
+        skipped=result.skipped,
+        failed=result.failed,
+        launches=launches,
+        seconds=round(time.monotonic() - began, 3),
+    )
+
+
+def run_pooled(work: Work, operator: Operator, inputs: Mapping[str, str]) -> OperatorResult:
+    """What a pooled operator made of the cohort, verified and on the shelf.
+
+    Args:
+        work: the run.
+        operator: an operator of level cohort.
+        inputs: SeriesInstanceUID -> fingerprint of its input; for an operator that reads a pooled
+            output, the cohort's name -> its fingerprint.
+
+    Raises:
+        OperatorError: it failed.
+    """
+    began = time.monotonic()
+    cohort = work.request.cohort
+    code = code_version(work.workflow, operator, work.stores.runner, work.request.parameters)
+    fingerprint = pooled_fingerprint(code, inputs)
+    source = pooled_fingerprint("inputs", inputs)
+    if not inputs:
+        raise OperatorFailed(f"operator {operator.full_name}: no series of cohort {cohort} reached it")
+    kept = work.stores.shelf.manifest(work.workflow.name, operator.full_name, cohort)
+    if kept is not None and kept.fingerprint == fingerprint and not work.request.force:
+        return OperatorResult(code_version=code, done={cohort: _done(kept, source, reused=True)})
+    series = _provide_pooled_input(work, operator, inputs)
+    launches = attempt_pooled(work, operator, work.directory, series)
+    output = work.directory.path / operator.out_dir
+    manifests, refused = work.stores.shelf.publish(_origin(work, operator), {cohort: (output, fingerprint)})
+    if refused:
+        raise OperatorFailed(refused[cohort])
+    return OperatorResult(
+        code_version=code,
+        done={cohort: _done(manifests[cohort], source, reused=False)},
+        launches=launches,
+        seconds=round(time.monotonic() - began, 3),
+    )
+
+
+def _attempts(
+    work: Work, operator: Operator, todo: Sequence[str], failed: dict[str, str]
+) -> Iterator[tuple[Attempt, Mapping[str, RunDirectory]]]:
+    """Each attempt and the directories it left its outputs in, to be published before the next begins."""
+    single = work.request.mode == "single"
+    size = _SINGLE_GROUP if single else work.stores.series_per_launch
+    for start in range(0, len(todo), size):
+        group = todo[start : start + size]
+        if single:
+            yield _one_by_one(work, operator, group, failed)
+        else:
+            ready = _provided(work, operator, work.directory, group, failed)
+            if ready:
+                attempt = attempt_series(work, operator, work.directory, ready)
+                yield attempt, dict.fromkeys(ready, work.directory)
+        _raise_if_cancelled(work, operator)
+
+
+def _one_by_one(
+    work: Work, operator: Operator, todo: Sequence[str], failed: dict[str, str]
+) -> tuple[Attempt, Mapping[str, RunDirectory]]:
+    directories = {uid: work.directory.for_series(uid) for uid in todo}
+
+    def one(uid: str) -> Attempt:
+        ready = _provided(work, operator, directories[uid], [uid], failed)
+        if not ready or work.cancelled.is_set():
+            return Attempt()
+        return attempt_series(work, operator, directories[uid], ready)
+
+    together = Attempt()
+    with ThreadPoolExecutor(max_workers=work.stores.parallel_series) as pool:
+        try:
+            for attempt in pool.map(one, todo):
+                together.add(attempt)
+        except BaseException:
+            # Also when the run is cancelled: the other threads must end their containers before the pool joins them.
+            work.cancelled.set()
+            raise
+    return together, directories
+
+
+def _provided(
+    work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str], failed: dict[str, str]
+) -> list[str]:
+    """The series whose input is in the directory; why not, for the others, goes to ``failed``."""
+    ready = []
+    for uid in series:
+        try:
+            _provide_input(work, operator, directory, uid)
+        except InputError as exc:
+            failed[uid] = str(exc)
+            shutil.rmtree(directory.batch / uid, ignore_errors=True)
+        else:
+            ready.append(uid)
+    return ready
+
+
+def _provide_input(work: Work, operator: Operator, directory: RunDirectory, uid: str) -> None:
+    source = work.workflow.source_of(operator)
+    folder = directory.series_dir(uid, INITIAL_INPUT if source is None else source.out_dir)
+    if folder.is_dir():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staged = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(staged, ignore_errors=True)
+    if source is not None:
+        work.stores.shelf.fetch(work.workflow.name, source.full_name, uid, staged)
+    else:
+        stored = work.stores.pacs.retrieve(uid, staged, writable_copy=not work.stores.runner.isolates)
+        if stored.digest != work.request.series[uid]:
+            shutil.rmtree(staged)
+            raise NotFound(f"series {uid} changed in the PACS while this run worked on it: send the cohort again")
+    staged.rename(folder)
+
+
+def _provide_pooled_input(work: Work, operator: Operator, inputs: Mapping[str, str]) -> list[str]:
+    source = work.workflow.source_of(operator)
+    if source is not None and source.level == "cohort":
+        folder = work.directory.path / source.out_dir
+        if not folder.is_dir():
+            work.stores.shelf.fetch(work.workflow.name, source.full_name, work.request.cohort, folder)
+        return sorted(work.directory.series_present())
+    for uid in inputs:
+        _provide_input(work, operator, work.directory, uid)
+    return sorted(inputs)
+
+
+def _origin(work: Work, operator: Operator) -> Origin:
+    request = work.request
+    return Origin(
+        workflow=work.workflow.name,
+        operator=operator.full_name,
+        run=work.directory.name,
+        dagster_run_id=request.dagster_run_id,
+        created=request.created,
+    )
+
+
+def _done(manifest: Manifest, input_fingerprint: str, *, reused: bool) -> Done:
+    return Done(manifest.fingerprint, input_fingerprint, reused, len(manifest.files), manifest.size_bytes)
+
+
+def _raise_if_cancelled(work: Work, operator: Operator) -> None:
+    if work.cancelled.is_set():
+        raise OperatorFailed(f"operator {operator.full_name} was cancelled")

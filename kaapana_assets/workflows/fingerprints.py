@@ -1,0 +1,66 @@
+"""Fingerprints: what an output depends on, as one short text. The same one is not computed twice."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+
+from kaapana_assets.containers.runner import Runner
+from kaapana_assets.workflows.model import ContainerOperator, Operator, PythonOperator, Workflow
+from kaapana_assets.workflows.parameters import Value, as_text
+
+
+def code_version(workflow: Workflow, operator: Operator, runner: Runner, parameters: Mapping[str, Value]) -> str:
+    """Digest of all that an operator's output depends on but its input.
+
+    Image and its content, command, environment, the parameters it sees, the folders it reads and
+    writes, and what it must write. Limits of time and memory are left out: they decide whether
+    there is an output, not what it is.
+
+    Raises:
+        NotFound: there is no such image.
+    """
+    seen = parameters if operator.parameters is None else {name: parameters[name] for name in operator.parameters}
+    return _digest(
+        {
+            "what": _implementation(operator, runner),
+            "level": operator.level,
+            "in": workflow.in_dir(operator),
+            "out": operator.out_dir,
+            "patterns": list(operator.output_patterns),
+            "parameters": {name: as_text(value) for name, value in sorted(seen.items())},
+        }
+    )
+
+
+def series_fingerprint(code: str, input_fingerprint: str) -> str:
+    """The fingerprint of one series' output."""
+    return _digest({"code": code, "input": input_fingerprint})
+
+
+def pooled_fingerprint(code: str, inputs: Mapping[str, str]) -> str:
+    """The fingerprint of a cohort's output: ``inputs`` are the fingerprints by series."""
+    return _digest({"code": code, "inputs": sorted(inputs.items())})
+
+
+def _implementation(operator: Operator, runner: Runner) -> dict[str, object]:
+    if isinstance(operator, ContainerOperator):
+        return {
+            "image": operator.image,
+            "digest": runner.image_digest(operator.image),
+            "command": operator.command,
+            "env_vars": dict(sorted(operator.env_vars.items())),
+        }
+    if isinstance(operator, PythonOperator):
+        return {
+            "function": f"{operator.function.__module__}.{operator.function.__qualname__}",
+            "source": inspect.getsource(operator.function),
+            "settings": dict(sorted(operator.settings.items())),
+        }
+    raise TypeError(f"no such kind of operator: {type(operator).__name__}")
+
+
+def _digest(values: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:40]

@@ -1,0 +1,247 @@
+"""One operator started on some series of a directory, and its outputs verified.
+
+Nothing here decides which series need work or what is kept; see ``execution``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kaapana_assets.containers.runner import Launch, Outcome
+from kaapana_assets.errors import KaapanaAssetsError, OperatorError, OperatorFailed
+from kaapana_assets.stores.run_directory import RunDirectory
+from kaapana_assets.workflows.model import ContainerOperator, Operator, OperatorContext, PythonOperator
+from kaapana_assets.workflows.parameters import as_text
+from kaapana_assets.workflows.work import Work
+
+DOUBTFUL_S = 2.0
+"""Outputs touched in the last seconds before a failure may be half written and are made again."""
+
+
+@dataclass
+class Attempt:
+    """What a launch, and the launches that mend it, left in the directory.
+
+    Attributes:
+        verified: series whose output is whole.
+        skipped: series for which the operator said that there is nothing to do.
+        failed: series and why.
+        launches: containers started.
+    """
+
+    verified: set[str] = field(default_factory=set)
+    skipped: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+    launches: int = 0
+
+    def add(self, other: Attempt) -> None:
+        """Take over what another attempt did with other series."""
+        self.verified |= other.verified
+        self.skipped |= other.skipped
+        self.failed.update(other.failed)
+        self.launches += other.launches
+
+
+def attempt_series(work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str]) -> Attempt:
+    """Run the operator on all the series at once; what goes wrong is tried again series by series.
+
+    After a failure, series without an output are tried alone. Those whose output was written just
+    before the end may hold half of it and are first made again together.
+
+    Raises:
+        KaapanaAssetsError: other than OperatorError: no launch can work (no such image, no store).
+    """
+    result, error = _launch(work, operator, directory, series)
+    if len(series) == 1 or (error is None and not result.failed):
+        return result
+    doubtful = _doubtful(directory, operator, result.verified, error)
+    result.verified -= doubtful
+    alone = sorted(result.failed)
+    result.failed.clear()
+    if doubtful:
+        work.log.info("%s: %d outputs may be half written and are made again", operator.full_name, len(doubtful))
+        again, error = _launch(work, operator, directory, sorted(doubtful))
+        result.launches += again.launches
+        if error is None:
+            result.verified |= again.verified
+            result.skipped |= again.skipped
+            alone += sorted(again.failed)
+        else:
+            alone += sorted(doubtful)
+    work.log.info("%s: %d series are tried one by one", operator.full_name, len(alone))
+    for uid in alone:
+        result.add(_launch(work, operator, directory, [uid])[0])
+    return result
+
+
+def attempt_pooled(work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str]) -> int:
+    """Run the operator once for the whole cohort; the number of launches.
+
+    Raises:
+        OperatorError: it failed, or its output is not there.
+    """
+    _remove_output(directory.path / operator.out_dir)
+    view, shared = _view(work, operator, directory, series)
+    outcome, error, launches = _start(work, operator, view, series)
+    if error is None and outcome is Outcome.SKIPPED:
+        error = OperatorFailed(f"operator {operator.full_name} said that there is nothing to do for the cohort")
+    reason = str(error) if error else _missing(view.path / operator.out_dir, operator)
+    if reason:
+        raise OperatorFailed(reason) from error
+    if not shared:
+        (view.path / operator.out_dir).rename(directory.path / operator.out_dir)
+        shutil.rmtree(view.path, ignore_errors=True)
+    return launches
+
+
+def _launch(
+    work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str]
+) -> tuple[Attempt, OperatorError | None]:
+    for uid in series:
+        _remove_output(directory.series_dir(uid, operator.out_dir))
+    view, shared = _view(work, operator, directory, series)
+    outcome, error, launches = _start(work, operator, view, series)
+    result = Attempt(launches=launches)
+    for uid in series:
+        reason = _missing(view.series_dir(uid, operator.out_dir), operator)
+        if error is not None and (reason or len(series) == 1):
+            result.failed[uid] = str(error)
+        elif reason is None:
+            result.verified.add(uid)
+        elif outcome is Outcome.SKIPPED:
+            result.skipped.add(uid)
+        else:
+            result.failed[uid] = f"series {uid}: operator {operator.full_name} ended well, but {reason}"
+    if not shared:
+        for uid in result.verified:
+            source = view.series_dir(uid, operator.out_dir)
+            source.rename(directory.series_dir(uid, operator.out_dir))
+        if not result.failed:
+            shutil.rmtree(view.path, ignore_errors=True)
+    return result, error
+
+
+def _start(
+    work: Work, operator: Operator, view: RunDirectory, series: Sequence[str]
+) -> tuple[Outcome | None, OperatorError | None, int]:
+    error: OperatorError | None = None
+    for launches in range(1, operator.retries + 2):
+        try:
+            if isinstance(operator, ContainerOperator):
+                launch = _container_launch(work, operator, view)
+                outcome = work.stores.runner.run(launch, output=work.output, cancelled=work.cancelled)
+            else:
+                outcome = _call(work, operator, view, series)
+        except OperatorError as exc:
+            error = exc
+            work.log.warning("%s failed on %d series: %s", operator.full_name, len(series), exc)
+            if work.cancelled.is_set():
+                break
+        else:
+            return outcome, None, launches
+    return None, error, launches
+
+
+def _container_launch(work: Work, operator: ContainerOperator, view: RunDirectory) -> Launch:
+    names = work.request.parameters if operator.parameters is None else operator.parameters
+    return Launch(
+        run_id=work.directory.name,
+        workflow=work.workflow.name,
+        operator=operator.full_name,
+        image=operator.image,
+        directory=view.path,
+        operator_in_dir=work.workflow.in_dir(operator),
+        operator_out_dir=operator.out_dir,
+        parameters={name: as_text(work.request.parameters[name]) for name in names},
+        env_vars=operator.env_vars,
+        command=operator.command,
+        timeout_s=operator.timeout_s,
+        memory_mb=operator.memory_mb,
+        cpu=operator.cpu,
+        image_pull_secrets=operator.image_pull_secrets,
+    )
+
+
+def _call(work: Work, operator: Operator, view: RunDirectory, series: Sequence[str]) -> Outcome:
+    if not isinstance(operator, PythonOperator):
+        raise TypeError(f"no such kind of operator: {type(operator).__name__}")
+    context = OperatorContext(
+        directory=view.path,
+        series=tuple(series),
+        operator_in_dir=work.workflow.in_dir(operator),
+        operator_out_dir=operator.out_dir,
+        parameters=work.request.parameters,
+        objects=work.stores.objects,
+        log=work.log,
+    )
+    try:
+        operator.function(context)
+    except KaapanaAssetsError as exc:
+        raise OperatorFailed(f"operator {operator.full_name}: {exc}") from exc
+    except Exception as exc:  # the function is the author's code and may raise anything
+        raise OperatorFailed(f"operator {operator.full_name}: {type(exc).__name__}: {exc}") from exc
+    return Outcome.DONE
+
+
+def _view(work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str]) -> tuple[RunDirectory, bool]:
+    """The directory itself when it holds just these series, else one with links to their input."""
+    if directory.series_present() == set(series):
+        return directory, True
+    view = directory.view(f"{operator.full_name}-{uuid.uuid4().hex[:8]}")
+    folder = work.workflow.in_dir(operator)
+    for uid in series:
+        _link_tree(directory.series_dir(uid, folder), view.series_dir(uid, folder))
+    pooled = directory.path / folder
+    if pooled.is_dir():
+        _link_tree(pooled, view.path / folder)
+    return view, False
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    # Both are folders of this run that its operators may write; the shelf and archive share nothing with them.
+    target.mkdir(parents=True, exist_ok=True)
+    if not source.is_dir():
+        return
+    with os.scandir(source) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _link_tree(Path(entry.path), target / entry.name)
+            else:
+                os.link(entry.path, target / entry.name, follow_symlinks=False)
+
+
+def _missing(folder: Path, operator: Operator) -> str | None:
+    """What the output lacks; None when it is as declared."""
+    if not folder.is_dir():
+        return f"its output folder {operator.out_dir} is not there"
+    patterns = operator.output_patterns or ("**/*",)
+    for pattern in patterns:
+        if not any(path.is_file() for path in folder.glob(pattern)):
+            return f"its output folder {operator.out_dir} holds no file that fits {pattern}"
+    return None
+
+
+def _doubtful(directory: RunDirectory, operator: Operator, verified: set[str], error: OperatorError | None) -> set[str]:
+    if error is None or not verified:
+        return set()
+    if not isinstance(error, OperatorFailed):  # ended by force: anything may be half written
+        return set(verified)
+    touched = {uid: _last_touched(directory.series_dir(uid, operator.out_dir)) for uid in verified}
+    newest = max(touched.values())
+    limit = min(newest, time.time() - DOUBTFUL_S)
+    return {uid for uid, when in touched.items() if when >= limit}
+
+
+def _last_touched(folder: Path) -> float:
+    return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+
+
+def _remove_output(folder: Path) -> None:
+    if folder.is_dir():
+        shutil.rmtree(folder)

@@ -1,0 +1,311 @@
+"""What authors write: operators and workflows. Mistakes are told when a workflow is defined.
+
+Nothing here knows of Dagster or of how operators are run.
+
+    extract = ContainerOperator(name="extract-study-id", image="extract-study-id")
+    pool = ContainerOperator(name="pool-jsons", image="pool-jsons", input_operator=extract, level="cohort")
+    workflow = Workflow(name="pool-study-ids", operators=(extract, pool))
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from kaapana_assets.dicom.identifiers import checked_name
+from kaapana_assets.errors import InvalidIdentifier, WorkflowError
+from kaapana_assets.stores.objects import ObjectStore
+from kaapana_assets.workflows.parameters import Parameter, Value
+
+Level = Literal["series", "cohort"]
+
+INITIAL_INPUT = "initial-input"
+"""The folder with a series' DICOM files, the input of operators without an input operator."""
+
+REPORT = "report"
+"""The output that every workflow has for each cohort: what became of each series."""
+
+_RESERVED = {INITIAL_INPUT, REPORT, "batch", "conf", "launches", "prepare"}
+
+
+@dataclass(frozen=True)
+class OperatorContext:
+    """What a Python operator is given: the same folders that a container sees, and the stores.
+
+    Attributes:
+        directory: the run directory (``/data`` of containers).
+        series: the SeriesInstanceUIDs to work on.
+        parameters: the workflow's parameters by name.
+        objects: the object store.
+        log: for what a person should read of the run.
+    """
+
+    directory: Path
+    series: tuple[str, ...]
+    operator_in_dir: str
+    operator_out_dir: str
+    parameters: Mapping[str, Value]
+    objects: ObjectStore
+    log: logging.Logger
+
+    def input_of(self, series_instance_uid: str) -> Path:
+        """The folder with what the input operator made of a series."""
+        return self.directory / "batch" / series_instance_uid / self.operator_in_dir
+
+    def output_of(self, series_instance_uid: str) -> Path:
+        """The folder for what this operator makes of a series; it exists."""
+        folder = self.directory / "batch" / series_instance_uid / self.operator_out_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def pooled_input(self) -> Path:
+        """The folder with what a pooled input operator made of the cohort."""
+        return self.directory / self.operator_in_dir
+
+    @property
+    def pooled_output(self) -> Path:
+        """The folder for what this operator makes of the whole cohort; it exists."""
+        folder = self.directory / self.operator_out_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """One processing step; authors use ContainerOperator or PythonOperator.
+
+    Attributes:
+        name: unique in its workflow, with the parallel_id.
+        input_operator: the operator (or its name) whose output is read; None reads the DICOM files.
+        operator_in_dir: the folder read, when it is not the input operator's.
+        operator_out_dir: the folder written, when it is not the name; the parallel_id is appended.
+        level: ``series``: one output per series; ``cohort``: one pooled output.
+        output_patterns: globs; each output must hold a file for each of them. Empty: any file.
+        timeout_s: seconds that one launch may take; None has no limit.
+        retries: how often a failed launch is repeated before its series are tried alone.
+        parallel_id: tells several operators with one image apart.
+        parameters: names of the workflow parameters it sees; None sees all. Only these count for
+            what has to be computed again.
+    """
+
+    name: str
+    input_operator: Operator | str | None = None
+    operator_in_dir: str | None = None
+    operator_out_dir: str | None = None
+    level: Level = "series"
+    output_patterns: tuple[str, ...] = ()
+    timeout_s: float | None = None
+    retries: int = 0
+    parallel_id: str | None = None
+    parameters: tuple[str, ...] | None = None
+
+    @property
+    def full_name(self) -> str:
+        """The name with the parallel_id."""
+        return self._with_parallel_id(self.name)
+
+    @property
+    def out_dir(self) -> str:
+        """The name of the folder it writes."""
+        return self._with_parallel_id(self.operator_out_dir or self.name)
+
+    @property
+    def input_name(self) -> str | None:
+        """The full name of its input operator."""
+        return self.input_operator.full_name if isinstance(self.input_operator, Operator) else self.input_operator
+
+    def _with_parallel_id(self, name: str) -> str:
+        return f"{name}-{self.parallel_id}" if self.parallel_id else name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerOperator(Operator):
+    """A step done by an image that keeps to the container contract.
+
+    Attributes:
+        image: name of a folder in images/, or a full reference.
+        command: replaces the image's entry point.
+        env_vars: added to the environment; contract variables win.
+        image_pull_secrets: names of the secrets that give access to the image's registry.
+        memory_mb: limit in MiB.
+        cpu: limit in cores.
+    """
+
+    image: str
+    command: tuple[str, ...] | None = None
+    env_vars: Mapping[str, str] = field(default_factory=dict)
+    image_pull_secrets: tuple[str, ...] = ()
+    memory_mb: int | None = None
+    cpu: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PythonOperator(Operator):
+    """A step done by a Python function of the platform, with access to its stores.
+
+    Attributes:
+        function: called once with all series, like a container.
+        settings: what configures the function; changing it is a new version of the operator.
+    """
+
+    function: Callable[[OperatorContext], None]
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workflow:
+    """A named list of operators with typed parameters.
+
+    Attributes:
+        on_failure: ``continue``: a series that fails does not stop the others; ``stop``: the run
+            ends at the operator at which a series failed.
+
+    Raises:
+        WorkflowError: a definition that cannot work; names the file and the operator.
+    """
+
+    name: str
+    operators: tuple[Operator, ...]
+    parameters: tuple[Parameter, ...] = ()
+    description: str = ""
+    on_failure: Literal["continue", "stop"] = "continue"
+    source: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.source:
+            object.__setattr__(self, "source", _defining_file())
+        object.__setattr__(self, "operators", tuple(self.operators))
+        object.__setattr__(self, "parameters", tuple(self.parameters))
+        problem = _first_problem(self)
+        if problem:
+            raise WorkflowError(f"{self.source}: workflow {self.name!r}: {problem}")
+        object.__setattr__(self, "operators", _in_order(self))
+
+    def operator(self, name: str) -> Operator:
+        """The operator of that full name."""
+        return next(operator for operator in self.operators if operator.full_name == name)
+
+    def in_dir(self, operator: Operator) -> str:
+        """The name of the folder it reads."""
+        if operator.operator_in_dir is not None:
+            return operator.operator_in_dir
+        return INITIAL_INPUT if operator.input_name is None else self.operator(operator.input_name).out_dir
+
+    def source_of(self, operator: Operator) -> Operator | None:
+        """The operator that writes the folder it reads; None for the DICOM files."""
+        folder = self.in_dir(operator)
+        return next((other for other in self.operators if other.out_dir == folder), None)
+
+    def predecessors(self, operator: Operator) -> tuple[Operator, ...]:
+        """The operators that must be done with a series before it may begin."""
+        names = {operator.input_name} - {None}
+        source = self.source_of(operator)
+        return tuple(other for other in self.operators if other.full_name in names or other is source)
+
+    def leaves(self) -> tuple[Operator, ...]:
+        """The series operators that no other series operator comes after."""
+        series = [operator for operator in self.operators if operator.level == "series"]
+        before = {other.full_name for operator in series for other in self.predecessors(operator)}
+        return tuple(operator for operator in series if operator.full_name not in before)
+
+
+def _defining_file() -> str:
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename in {__file__, "<string>"}:
+        frame = frame.f_back
+    return Path(frame.f_code.co_filename).name
+
+
+def _first_problem(workflow: Workflow) -> str | None:
+    try:
+        checked_name(workflow.name, kind="workflow name")
+    except InvalidIdentifier as exc:
+        return str(exc)
+    if not workflow.operators:
+        return "it has no operators"
+    twice = _first_repeated([parameter.name for parameter in workflow.parameters])
+    if twice:
+        return f"two parameters are named {twice!r}"
+    names = [operator.full_name for operator in workflow.operators]
+    for operator in workflow.operators:
+        problem = _problem_of(operator, workflow, names)
+        if problem:
+            return f"operator {operator.full_name!r}: {problem}"
+    return _cycle(workflow)
+
+
+def _problem_of(operator: Operator, workflow: Workflow, names: list[str]) -> str | None:
+    try:
+        checked_name(operator.full_name, kind="operator name")
+        checked_name(operator.out_dir, kind="output folder")
+        if operator.operator_in_dir is not None:
+            checked_name(operator.operator_in_dir, kind="input folder")
+    except InvalidIdentifier as exc:
+        return str(exc)
+    same_key = [name for name in names if name.replace("-", "_") == operator.full_name.replace("-", "_")]
+    same_folder = [o.full_name for o in workflow.operators if o.out_dir == operator.out_dir]
+    if len(same_key) > 1:
+        return "another operator has this name; give them a parallel_id each"
+    if operator.full_name in _RESERVED or operator.out_dir in _RESERVED:
+        return f"{operator.out_dir!r} is a name that the platform uses itself"
+    if len(same_folder) > 1:
+        others = ", ".join(name for name in same_folder if name != operator.full_name)
+        return f"writes the output folder {operator.out_dir!r}, and so does {others}"
+    if operator.input_name is not None and operator.input_name not in names:
+        return f"its input operator {operator.input_name!r} is not in the workflow, which has {', '.join(names)}"
+    folders = {INITIAL_INPUT, *(other.out_dir for other in workflow.operators)}
+    if operator.operator_in_dir is not None and operator.operator_in_dir not in folders:
+        return f"it reads the folder {operator.operator_in_dir!r}, which no operator of the workflow writes"
+    return _problem_with_level(operator, workflow) or _problem_with_limits(operator, workflow)
+
+
+def _problem_with_level(operator: Operator, workflow: Workflow) -> str | None:
+    if operator.level not in ("series", "cohort"):
+        return f"level is 'series' or 'cohort', not {operator.level!r}"
+    pooled = [other.full_name for other in workflow.predecessors(operator) if other.level == "cohort"]
+    if operator.level == "series" and pooled:
+        return f"works on single series, but its input {pooled[0]!r} is one pooled output"
+    return None
+
+
+def _problem_with_limits(operator: Operator, workflow: Workflow) -> str | None:
+    known = {parameter.name for parameter in workflow.parameters}
+    unknown = sorted(set(operator.parameters or ()) - known)
+    if unknown:
+        return f"it wants the parameters {', '.join(unknown)}, which the workflow does not have"
+    if operator.timeout_s is not None and operator.timeout_s <= 0:
+        return f"timeout_s must be above zero, not {operator.timeout_s}"
+    if operator.retries < 0:
+        return f"retries must not be negative, not {operator.retries}"
+    return None
+
+
+def _cycle(workflow: Workflow) -> str | None:
+    left = {o.full_name: {before.full_name for before in workflow.predecessors(o)} for o in workflow.operators}
+    while left:
+        free = [name for name, before in left.items() if not before & left.keys()]
+        if not free:
+            return f"operator {next(iter(left))!r}: its inputs run in a circle: {', '.join(left)}"
+        for name in free:
+            del left[name]
+    return None
+
+
+def _in_order(workflow: Workflow) -> tuple[Operator, ...]:
+    ordered: list[Operator] = []
+    while len(ordered) < len(workflow.operators):
+        ordered.extend(
+            operator
+            for operator in workflow.operators
+            if operator not in ordered and all(before in ordered for before in workflow.predecessors(operator))
+        )
+    return tuple(ordered)
+
+
+def _first_repeated(names: list[str]) -> str | None:
+    return next((name for name in names if names.count(name) > 1), None)
