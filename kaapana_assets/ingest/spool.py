@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from kaapana_assets.dicom.identifiers import checked_uid
-from kaapana_assets.errors import InvalidIdentifier, NotFound, SpoolUnavailable
+from kaapana_assets.errors import InvalidIdentifier, NotFound, SpoolUnavailable, UnreadableDicom
 from kaapana_assets.ingest.associations import OpenAssociation, held_series, open_mark
 from kaapana_assets.ingest.quarantine import Quarantine, QuarantinedFile
 from kaapana_assets.ingest.series_folders import SeriesFolders, dicom_files, remove_if_empty
@@ -253,9 +253,12 @@ class Spool:
         while True:
             folder, placed = self._folders.link(temporary, series_uid, name)
             if not placed:
+                there = self.incoming / series_uid / name
                 try:
-                    same = _same_content(self.incoming / series_uid / name, temporary)
-                except FileNotFoundError:
+                    same = _same_content(there, temporary)
+                except UnreadableDicom:
+                    if there.exists():
+                        raise
                     continue  # it went to the PACS at this moment
                 if not same:
                     reason = f"other content than the waiting object of the same SOPInstanceUID {sop_uid}"

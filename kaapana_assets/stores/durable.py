@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -120,3 +121,8 @@ def free_bytes(folder: Path) -> int:
     """Bytes that an unprivileged process could still write to the file system of ``folder``."""
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove ``folder`` with all in it; what cannot be removed stays."""
+    shutil.rmtree(folder, ignore_errors=True)

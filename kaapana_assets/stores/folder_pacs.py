@@ -1,0 +1,246 @@
+"""The PACS as a folder: ``archive/<study>/<series>/<sop>.dcm`` and a catalog of it.
+
+The files are the truth. They are read-only, and shared by hard link with the spool and with run
+directories where the file system lets.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kaapana_assets.dicom.digests import content_digest
+from kaapana_assets.dicom.headers import InstanceIdentity, read_identity
+from kaapana_assets.dicom.identifiers import checked_uid
+from kaapana_assets.errors import InvalidIdentifier, NotFound, StoreUnavailable, UnreadableDicom
+from kaapana_assets.stores.durable import copy_into, make_folder, remove_tree, sync_folder
+from kaapana_assets.stores.pacs import InstanceOutcome, PacsCounts, StoredInstance, StoredSeries, StoreOutcome
+from kaapana_assets.stores.pacs_catalog import PacsCatalog, Row
+from kaapana_assets.stores.transfer import duplicate, put_in_place
+
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    path: Path
+    identity: InstanceIdentity
+    size_bytes: int
+    content_digest: str
+
+
+class FolderPacs:
+    """A PACS in a folder, for any number of processes at once.
+
+    Args:
+        folder: the archive; it is made when it is first needed. Its catalog is made again from the
+            files where it is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock_path = folder / ".lock"
+        self._temporary_folder = folder / ".tmp"
+        self._catalog = PacsCatalog(folder / "catalog.sqlite")
+        self._checked = False
+
+    def store(self, files: Sequence[Path]) -> list[InstanceOutcome]:
+        """Put files in; see ``Pacs.store``."""
+        read = [_read(path) for path in files]
+        candidates = [each for each in read if isinstance(each, _Candidate)]
+        stored: Iterator[InstanceOutcome] = iter(self._store_all(candidates) if candidates else ())
+        return [next(stored) if isinstance(each, _Candidate) else each for each in read]
+
+    def series(self, series_instance_uid: str) -> StoredSeries:
+        """What is stored of a series; see ``Pacs.series``."""
+        uid = checked_uid(series_instance_uid, keyword="SeriesInstanceUID")
+        catalog = self._ready_catalog()
+        study = catalog.study_of(uid)
+        if study is None:
+            raise NotFound(f"series {uid} is not in the PACS {self._folder}")
+        return StoredSeries(study, uid, catalog.instances(uid))
+
+    def retrieve(self, series_instance_uid: str, into: Path, *, writable_copy: bool) -> StoredSeries:
+        """Put all files of a series into a folder; see ``Pacs.retrieve``."""
+        series = self.series(series_instance_uid)
+        source = self._folder / series.study_instance_uid / series.series_instance_uid
+        staged = into.parent / f".{into.name}.{uuid.uuid4().hex}"
+        with _unavailable(f"series {series.series_instance_uid} cannot be put from {source} into {into}"):
+            staged.mkdir(parents=True)
+            try:
+                for instance in series.instances:
+                    name = f"{instance.sop_instance_uid}.dcm"
+                    _give(source / name, staged / name, writable_copy=writable_copy)
+                former = put_in_place(staged, into)
+                if former is not None:
+                    remove_tree(former)
+            except BaseException:
+                remove_tree(staged)
+                raise
+        return series
+
+    def counts(self) -> PacsCounts:
+        """How much is stored; see ``Pacs.counts``."""
+        return self._ready_catalog().counts()
+
+    def series_uids(self) -> Iterable[str]:
+        """All that is stored; see ``Pacs.series_uids``."""
+        return self._ready_catalog().series_uids()
+
+    def close(self) -> None:
+        """Let go of the catalog; the next call opens it again."""
+        self._catalog.close()
+
+    def _store_all(self, candidates: Sequence[_Candidate]) -> list[InstanceOutcome]:
+        catalog = self._ready_catalog()
+        outcomes = []
+        rows: list[Row] = []
+        touched: dict[Path, None] = {}
+        known = _KnownInstances(catalog)
+        with self._locked():
+            for candidate in candidates:
+                outcome = self._place(candidate, known, touched)
+                outcomes.append(outcome)
+                if outcome.outcome in (StoreOutcome.STORED, StoreOutcome.ALREADY_THERE):
+                    rows.append(_row(candidate))
+            # Also for files that were there: whoever put them may have been ended before this point.
+            for folder in touched:
+                sync_folder(folder)
+            catalog.add(rows)
+        return outcomes
+
+    def _place(self, candidate: _Candidate, known: _KnownInstances, touched: dict[Path, None]) -> InstanceOutcome:
+        identity = candidate.identity
+        sop, series, study = identity.sop_instance_uid, identity.series_instance_uid, identity.study_instance_uid
+        if (other := known.study(series)) not in (None, study):
+            reason = f"series {series} is stored as part of study {other}, this instance says study {study}"
+            return InstanceOutcome(candidate.path, sop, StoreOutcome.FAILED, reason)
+        folder = self._folder / study / series
+        if folder not in touched:
+            make_folder(folder)
+            touched[folder] = None
+        target = folder / f"{sop}.dcm"
+        try:
+            _put(candidate.path, target, aside=self._temporary_folder / uuid.uuid4().hex)
+        except FileExistsError:
+            if (known.digest(series, sop) or content_digest(target)) != candidate.content_digest:
+                reason = f"other content is stored as SOPInstanceUID {sop} of series {series}"
+                return InstanceOutcome(candidate.path, sop, StoreOutcome.CONFLICT, reason)
+            known.note(candidate)
+            return InstanceOutcome(candidate.path, sop, StoreOutcome.ALREADY_THERE)
+        known.note(candidate)
+        return InstanceOutcome(candidate.path, sop, StoreOutcome.STORED)
+
+    def _ready_catalog(self) -> PacsCatalog:
+        if not self._checked:
+            with _unavailable(f"the PACS folder {self._folder} cannot be made"):
+                make_folder(self._temporary_folder)
+            with self._locked():
+                # Who writes there holds the lock, so these were left behind.
+                for path in self._temporary_folder.iterdir():
+                    path.unlink()
+                self._catalog.fill_if_new(self._rows_of_files())
+            self._checked = True
+        return self._catalog
+
+    def _rows_of_files(self) -> Iterator[Row]:
+        for path in sorted(self._folder.glob("[0-9]*/[0-9]*/[0-9]*.dcm")):
+            instance = StoredInstance(path.stem, path.stat().st_size, content_digest(path))
+            yield path.parent.parent.name, path.parent.name, instance
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with _unavailable(f"the PACS folder {self._folder} cannot be written"), self._lock_path.open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+class _KnownInstances:
+    """What the catalog says of the series of one call, and what the call itself has added."""
+
+    def __init__(self, catalog: PacsCatalog) -> None:
+        self._catalog = catalog
+        self._studies: dict[str, str | None] = {}
+        self._digests: dict[str, dict[str, str]] = {}
+
+    def study(self, series: str) -> str | None:
+        if series not in self._studies:
+            self._studies[series] = self._catalog.study_of(series)
+            stored = self._catalog.instances(series)
+            self._digests[series] = {each.sop_instance_uid: each.content_digest for each in stored}
+        return self._studies[series]
+
+    def digest(self, series: str, sop: str) -> str | None:
+        return self._digests[series].get(sop)
+
+    def note(self, candidate: _Candidate) -> None:
+        identity = candidate.identity
+        self._studies[identity.series_instance_uid] = identity.study_instance_uid
+        self._digests[identity.series_instance_uid][identity.sop_instance_uid] = candidate.content_digest
+
+
+def _read(path: Path) -> _Candidate | InstanceOutcome:
+    try:
+        return _Candidate(path, read_identity(path), path.stat().st_size, content_digest(path))
+    except (UnreadableDicom, InvalidIdentifier) as exc:
+        return InstanceOutcome(path, "", StoreOutcome.FAILED, str(exc))
+    except FileNotFoundError:
+        return InstanceOutcome(path, "", StoreOutcome.FAILED, f"{path} is not there any more")
+
+
+def _row(candidate: _Candidate) -> Row:
+    identity = candidate.identity
+    instance = StoredInstance(identity.sop_instance_uid, candidate.size_bytes, candidate.content_digest)
+    return identity.study_instance_uid, identity.series_instance_uid, instance
+
+
+def _put(source: Path, target: Path, *, aside: Path) -> None:
+    """The file's content under the name ``target``, synced and read-only; the name is not synced."""
+    if not source.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
+        fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+        try:
+            os.link(source, target)
+        except OSError as exc:
+            if exc.errno not in _NO_LINK:
+                raise
+        else:
+            return
+    # A file that others may write to is not shared with them.
+    copy_into(source, aside)
+    try:
+        aside.chmod(0o444)
+        os.link(aside, target)
+    finally:
+        aside.unlink()
+
+
+def _give(source: Path, target: Path, *, writable_copy: bool) -> None:
+    if not writable_copy:
+        try:
+            os.link(source, target)
+        except OSError as exc:
+            if exc.errno not in _NO_LINK:
+                raise
+        else:
+            return
+    duplicate(source, target)
+    target.chmod(0o644 if writable_copy else 0o444)
+
+
+@contextmanager
+def _unavailable(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise StoreUnavailable(f"{doing}: {exc.strerror or exc}") from exc

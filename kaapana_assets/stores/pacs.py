@@ -1,0 +1,133 @@
+"""What every PACS can do for us, in the words that a folder and DICOMweb share.
+
+Implementations are beside this module; which one is used is said by ``opening``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+from kaapana_assets.dicom.digests import series_digest
+
+
+class StoreOutcome(Enum):
+    """What became of one file that was to be stored."""
+
+    STORED = "stored"
+    ALREADY_THERE = "already there"
+    CONFLICT = "conflict"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class InstanceOutcome:
+    """What became of one file, and why.
+
+    Attributes:
+        path: the file as it was given.
+        sop_instance_uid: empty when it could not be read.
+        outcome: ``CONFLICT`` means that other content is stored under its UIDs and stays; ``FAILED``
+            that the file is not fit to be stored. An outage raises instead.
+        reason: for a person to read; empty when it is stored.
+    """
+
+    path: Path
+    sop_instance_uid: str
+    outcome: StoreOutcome
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class StoredInstance:
+    """One instance in the PACS.
+
+    Attributes:
+        size_bytes: of its file.
+        content_digest: as ``kaapana_assets.dicom.digests.content_digest`` gives it.
+    """
+
+    sop_instance_uid: str
+    size_bytes: int
+    content_digest: str
+
+
+@dataclass(frozen=True)
+class StoredSeries:
+    """One series in the PACS; ``instances`` are sorted by SOPInstanceUID."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    instances: tuple[StoredInstance, ...]
+
+    @property
+    def digest(self) -> str:
+        """Digest over all instances: another one for every change of the series."""
+        return series_digest({each.sop_instance_uid: each.content_digest for each in self.instances})
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all its files."""
+        return sum(each.size_bytes for each in self.instances)
+
+
+@dataclass(frozen=True)
+class PacsCounts:
+    """How much is stored."""
+
+    series: int
+    instances: int
+    size_bytes: int
+
+
+class Pacs(Protocol):
+    """An archive of DICOM instances that never replaces and never forgets one."""
+
+    def store(self, files: Sequence[Path]) -> list[InstanceOutcome]:
+        """Put files in; what is reported as stored is durable. Gives one outcome per file, in order.
+
+        Files of any number of series may be given; storing many at once costs less than one by one.
+        Repeating a call that was interrupted finishes it.
+
+        Raises:
+            StoreUnavailable: the PACS does not answer or cannot be written.
+        """
+
+    def series(self, series_instance_uid: str) -> StoredSeries:
+        """What is stored of a series.
+
+        Raises:
+            NotFound: no such series.
+            StoreUnavailable: the PACS does not answer.
+        """
+
+    def retrieve(self, series_instance_uid: str, into: Path, *, writable_copy: bool) -> StoredSeries:
+        """Put all files of a series at ``<into>/<SOPInstanceUID>.dcm``, whole or not at all.
+
+        Args:
+            series_instance_uid: the series.
+            into: a folder that is replaced if it is there; what is above it is made.
+            writable_copy: files that may be changed. Without it they may share their bytes with the
+                PACS and must not be written to.
+
+        Raises:
+            NotFound: no such series.
+            StoreUnavailable: the PACS does not answer, or ``into`` cannot be written.
+        """
+
+    def counts(self) -> PacsCounts:
+        """How much is stored.
+
+        Raises:
+            StoreUnavailable: the PACS does not answer.
+        """
+
+    def series_uids(self) -> Iterable[str]:
+        """The SeriesInstanceUIDs of all that is stored, sorted.
+
+        Raises:
+            StoreUnavailable: the PACS does not answer.
+        """
