@@ -1,0 +1,308 @@
+"""Reading DICOM headers and the identifiers in them, tolerant of odd files and clear about broken ones.
+
+Every way in which a file can be broken ends in ``UnreadableDicom`` here; pydicom's own errors and
+warnings stay inside. What the values mean is for ``documents`` and ``geometry``.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import pydicom
+from pydicom import config
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from kaapana_assets.dicom.identifiers import checked_uid
+from kaapana_assets.errors import InvalidIdentifier, UnreadableDicom
+
+HEADER_VALUE_LIMIT_BYTES = 64 * 1024
+
+# Real archives hold values that break the rules of their VR. They are kept as text by
+# ``documents``; a warning for each, with the value in it, would put patient data into logs.
+config.settings.reading_validation_mode = config.IGNORE
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+
+PYDICOM_ERRORS = (
+    InvalidDicomError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BytesLengthException,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What pydicom 3 lets out when it meets damaged bytes; the fuzz test in tests/dicom holds the list."""
+
+_IDENTITY_TAGS = [0x00020010, 0x00080016, 0x00080018, 0x0020000D, 0x0020000E]
+_LAST_IDENTITY_TAG = 0x0020000E
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_PIXEL_VRS = (b"OB", b"OD", b"OF", b"OW", b"UN")
+_BINARY_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN"))
+_quiet_lock = threading.RLock()
+
+
+@dataclass(frozen=True)
+class InstanceIdentity:
+    """The identifiers of one DICOM object, each checked to be a UID.
+
+    ``transfer_syntax_uid`` is the one of the file; a file without file meta information has the
+    one that its bytes were read with.
+    """
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+
+
+@contextmanager
+def pydicom_quiet() -> Iterator[list[warnings.WarningMessage]]:
+    """A list of what pydicom warns about meanwhile, instead of the warnings.
+
+    Python's warning filters belong to the whole process, so one thread at a time.
+    """
+    with _quiet_lock, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
+
+
+def read_header(path: Path) -> Dataset:
+    """All attributes before the pixel data, with file meta information.
+
+    Values over 64 KiB are not loaded: of text and numbers the first 64 KiB are kept, binary ones
+    are absent; sequences are complete. Pixel data is not read, but its length is checked, so that
+    a file cut short is not taken for a whole one.
+
+    A file without preamble or file meta information is read if it has all identifiers.
+
+    Raises:
+        UnreadableDicom: not DICOM, empty, cut short or damaged; names the path and the reason.
+
+    References:
+        PS3.10 7.1 (file meta information), PS3.5 7.1 (data elements).
+    """
+    with _opened(path) as file:
+        forced = _is_bare_dataset(file, path)
+        with pydicom_quiet() as caught:
+            header = pydicom.dcmread(file, defer_size=HEADER_VALUE_LIMIT_BYTES, stop_before_pixels=True, force=forced)
+        # pydicom ends the dataset there and only warns.
+        if any("End of input reached" in str(warning.message) for warning in caught):
+            raise _Damaged("cut short in a value of undefined length")
+        source = file if header.buffer is None else cast("BinaryIO", header.buffer)  # a deflated dataset is a buffer
+        _check_complete(header, source)
+        _settle_long_values(header, source)
+        header.buffer = None
+    if forced:
+        _require_identity(header, path)
+    return header
+
+
+def read_identity(path: Path) -> InstanceIdentity:
+    """The identifiers of a file, read up to SeriesInstanceUID and no further.
+
+    Raises:
+        UnreadableDicom: not DICOM, damaged before (0020,000E), or an identifier is missing.
+        InvalidIdentifier: an identifier is not a UID.
+    """
+    with _opened(path) as file:
+        forced = _is_bare_dataset(file, path)
+        with pydicom_quiet():
+            header = read_partial(
+                file,
+                stop_when=_after_identity,
+                force=forced,
+                specific_tags=[BaseTag(tag) for tag in _IDENTITY_TAGS],
+            )
+    if forced:
+        return _require_identity(header, path)
+    return identity_of(header)
+
+
+def identity_of(header: Dataset) -> InstanceIdentity:
+    """The identifiers of a header.
+
+    Raises:
+        UnreadableDicom: one is missing; names its keyword and the file, if the header has one.
+        InvalidIdentifier: one is not a UID.
+    """
+    with pydicom_quiet():
+        return InstanceIdentity(
+            study_instance_uid=_uid(header, "StudyInstanceUID"),
+            series_instance_uid=_uid(header, "SeriesInstanceUID"),
+            sop_instance_uid=_uid(header, "SOPInstanceUID"),
+            sop_class_uid=_uid(header, "SOPClassUID"),
+            transfer_syntax_uid=_transfer_syntax(header),
+        )
+
+
+def _after_identity(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return int(tag) > _LAST_IDENTITY_TAG
+
+
+def _uid(header: Dataset, keyword: str) -> str:
+    try:
+        value = header.get(keyword)
+    except PYDICOM_ERRORS as exc:
+        raise UnreadableDicom(f"{_name(header)}: {keyword} cannot be read ({_reason(exc)})") from exc
+    if value is None or str(value).rstrip("\0 ") == "":
+        if "DirectoryRecordSequence" in header:
+            raise UnreadableDicom(f"{_name(header)}: a media directory (DICOMDIR), not an object of a series")
+        raise UnreadableDicom(f"{_name(header)}: {keyword} is missing")
+    return checked_uid(str(value), keyword=keyword)
+
+
+def _transfer_syntax(header: Dataset) -> str:
+    file_meta = getattr(header, "file_meta", None)
+    if file_meta is not None and file_meta.get("TransferSyntaxUID"):
+        return _uid(file_meta, "TransferSyntaxUID")
+    is_implicit, is_little_endian = header.original_encoding
+    if is_implicit is None:
+        raise UnreadableDicom(f"{_name(header)}: TransferSyntaxUID is missing")
+    if is_implicit:
+        return str(ImplicitVRLittleEndian)
+    return str(ExplicitVRLittleEndian if is_little_endian else ExplicitVRBigEndian)
+
+
+def _require_identity(header: Dataset, path: Path) -> InstanceIdentity:
+    try:
+        return identity_of(header)
+    except (UnreadableDicom, InvalidIdentifier) as exc:
+        raise UnreadableDicom(f"{path}: not a DICOM file (no DICM prefix, and no identifiers without it)") from exc
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        file = path.open("rb")
+    except (OSError, ValueError) as exc:
+        raise UnreadableDicom(f"{path}: cannot be opened ({_reason(exc)})") from exc
+    with file:
+        try:
+            yield file
+        except UnreadableDicom:
+            raise
+        except _Damaged as exc:
+            raise UnreadableDicom(f"{path}: {exc}") from exc
+        except PYDICOM_ERRORS as exc:
+            raise UnreadableDicom(f"{path}: damaged ({_reason(exc)})") from exc
+
+
+class _Damaged(ValueError):
+    """Damage found by our own checks; its text is the reason."""
+
+
+def _is_bare_dataset(file: BinaryIO, path: Path) -> bool:
+    """Whether a dataset begins at the first byte, without the 128 bytes of preamble and "DICM"."""
+    start = file.read(132)
+    file.seek(0)
+    if not start:
+        raise UnreadableDicom(f"{path}: empty file")
+    if start[128:] == b"DICM":
+        return False
+    if start[:4] == b"DICM" or start[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08"):
+        return True
+    raise UnreadableDicom(f"{path}: not a DICOM file (no DICM prefix)")
+
+
+def _check_complete(header: Dataset, source: BinaryIO) -> None:
+    """Compare the lengths that elements claim with what the file holds.
+
+    Args:
+        header: as read from ``source``, up to the pixel data.
+        source: positioned at the pixel data element, or at the end of the file.
+    """
+    at_pixels = source.tell()
+    size = source.seek(0, 2)
+    for element in header.values():
+        if not isinstance(element, RawDataElement) or element.length == _UNDEFINED_LENGTH:
+            continue
+        if element.value_tell + element.length > size:
+            missing = element.value_tell + element.length - size
+            raise _Damaged(f"cut short in {element.tag}: {missing} of {element.length} bytes are missing")
+    source.seek(at_pixels)
+    start = source.read(8)
+    if len(start) < 8:
+        return
+    # Some files say explicit VR and are implicit; a length is even, a VR read as one is odd.
+    length_field = source.read(4) if start[4:6] in _PIXEL_VRS else start[4:]
+    byte_order = ">" if header.original_encoding[1] is False else "<"
+    (length,) = struct.unpack(byte_order + "L", length_field)
+    if length == _UNDEFINED_LENGTH:
+        _check_fragments(source, size=size)
+    elif source.tell() + length > size:
+        missing = source.tell() + length - size
+        raise _Damaged(f"cut short in the pixel data: {missing} of {length} bytes are missing")
+
+
+def _check_fragments(source: BinaryIO, *, size: int) -> None:
+    """Walk the fragments of encapsulated pixel data (PS3.5 A.4), which are little endian always."""
+    while True:
+        item = source.read(8)
+        if not item:
+            return  # some writers leave the delimiter out; every fragment was whole
+        if len(item) < 8:
+            raise _Damaged("cut short between two fragments of the pixel data")
+        group, element, length = struct.unpack("<HHL", item)
+        if (group, element) == (0xFFFE, 0xE0DD):
+            return
+        if (group, element) != (0xFFFE, 0xE000):
+            raise _Damaged(f"pixel data has ({group:04X},{element:04X}) where a fragment should begin")
+        if source.seek(length, 1) > size:
+            raise _Damaged(f"cut short in the pixel data: a fragment of {length} bytes goes past the end")
+
+
+def _settle_long_values(header: Dataset, source: BinaryIO) -> None:
+    """Replace values left in the file by what is kept of them, so that the file may go away."""
+    for element in list(header.values()):
+        if not isinstance(element, RawDataElement) or element.value is not None or element.length == 0:
+            continue
+        vr = _vr(element)
+        if vr in _BINARY_VRS:
+            del header[element.tag]
+            continue
+        kept = element.length if vr == "SQ" else HEADER_VALUE_LIMIT_BYTES
+        source.seek(element.value_tell)
+        header[element.tag] = element._replace(value=source.read(kept), length=kept)
+
+
+def _vr(element: RawDataElement) -> str:
+    if element.VR and element.VR != "UN":
+        return element.VR
+    try:
+        return str(dictionary_VR(element.tag))
+    except KeyError:
+        return "UN"
+
+
+def _name(header: Dataset) -> str:
+    return str(getattr(header, "filename", None) or "DICOM object")
+
+
+def _reason(exc: BaseException) -> str:
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror
+    return f"{type(exc).__name__}: {exc}"[:200]
