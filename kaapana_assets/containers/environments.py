@@ -51,7 +51,7 @@ def environment_for(
             fcntl.flock(lock, fcntl.LOCK_EX)  # given back by the kernel when its holders end
             if not marker.exists():
                 shutil.rmtree(folder, ignore_errors=True)
-                _build(folder, requirements if _names_any(text) else None, lock.fileno(), output, install_variables)
+                _build(folder, text, lock.fileno(), output, install_variables)
                 marker.touch()
     except OSError as exc:
         raise ConfigurationError(f"KAAPANA_ENVIRONMENTS={environments} cannot be written: {exc}") from exc
@@ -63,17 +63,21 @@ def _names_any(text: bytes) -> bool:
 
 
 def _build(
-    folder: Path, requirements: Path | None, lock: int, output: Callable[[str], None], variables: Mapping[str, str]
+    folder: Path, requirements: bytes, lock: int, output: Callable[[str], None], variables: Mapping[str, str]
 ) -> None:
     from uv import find_uv_bin  # noqa: PLC0415  (not needed where every environment exists)
 
     uv, python = find_uv_bin(), folder / "bin" / "python"
     options = ["--no-progress", "--color", "never"]
     commands = [[uv, "venv", *options, "--no-project", "--python", sys.executable, str(folder)]]
-    if requirements is not None:
-        given = [argument for folder_or_url in _find_links(variables) for argument in ("--find-links", folder_or_url)]
+    if _names_any(requirements):
+        # From a copy: what is installed is what the digest was made of, whatever happens to the file.
+        # For the same reason it cannot refer to other files beside it.
+        copy = folder.with_name(f"{folder.name}.txt")
+        copy.write_bytes(requirements)
         install = [uv, "pip", "install", *options, "--compile-bytecode", "--python", str(python)]
-        commands.append([*install, *given, "--requirement", str(requirements)])
+        found_in = [word for place in _find_links(variables) for word in ("--find-links", place)]
+        commands.append([*install, *found_in, "--requirement", str(copy)])
     for command in commands:
         last: deque[str] = deque(maxlen=30)
 
@@ -85,7 +89,7 @@ def _build(
             code = child.wait(output=heard)
         if code != 0:
             raise ConfigurationError(
-                f"no environment for {requirements or folder}: uv ended with exit code {code}\n" + "\n".join(last)
+                f"environment {folder} cannot be made: uv ended with exit code {code}\n" + "\n".join(last)
             )
 
 
