@@ -253,10 +253,14 @@ class DagsterClient:
         _check_location(found)
         return True
 
-    def unhealthy_daemons(self) -> list[str]:
-        """The required daemons of Dagster that show no heartbeat."""
-        health = self._ask(documents.DAEMONS, {})["daemonHealth"]["allDaemonStatuses"]
-        return [daemon["daemonType"] for daemon in health if daemon["required"] and not daemon["healthy"]]
+    def silent_daemons(self, *, since: float = 0) -> list[str]:
+        """The required daemons of Dagster without a heartbeat after ``since``, seconds since the epoch."""
+        statuses = self._ask(documents.DAEMONS, {})["daemonHealth"]["allDaemonStatuses"]
+        return [
+            daemon["daemonType"]
+            for daemon in statuses
+            if daemon["required"] and (not daemon["healthy"] or (daemon["lastHeartbeatTime"] or 0) < since)
+        ]
 
     def _repository(self) -> dict[str, str]:
         return {"repositoryName": REPOSITORY, "repositoryLocationName": self.location}

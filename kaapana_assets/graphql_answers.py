@@ -31,6 +31,7 @@ class Run:
     """``QUEUED``, ``NOT_STARTED``, ``STARTING``, ``STARTED``, ``SUCCESS``, ``FAILURE``, ``CANCELING``, ``CANCELED``."""
     start_time: float | None
     end_time: float | None
+    update_time: float | None
     root_run_id: str | None
     tags: Mapping[str, str]
     steps: tuple[StepState, ...]
@@ -109,6 +110,7 @@ def parse_run(found: Mapping[str, Any]) -> Run:
         status=found["status"],
         start_time=found["startTime"],
         end_time=found["endTime"],
+        update_time=found["updateTime"],
         root_run_id=found["rootRunId"],
         tags={tag["key"]: tag["value"] for tag in found["tags"]},
         steps=tuple(

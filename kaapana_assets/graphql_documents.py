@@ -80,7 +80,7 @@ query Run($id: ID!) {
   result: runOrError(runId: $id) {
     __typename
     ... on Run {
-      runId jobName status startTime endTime rootRunId
+      runId jobName status startTime endTime updateTime rootRunId
       tags { key value }
       stepStats { stepKey status startTime endTime }
     }
@@ -97,7 +97,7 @@ RUNS = (
 query Runs($filter: RunsFilter, $limit: Int) {
   result: runsOrError(filter: $filter, limit: $limit) {
     __typename
-    ... on Runs { results { runId jobName status startTime endTime rootRunId tags { key value } } }
+    ... on Runs { results { runId jobName status startTime endTime updateTime rootRunId tags { key value } } }
     ... on InvalidPipelineRunsFilterError { message }
     ... on PythonError { ...PythonErrorParts }
   }
@@ -254,5 +254,10 @@ query Location($location: String!) {
 )
 
 DAEMONS = """
-query Daemons { result: instance { __typename daemonHealth { allDaemonStatuses { daemonType required healthy } } } }
+query Daemons {
+  result: instance {
+    __typename
+    daemonHealth { allDaemonStatuses { daemonType required healthy lastHeartbeatTime } }
+  }
+}
 """

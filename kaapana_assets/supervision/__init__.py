@@ -1,1 +1,4 @@
-"""The processes of the platform on one machine, started and watched together."""
+"""The platform on one machine: its processes, how they are started, watched and ended.
+
+Nothing here imports Dagster: its parts are processes, and it is asked over GraphQL.
+"""

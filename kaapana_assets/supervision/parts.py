@@ -1,0 +1,206 @@
+"""Which processes the platform consists of, and the environment that they share."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from kaapana_assets.errors import ConfigurationError, DagsterUnavailable
+from kaapana_assets.graphql import DagsterClient
+from kaapana_assets.settings import Settings
+from kaapana_assets.supervision.instance import LOCATION
+from kaapana_assets.supervision.postgres import Postgres
+from kaapana_assets.supervision.processes import Part
+from kaapana_assets.supervision.watchdog import TOKEN_VARIABLE
+
+POSTGRES, CODE, RECEIVER, WEBSERVER, DAEMON = "postgres", "code-server", "receiver", "webserver", "daemon"
+DEFINITIONS = "kaapana_assets.definitions"
+
+
+@dataclass(frozen=True)
+class Places:
+    """The files that the parts share; ``folder`` is temporary and has a short path, for sockets."""
+
+    home: Path
+    folder: Path
+
+    @property
+    def dagster_home(self) -> Path:
+        """DAGSTER_HOME of all parts."""
+        return self.home / "dagster"
+
+    @property
+    def code_socket(self) -> Path:
+        """Socket of the code server."""
+        return self.folder / "code.sock"
+
+    @property
+    def postgres_socket(self) -> Path:
+        """Folder of PostgreSQL's socket."""
+        return self.folder / "postgres"
+
+    @property
+    def workspace(self) -> Path:
+        """Dagster's workspace file."""
+        return self.dagster_home / "workspace.yaml"
+
+    @property
+    def receiver_ready(self) -> Path:
+        """Written by the receiver once it listens."""
+        return self.folder / "receiver.ready"
+
+    def log(self, part: str) -> Path:
+        """What the part prints."""
+        return self.home / "logs" / f"{part}.log"
+
+
+def child_environment(settings: Settings, places: Places, token: str) -> dict[str, str]:
+    """The environment of every part: this one, and where things are."""
+    environment = dict(os.environ)
+    # Set, it makes each Python start, and so each run, cost twice.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment | {
+        TOKEN_VARIABLE: token,
+        "KAAPANA_HOME": str(settings.home),
+        "KAAPANA_WEBSERVER_PORT": str(settings.webserver_port),
+        "KAAPANA_RECEIVER_PORT": str(settings.receiver_port),
+        "DAGSTER_HOME": str(places.dagster_home),
+        "DAGSTER_EVENT_BATCH_SIZE": "1000",
+        "DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def first_parts(places: Places, *, definitions: str) -> list[Part]:
+    """What needs nothing but PostgreSQL: code server and receiver."""
+    python = [sys.executable, "-m"]
+    code = [*python, "dagster", "code-server", "start", "--socket", str(places.code_socket)]
+    code += ["-m", definitions, "--location-name", LOCATION]
+    receiver = [*python, "kaapana_assets", "receive", "--ready-file", str(places.receiver_ready)]
+    return [
+        Part(
+            CODE,
+            code,
+            is_ready=lambda: _accepts(places.code_socket),
+            before_start=lambda: places.code_socket.unlink(missing_ok=True),
+            is_alive=_has_server,
+        ),
+        Part(
+            RECEIVER,
+            receiver,
+            is_ready=places.receiver_ready.exists,
+            before_start=lambda: places.receiver_ready.unlink(missing_ok=True),
+        ),
+    ]
+
+
+def dagster_parts(settings: Settings, places: Places, client: DagsterClient) -> list[Part]:
+    """What needs the code server: webserver and daemon."""
+    python = [sys.executable, "-m"]
+    address = ["--host", settings.webserver_host, "--port", str(settings.webserver_port)]
+    quiet = ["--dagster-log-level", "warning", "--uvicorn-log-level", "warning"]
+    webserver = [*python, "dagster_webserver", "-w", str(places.workspace), *address, *quiet]
+    daemon = [*python, "dagster._daemon", "run", "-w", str(places.workspace)]
+    heartbeat = _Heartbeat(client)
+    return [
+        Part(WEBSERVER, webserver, is_ready=lambda: _answers(client)),
+        Part(DAEMON, daemon, is_ready=heartbeat.is_there, before_start=heartbeat.forget),
+    ]
+
+
+def postgres_part(postgres: Postgres) -> Part:
+    """Dagster's storage."""
+    return Part(
+        POSTGRES,
+        postgres.argv(),
+        is_ready=postgres.is_ready,
+        before_start=postgres.prepare,
+        stop_signal=signal.SIGINT,
+    )
+
+
+def claim_ports(settings: Settings) -> Settings:
+    """The settings with a free port wherever 0 was asked for.
+
+    Raises:
+        ConfigurationError: a port that was asked for is taken; names the setting.
+    """
+    addresses: Mapping[str, tuple[str, int]] = {
+        "webserver_port": (settings.webserver_host, settings.webserver_port),
+        "receiver_port": (settings.receiver_host, settings.receiver_port),
+    }
+    probes = []
+    found = {}
+    try:
+        for name, (host, port) in addresses.items():
+            probe = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+            probes.append(probe)
+            # As servers do: a connection that lingers from the last one is no hindrance.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as exc:
+                setting = f"KAAPANA_{name.upper()}"
+                raise ConfigurationError(
+                    f"{setting}={port} can't be used on {host}: {exc.strerror}; set {setting} "
+                    f"(or --{name.replace('_', '-')}) to another port, or to 0 for a free one"
+                ) from exc
+            found[name] = probe.getsockname()[1]
+    finally:
+        for probe in probes:
+            probe.close()
+    return settings.model_copy(update=found)
+
+
+def _accepts(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _has_server(pid: int) -> bool:
+    # The code server is a proxy that passes on to the process that holds the definitions; it does
+    # not start that one again.
+    try:
+        proxy = psutil.Process(pid)
+        if time.time() - proxy.create_time() < 60:
+            return True
+        return any(child.status() != psutil.STATUS_ZOMBIE for child in proxy.children())
+    except psutil.Error:
+        return False
+
+
+def _answers(client: DagsterClient) -> bool:
+    try:
+        return client.is_loaded()
+    except DagsterUnavailable:
+        return False
+
+
+class _Heartbeat:
+    """Whether all daemons showed a heartbeat since the last start; older ones are of a former process."""
+
+    def __init__(self, client: DagsterClient) -> None:
+        self._client = client
+        self._since = time.time()
+
+    def forget(self) -> None:
+        self._since = time.time()
+
+    def is_there(self) -> bool:
+        try:
+            return not self._client.silent_daemons(since=self._since)
+        except DagsterUnavailable:
+            return False

@@ -1,0 +1,255 @@
+"""The platform under one supervisor: started in order, watched, and ended with nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.graphql import DagsterClient
+from kaapana_assets.settings import Settings
+from kaapana_assets.supervision import parts, record
+from kaapana_assets.supervision.instance import LOCATION, write_instance
+from kaapana_assets.supervision.postgres import Postgres
+from kaapana_assets.supervision.processes import Child, Part, PartFailed
+from kaapana_assets.supervision.watchdog import TOKEN_VARIABLE, Members
+
+Say = Callable[[str], None]
+_POLL_S = 0.1
+_GRACE_S = 6.0
+_POSTGRES_GRACE_S = 5.0
+
+
+class StopAsked(Exception):
+    """The user asked to stop while the platform was starting."""
+
+
+class Platform:
+    """All processes of the platform on one home.
+
+    Args:
+        settings: as loaded; port 0 is replaced by a free port.
+        say: prints one line for the user.
+        definitions: module of the Dagster definitions.
+    """
+
+    def __init__(self, settings: Settings, say: Say, *, definitions: str = parts.DEFINITIONS) -> None:
+        self.settings = parts.claim_ports(settings)
+        self.client = DagsterClient(self.settings.dagster_url, location=LOCATION)
+        self._say = say
+        self._definitions = definitions
+        self._token = uuid.uuid4().hex
+        self._children: dict[str, Child] = {}
+        self._waiting: dict[str, float] = {}
+        self._stop = threading.Event()
+        self._places = parts.Places(self.settings.home, Path())
+        self._watchdog: subprocess.Popen[str] | None = None
+
+    def run(self) -> None:
+        """Start, watch until a signal asks to stop, and end everything.
+
+        Raises:
+            ConfigurationError: another platform has this home, or a setting can't work.
+            PartFailed: a part did not start; all others are ended.
+        """
+        with ExitStack() as stack:
+            self.settings.home.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(record.lock_home(self.settings.home))
+            self._end_former()
+            self._places = parts.Places(self.settings.home, Path(tempfile.mkdtemp(prefix="kaapana-")))
+            stack.callback(shutil.rmtree, self._places.folder, ignore_errors=True)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                stack.callback(signal.signal, number, signal.signal(number, self._on_signal))
+            self._start_watchdog()
+            stack.callback(self._end)
+            try:
+                self._start()
+            except StopAsked:
+                return
+            self._watch()
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._stop.set()
+
+    def _start(self) -> None:
+        began = time.monotonic()
+        postgres = Postgres(self._places.dagster_home / "postgres" / "data", self._places.postgres_socket)
+        write_instance(self._places.dagster_home, postgres_url=postgres.url, code_socket=self._places.code_socket)
+        self._start_together([parts.postgres_part(postgres)])
+        self._start_together(parts.first_parts(self._places, definitions=self._definitions))
+        self._start_together(parts.dagster_parts(self.settings, self._places, self.client))
+        self._fail_abandoned_runs(before=self._children[parts.CODE].started_at)
+        self._say(f"up after {time.monotonic() - began:.1f} s; Ctrl-C stops all")
+
+    def _start_together(self, wanted: list[Part]) -> None:
+        environment = parts.child_environment(self.settings, self._places, self._token)
+        pending = []
+        for part in wanted:
+            child = Child(part, environment=environment, log=self._places.log(part.name))
+            self._children[part.name] = child
+            self._launch(child)
+            pending.append(child)
+        while pending:
+            for child in list(pending):
+                if child.check_ready():
+                    self._say(f"{child.part.name:<12} {time.time() - child.started_at:5.1f} s  {self._where(child)}")
+                    pending.remove(child)
+            if self._stop.wait(_POLL_S if pending else 0):
+                raise StopAsked
+
+    def _launch(self, child: Child) -> None:
+        # The group is told at once: a supervisor that is killed here leaves a watchdog that knows.
+        self._tell(f"group {child.start()}")
+        self._write_record()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_POLL_S * 3):
+            for child in self._children.values():
+                if child.pid is None:
+                    if child.is_due():
+                        self._restart(child)
+                elif (how := child.crashed()) is not None:
+                    self._bury(child, how)
+                elif child.part.name in self._waiting:
+                    self._await_restarted(child)
+
+    def _bury(self, child: Child, how: str) -> None:
+        group = child.pid
+        if group is not None:
+            # What the crashed process started must be gone before it is started again.
+            Members(frozenset({group})).end(grace_s=0)
+            self._tell(f"ended {group}")
+        pause = child.forget()
+        self._say(f"{child.part.name} crashed ({how}); starts again in {pause:.0f} s; see {child.log}")
+
+    def _restart(self, child: Child) -> None:
+        try:
+            self._launch(child)
+        except (OSError, ConfigurationError) as exc:
+            self._say(f"{child.part.name} can't be started: {exc}; tries again in {child.forget():.0f} s")
+            return
+        self._waiting[child.part.name] = time.monotonic()
+
+    def _await_restarted(self, child: Child) -> None:
+        name = child.part.name
+        try:
+            if not child.check_ready():
+                return
+        except PartFailed as exc:
+            self._waiting.pop(name)
+            self._say(str(exc).splitlines()[0])
+            return
+        self._say(f"{name} is back after {time.monotonic() - self._waiting.pop(name):.1f} s")
+        if name == parts.CODE:
+            self._fail_abandoned_runs(before=child.started_at)
+
+    def _fail_abandoned_runs(self, *, before: float) -> None:
+        going = self.client.runs(statuses=["STARTING", "STARTED", "CANCELING"], limit=1000)
+        abandoned = [run.run_id for run in going if run.update_time is not None and run.update_time < before]
+        if not abandoned:
+            return
+        subprocess.run(
+            [sys.executable, "-m", "kaapana_assets.abandoned_runs", *abandoned],
+            env=parts.child_environment(self.settings, self._places, self._token),
+            check=False,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._say(f"reported as failed, since the platform was stopped while they ran: {len(abandoned)} runs")
+
+    def _end(self) -> None:
+        began = time.monotonic()
+        self._say("stopping")
+        record.remove_record(self.settings.home)
+        storage = self._children.pop(parts.POSTGRES, None)
+        groups = [child.pid for child in self._children.values() if child.pid is not None]
+        for child in self._children.values():
+            child.signal(child.part.stop_signal)
+        deadline = began + _GRACE_S
+        for child in self._children.values():
+            child.wait(max(0.0, deadline - time.monotonic()))
+        # PostgreSQL bears the mark as well, but must outlive those that write to it.
+        spared = frozenset() if storage is None or storage.pid is None else frozenset({storage.pid})
+        rest = Members(frozenset(groups), self._token, except_groups=spared)
+        killed = rest.end(grace_s=max(0.0, deadline - time.monotonic()))
+        if storage is not None and storage.pid is not None:
+            storage.signal(storage.part.stop_signal)
+            storage.wait(_POSTGRES_GRACE_S)
+            killed += Members(frozenset({storage.pid}), self._token).end(grace_s=0)
+        self._end_watchdog()
+        how = f", {len(killed)} processes had to be killed" if killed else ""
+        self._say(f"stopped after {time.monotonic() - began:.1f} s{how}")
+
+    def _end_former(self) -> None:
+        former = record.read_record(self.settings.home)
+        if former is None:
+            return
+        left = Members(frozenset(pid for pid in former.parts.values() if _bears(pid, former.token)), former.token)
+        if left.living():
+            self._say("a former platform was killed; ending what is left of it")
+            left.end(grace_s=_GRACE_S)
+        shutil.rmtree(former.folder, ignore_errors=True)
+        record.remove_record(self.settings.home)
+
+    def _start_watchdog(self) -> None:
+        self._watchdog = subprocess.Popen(
+            [sys.executable, "-m", "kaapana_assets.supervision.watchdog", self._token, str(self._places.folder)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+        )
+
+    def _tell(self, line: str) -> None:
+        if self._watchdog is not None and self._watchdog.stdin is not None:
+            self._watchdog.stdin.write(line + "\n")
+            self._watchdog.stdin.flush()
+
+    def _end_watchdog(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.communicate("done\n", timeout=_POSTGRES_GRACE_S)
+
+    def _write_record(self) -> None:
+        running = {name: child.pid for name, child in self._children.items() if child.pid is not None}
+        record.write_record(
+            self.settings.home,
+            record.PlatformRecord(
+                pid=os.getpid(),
+                token=self._token,
+                folder=str(self._places.folder),
+                webserver_host=self.settings.webserver_host,
+                webserver_port=self.settings.webserver_port,
+                receiver_host=self.settings.receiver_host,
+                receiver_port=self.settings.receiver_port,
+                receiver_ae_title=self.settings.receiver_ae_title,
+                parts=running,
+            ),
+        )
+
+    def _where(self, child: Child) -> str:
+        name = child.part.name
+        if name == parts.WEBSERVER:
+            return self.settings.dagster_url
+        if name == parts.RECEIVER:
+            host, port = self.settings.receiver_host, self.settings.receiver_port
+            return f"DICOM {self.settings.receiver_ae_title} at {host}:{port}"
+        return ""
+
+
+def _bears(pid: int, token: str) -> bool:
+    try:
+        return psutil.Process(pid).environ().get(TOKEN_VARIABLE) == token
+    except psutil.Error:
+        return False

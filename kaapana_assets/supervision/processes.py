@@ -1,0 +1,155 @@
+"""One supervised process: how it is started, when it is ready, and how it is restarted after a crash."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kaapana_assets.errors import TemporaryError
+
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 30.0
+_STEADY_S = 60.0
+_LOG_LIMIT_BYTES = 20 * 1024**2
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is to run."""
+
+    name: str
+    argv: Sequence[str]
+    is_ready: Callable[[], bool]
+    """Asked again and again after the start; must return soon."""
+    ready_timeout_s: float = 90
+    before_start: Callable[[], None] | None = None
+    """Clears what an earlier process of this part left."""
+    is_alive: Callable[[int], bool] | None = None
+    """Asked with the process id while it runs, where a living process may still be of no use."""
+    stop_signal: int = signal.SIGTERM
+
+
+class PartFailed(TemporaryError):
+    """A part of the platform did not become ready; the message names its log file."""
+
+
+class Child:
+    """The process of one part, over its restarts."""
+
+    def __init__(self, part: Part, *, environment: Mapping[str, str], log: Path) -> None:
+        self.part = part
+        self.log = log
+        self.restarts = 0
+        self.started_at = 0.0
+        self._environment = dict(environment)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pause_s = _FIRST_PAUSE_S
+        self._next_start = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """Process id and group of the running process, None between two."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> int:
+        """The id of the new process, which leads its own session and group."""
+        self.started_at = time.time()
+        if self.part.before_start is not None:
+            self.part.before_start()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT_BYTES:
+            self.log.replace(self.log.with_suffix(".log.1"))
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                list(self.part.argv),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+                start_new_session=True,
+            )
+        return self._process.pid
+
+    def ended(self) -> str | None:
+        """How the process ended, or None while it runs."""
+        if self._process is None:
+            return "it was not started"
+        code = self._process.poll()
+        if code is None:
+            return None
+        if code < 0:
+            return f"killed by {signal.Signals(-code).name}"
+        return f"exit code {code}"
+
+    def check_ready(self) -> bool:
+        """Whether it is ready now.
+
+        Raises:
+            PartFailed: it ended, or was not ready in time.
+        """
+        how = self.ended()
+        if how is not None:
+            raise PartFailed(f"{self.part.name} ended while starting: {how}\n{self.last_words()}")
+        if self.part.is_ready():
+            return True
+        if time.time() - self.started_at > self.part.ready_timeout_s:
+            raise PartFailed(f"{self.part.name} is not ready after {self.part.ready_timeout_s:.0f} s; see {self.log}")
+        return False
+
+    def crashed(self) -> str | None:
+        """How it broke down, or None; a process that lives but is of no use is killed."""
+        how = self.ended()
+        if how is None and self.part.is_alive is not None and self._process is not None:
+            if self.part.is_alive(self._process.pid):
+                return None
+            how = "its server process is gone"
+        return how
+
+    def forget(self) -> float:
+        """Mark the process as gone; the seconds to wait before the next start."""
+        if self._process is not None:
+            self._process.poll()
+        self._process = None
+        if time.time() - self.started_at > _STEADY_S:
+            self._pause_s = _FIRST_PAUSE_S
+        pause = self._pause_s
+        self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+        self._next_start = time.monotonic() + pause
+        self.restarts += 1
+        return pause
+
+    def is_due(self) -> bool:
+        """Whether the pause after a crash is over."""
+        return self._process is None and time.monotonic() >= self._next_start
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the whole process group, if it is still there."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            return
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether the process ended within ``timeout_s`` seconds."""
+        if self._process is None:
+            return True
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def last_words(self) -> str:
+        """The end of its log and where that is."""
+        try:
+            lines = self.log.read_text(errors="replace").splitlines()[-15:]
+        except FileNotFoundError:
+            lines = []
+        return "\n".join([f"the end of {self.log}:", *(f"  {line}" for line in lines)])

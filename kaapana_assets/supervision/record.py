@@ -1,0 +1,115 @@
+"""What the running platform tells other commands: one small file in the home, and the lock beside it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO
+
+from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.settings import Settings
+
+
+@dataclass(frozen=True)
+class PlatformRecord:
+    """Where a running platform is to be reached."""
+
+    pid: int
+    token: str
+    """Mark of its processes, see watchdog.TOKEN_VARIABLE."""
+    folder: str
+    """Temporary folder of its sockets."""
+    webserver_host: str
+    webserver_port: int
+    receiver_host: str
+    receiver_port: int
+    receiver_ae_title: str
+    parts: dict[str, int] = field(default_factory=dict)
+    """Process id by part; each leads its own process group."""
+
+    @property
+    def dagster_url(self) -> str:
+        """Base address of Dagster's webserver."""
+        return f"http://{self.webserver_host}:{self.webserver_port}"
+
+
+def running_platform(home: Path) -> PlatformRecord | None:
+    """The platform that runs on ``home`` now, or None."""
+    try:
+        with _lock_path(home).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return read_record(home)
+    except FileNotFoundError:
+        return None
+    return None
+
+
+def settings_of_running(settings: Settings) -> Settings:
+    """The settings with the addresses of the platform that runs on their home, where one does."""
+    record = running_platform(settings.home)
+    if record is None:
+        return settings
+    return settings.model_copy(
+        update={
+            "webserver_host": record.webserver_host,
+            "webserver_port": record.webserver_port,
+            "receiver_host": record.receiver_host,
+            "receiver_port": record.receiver_port,
+            "receiver_ae_title": record.receiver_ae_title,
+        }
+    )
+
+
+def read_record(home: Path) -> PlatformRecord | None:
+    """The record that lies in ``home``, of a platform that may be gone."""
+    try:
+        return PlatformRecord(**json.loads(_record_path(home).read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def write_record(home: Path, record: PlatformRecord) -> None:
+    """Put the record in place in one step."""
+    new = _record_path(home).with_suffix(".new")
+    new.write_text(json.dumps(asdict(record), indent=2) + "\n")
+    new.replace(_record_path(home))
+
+
+def remove_record(home: Path) -> None:
+    """Take the record away; the platform is not to be reached any more."""
+    _record_path(home).unlink(missing_ok=True)
+
+
+def lock_home(home: Path) -> IO[str]:
+    """The lock of ``home``, held until it is closed or the process ends.
+
+    Raises:
+        ConfigurationError: another platform runs on this home.
+    """
+    lock = _lock_path(home).open("a")
+    for _ in range(10):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # One that looks whether a platform runs holds the lock for an instant.
+            time.sleep(0.05)
+        else:
+            return lock
+    lock.close()
+    record = read_record(home)
+    where = f" (process {record.pid}, {record.dagster_url})" if record else ""
+    raise ConfigurationError(
+        f"a platform is already up on KAAPANA_HOME={home}{where}; stop it first or set another KAAPANA_HOME"
+    )
+
+
+def _record_path(home: Path) -> Path:
+    return home / "platform.json"
+
+
+def _lock_path(home: Path) -> Path:
+    return home / "platform.lock"
