@@ -170,6 +170,18 @@ class DagsterClient:
         found = self._ask(documents.EVENTS, {"id": run_id, "cursor": cursor, "limit": limit})
         return [parse_event(event) for event in found["events"]], found["cursor"], found["hasMore"]
 
+    def failures(self, run_id: str) -> list[str]:
+        """Why steps of the run, or the run as a whole, failed: one message each."""
+        said: list[str] = []
+        cursor: str | None = None
+        more = True
+        while more:
+            events, cursor, more = self.events(run_id, cursor)
+            for event in events:
+                if event.kind in ("ExecutionStepFailureEvent", "RunFailureEvent"):
+                    said.append(f"{event.step or 'run'}: {event.error or event.message}")
+        return said
+
     def captured_logs(self, run_id: str, file_key: str, cursor: str | None = None) -> CapturedLogs:
         """What a step wrote to its outputs after ``cursor``; the key is in the run's LogsCapturedEvent."""
         found = self._ask(documents.CAPTURED_LOGS, {"key": [run_id, "compute_logs", file_key], "cursor": cursor})
