@@ -1,12 +1,29 @@
-"""The two dynamic partitions that all assets share, and what asks Dagster about them."""
+"""What all assets share: the two dynamic partitions, and the keys of the assets that others build on."""
+
+import warnings
 
 import dagster as dg
+
+# What we use of Dagster beyond its stable part is pinned by version and held by tests; a warning at
+# each start would tell users of it who can do nothing about it.
+for _name in ("backfill_policy", "partitions_def", "data_version"):
+    warnings.filterwarnings("ignore", message=f".*{_name}", category=dg.BetaWarning)
+    warnings.filterwarnings("ignore", message=f".*{_name}", category=dg.PreviewWarning)
 
 SERIES = dg.DynamicPartitionsDefinition(name="series")
 """One partition per DICOM series; the key is its SeriesInstanceUID."""
 
 COHORTS = dg.DynamicPartitionsDefinition(name="cohorts")
 """One partition per frozen selection; the key is the cohort's name."""
+
+DICOM_SERIES = dg.AssetKey("dicom_series")
+"""The series in the PACS."""
+
+SERIES_METADATA = dg.AssetKey("series_metadata")
+"""The series' document in the metadata index."""
+
+COHORT = dg.AssetKey("cohort")
+"""A frozen selection of series."""
 
 
 def contiguous_ranges(wanted: set[str], ordered: list[str]) -> list[tuple[str, str]]:

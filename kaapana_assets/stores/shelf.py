@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -153,10 +154,11 @@ class Shelf:
         found = {partition: self.manifest(workflow, operator, partition) for partition in partitions}
         return {partition: manifest for partition, manifest in found.items() if manifest is not None}
 
-    def abandoned(self) -> list[Path]:
-        """Staging folders that a run left behind when it was killed."""
+    def abandoned(self, *, older_than_days: float) -> list[Path]:
+        """Half-made outputs that runs left behind when they were killed, that long ago."""
         staging = self.folder / _STAGING
-        return sorted(staging.iterdir()) if staging.is_dir() else []
+        limit = time.time() - older_than_days * 86_400
+        return sorted(path for path in staging.glob("*") if path.stat().st_mtime < limit)
 
 
 def _stage(source: Path, target: Path, origin: Origin, partition: str, fingerprint: str) -> Manifest:

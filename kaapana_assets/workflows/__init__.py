@@ -1,1 +1,10 @@
-"""The model that authors write, its compilation to Dagster, and the built-in workflows."""
+"""The model that authors write, its compilation to Dagster, and the built-in workflows.
+
+What an author of a workflow file imports is here.
+"""
+
+from kaapana_assets.workflows.model import ContainerOperator, OperatorContext, PythonOperator, Workflow
+from kaapana_assets.workflows.objects_operator import put_objects
+from kaapana_assets.workflows.parameters import Parameter
+
+__all__ = ["ContainerOperator", "OperatorContext", "Parameter", "PythonOperator", "Workflow", "put_objects"]

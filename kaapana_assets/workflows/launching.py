@@ -177,6 +177,8 @@ def _call(work: Work, operator: Operator, view: RunDirectory, series: Sequence[s
         operator_in_dir=work.workflow.in_dir(operator),
         operator_out_dir=operator.out_dir,
         parameters=work.request.parameters,
+        settings=operator.settings,
+        cohort=work.request.cohort,
         objects=work.stores.objects,
         log=work.log,
     )

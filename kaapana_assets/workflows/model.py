@@ -40,6 +40,8 @@ class OperatorContext:
         directory: the run directory (``/data`` of containers).
         series: the SeriesInstanceUIDs to work on.
         parameters: the workflow's parameters by name.
+        settings: what the author configured the operator with.
+        cohort: name of the cohort; empty in a backfill over series.
         objects: the object store.
         log: for what a person should read of the run.
     """
@@ -49,6 +51,8 @@ class OperatorContext:
     operator_in_dir: str
     operator_out_dir: str
     parameters: Mapping[str, Value]
+    settings: Mapping[str, str]
+    cohort: str
     objects: ObjectStore
     log: logging.Logger
 

@@ -1,0 +1,115 @@
+"""``kaapana-assets run``: send a cohort to a workflow and see what becomes of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kaapana_assets.cohorts import cohort as cohorts
+from kaapana_assets.dicom.identifiers import checked_name
+from kaapana_assets.errors import ParameterError
+from kaapana_assets.settings import load_settings
+
+if TYPE_CHECKING:
+    from kaapana_assets.graphql import DagsterClient
+    from kaapana_assets.graphql_answers import Run
+
+_SHOWN = 10
+
+
+@click.command()
+@click.argument("workflow")
+@click.option("--cohort", "cohort_name", required=True, help="Name of a frozen cohort.")
+@click.option("--batch", "mode", flag_value="batch", default="batch", help="All series at once (the default).")
+@click.option("--single", "mode", flag_value="single", help="A run directory and launches for each series.")
+@click.option("--param", "given", multiple=True, metavar="KEY=VALUE", help="A parameter of the workflow; repeatable.")
+@click.option("--force", is_flag=True, help="Compute again what is on the shelf already.")
+@click.option("--no-wait", is_flag=True, help="Start it and return.")
+def command(workflow: str, cohort_name: str, mode: str, given: tuple[str, ...], force: bool, no_wait: bool) -> None:
+    """Send a frozen cohort to WORKFLOW through Dagster, and show what it made."""
+    from kaapana_assets.graphql import DagsterClient  # noqa: PLC0415 - brings requests
+    from kaapana_assets.supervision.record import settings_of_running  # noqa: PLC0415
+
+    settings = settings_of_running(load_settings())
+    checked_name(workflow, kind="workflow name")
+    cohort = cohorts.read(settings.home / "cohorts", cohort_name)
+    client = DagsterClient(settings.dagster_url)
+    client.add_dynamic_partition("cohorts", cohort_name)
+    job = workflow.replace("-", "_")
+    config = {"mode": mode, "force": force, "parameters": _parameters(given)}
+    began = time.monotonic()
+    run_id = client.launch(
+        job,
+        partition=cohort_name,
+        run_config={"ops": {f"{job}_cohort": {"ops": {f"{job}_prepare": {"config": config}}}}},
+        tags={"kaapana_assets/cohort": cohort_name, "kaapana_assets/mode": mode},
+    )
+    click.echo(f"{workflow} on cohort {cohort_name} ({len(cohort.series)} series, {mode}): {client.run_url(run_id)}")
+    if no_wait:
+        return
+    ended = _follow(client, run_id, job)
+    report = settings.home / "assets" / workflow / "report" / cohort_name / "report.json"
+    _show(client, ended, report, seconds=time.monotonic() - began)
+    if not ended.succeeded:
+        sys.exit(1)
+
+
+def _parameters(given: tuple[str, ...]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise ParameterError(f"--param takes KEY=VALUE, not {text!r}")
+        try:
+            # true, 3 and 0.5 are values of their type; all else is text.
+            parsed = json.loads(value)
+        except ValueError:
+            parsed = value
+        values[name] = parsed if isinstance(parsed, (bool, int, float)) else value
+    return values
+
+
+def _follow(client: DagsterClient, run_id: str, job: str) -> Run:
+    shown: set[tuple[str, str]] = set()
+    began = time.monotonic()
+
+    def progress(run: Run) -> None:
+        for step in run.steps:
+            name = step.key.rpartition(".")[2].removeprefix(f"{job}_")
+            if (name, step.status) not in shown:
+                shown.add((name, step.status))
+                click.echo(f"  {time.monotonic() - began:6.1f} s  {name}: {step.status.lower().replace('_', ' ')}")
+
+    return client.wait(run_id, progress)
+
+
+def _show(client: DagsterClient, run: Run, path: Path, *, seconds: float) -> None:
+    report = _report(path, run.run_id)
+    if report is not None:
+        for row in report["operators"]:
+            counts = ", ".join(f"{len(row[key])} {key}" for key in ("done", "reused", "skipped", "failed") if row[key])
+            click.echo(f"  {row['operator']}: {counts}; {row['files']} files in {row['path']}")
+        for uid, failure in list(report["failed"].items())[:_SHOWN]:
+            click.echo(f"  failed: {uid} at {failure['operator']}: {failure['reason'].splitlines()[0]}")
+        if len(report["failed"]) > _SHOWN:
+            click.echo(f"  ... and {len(report['failed']) - _SHOWN} more")
+        click.echo(f"  report: {path}")
+    else:
+        for event in client.failures(run.run_id):
+            click.echo(f"  {event}")
+    click.echo(f"{run.status.lower()} after {seconds:.1f} s")
+
+
+def _report(path: Path, run_id: str) -> dict[str, Any] | None:
+    try:
+        report: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    return report if report["dagster_run_id"] == run_id else None
+
+

@@ -1,0 +1,101 @@
+"""Cohorts: selections of series, frozen when they are made. The query is not run again later."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from kaapana_assets.dicom.identifiers import checked_name, checked_uid
+from kaapana_assets.errors import ConflictingContent, NotFound
+from kaapana_assets.stores.index import MetadataIndex
+from kaapana_assets.stores.query import parse
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A frozen selection.
+
+    Attributes:
+        query: the text it was selected with.
+        created: time in UTC, ISO 8601.
+        series: SeriesInstanceUIDs, sorted, each once.
+        digest: of the list; equal for equal selections.
+    """
+
+    name: str
+    query: str
+    created: str
+    series: tuple[str, ...]
+    digest: str
+
+
+def freeze(index: MetadataIndex, *, name: str, query: str, now: datetime) -> Cohort:
+    """The series that match the query now, however many they are.
+
+    Raises:
+        InvalidIdentifier: the name is not valid.
+        QueryError: the query cannot be read.
+        NotFound: no series matches.
+    """
+    checked_name(name, kind="cohort name")
+    series = tuple(sorted({checked_uid(uid, keyword="SeriesInstanceUID") for uid in index.series(parse(query))}))
+    if not series:
+        raise NotFound(f"no series matches {query!r}: cohort {name} is not made")
+    return Cohort(name, query, now.isoformat(timespec="seconds"), series, list_digest(series))
+
+
+def list_digest(series: tuple[str, ...]) -> str:
+    """``sha256:<hex>`` of a sorted list of SeriesInstanceUIDs."""
+    return "sha256:" + hashlib.sha256("\n".join(series).encode()).hexdigest()
+
+
+def save(folder: Path, cohort: Cohort) -> Path:
+    """Keep a cohort as ``<folder>/<name>.json``, durably; an existing one is never replaced.
+
+    Raises:
+        ConflictingContent: there is a cohort of that name with another list.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{cohort.name}.json"
+    staged = folder / f".{cohort.name}.{os.getpid()}"
+    with staged.open("w") as file:
+        json.dump(asdict(cohort), file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(staged, path)
+    except FileExistsError as exc:
+        if read(folder, cohort.name).digest != cohort.digest:
+            raise ConflictingContent(f"cohort {cohort.name} exists with other series: choose another name") from exc
+    finally:
+        staged.unlink()
+    return path
+
+
+def read(folder: Path, name: str) -> Cohort:
+    """The cohort of that name.
+
+    Raises:
+        NotFound: there is none, or its file is damaged.
+    """
+    path = folder / f"{checked_name(name, kind='cohort name')}.json"
+    try:
+        values = json.loads(path.read_bytes())
+        cohort = Cohort(**{**values, "series": tuple(values["series"])})
+    except FileNotFoundError as exc:
+        have = ", ".join(names(folder)) or "none"
+        raise NotFound(f"no cohort {name!r}; there is: {have}") from exc
+    except (ValueError, TypeError, KeyError) as exc:
+        raise NotFound(f"the file of cohort {name}, {path}, is damaged: freeze it again under another name") from exc
+    if list_digest(cohort.series) != cohort.digest:
+        raise NotFound(f"the file of cohort {name}, {path}, was changed after it was frozen: freeze it anew")
+    return cohort
+
+
+def names(folder: Path) -> list[str]:
+    """The names of all cohorts, sorted."""
+    return sorted(path.stem for path in folder.glob("*.json"))

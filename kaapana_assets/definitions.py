@@ -1,0 +1,50 @@
+"""All assets, jobs and sensors of the platform, put together for Dagster. No logic of their own."""
+
+import dagster as dg
+
+from kaapana_assets.errors import KaapanaAssetsError
+from kaapana_assets.ingest.assets import ingest_job, ingest_series
+from kaapana_assets.ingest.sensors import arrivals
+from kaapana_assets.resources import Platform, open_runner
+from kaapana_assets.settings import Settings, load_settings
+from kaapana_assets.workflows.cohort_asset import cohort, cohort_job, frozen_cohorts
+from kaapana_assets.workflows.compiler import Compiled, compile_workflow
+from kaapana_assets.workflows.loader import BUILT_IN, load_workflows
+
+
+def build_definitions(settings: Settings) -> dg.Definitions:
+    """The definitions of a platform: ingest, cohorts, and every workflow that can be loaded.
+
+    Workflow files that cannot be loaded stand as assets ``workflow_errors/<file>`` that say why.
+    """
+    folder = settings.home / "workflows"
+    loaded = load_workflows([BUILT_IN, folder / "dags"], plugins=folder / "plugins")
+    runner = open_runner(settings)
+    compiled: list[Compiled] = []
+    for workflow in loaded.workflows.values():
+        try:
+            compiled.append(compile_workflow(workflow, runner, series_per_run=settings.series_per_launch))
+        except KaapanaAssetsError as exc:
+            loaded.errors[workflow.source] = f"workflow {workflow.name!r}: {exc}"
+    return dg.Definitions(
+        assets=[
+            ingest_series,
+            cohort,
+            *(asset for made in compiled for asset in made.assets),
+            *(_error_asset(file, reason) for file, reason in sorted(loaded.errors.items())),
+        ],
+        jobs=[ingest_job, cohort_job, *(made.job for made in compiled)],
+        sensors=[arrivals, frozen_cohorts],
+        resources={"platform": Platform()},
+    )
+
+
+def _error_asset(file: str, reason: str) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        dg.AssetKey(["workflow_errors", file]),
+        group_name="workflow_errors",
+        description=f"```\n{reason}\n```",
+    )
+
+
+defs = build_definitions(load_settings())

@@ -1,0 +1,158 @@
+"""One series on its way from the spool into the PACS and the index, without Dagster.
+
+The order is what makes it safe to be killed anywhere: into the PACS, into the index, and only then
+out of the spool. Doing it again finishes it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kaapana_assets.dicom.documents import series_document
+from kaapana_assets.dicom.geometry import Finding, check_series
+from kaapana_assets.dicom.headers import identity_of, read_header
+from kaapana_assets.dicom.preview import preview_png
+from kaapana_assets.errors import InputError, NotFound, StoreUnavailable, UnreadableDicom
+from kaapana_assets.ingest.spool import Spool
+from kaapana_assets.settings import Settings
+from kaapana_assets.stores.index import MetadataIndex
+from kaapana_assets.stores.pacs import Pacs, StoredSeries, StoreOutcome
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_PREVIEW_PIXELS = 96
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """A series as it now stands in the PACS, and what was found on the way.
+
+    Attributes:
+        document: its metadata, as the index holds it.
+        findings: what is wrong or odd about its instances.
+        preview_png: a small picture of one of its slices; None for objects without one.
+        new_instances: files that were not in the PACS before.
+        quarantined: files that were set aside, with the reason beside them.
+    """
+
+    stored: StoredSeries
+    document: Mapping[str, Any]
+    findings: Sequence[Finding]
+    preview_png: bytes | None
+    new_instances: int
+    quarantined: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reception:
+    """The stores that a series passes on its way.
+
+    Attributes:
+        scratch: folder for copies that live as long as one call, on the file system of the PACS.
+    """
+
+    spool: Spool
+    pacs: Pacs
+    index: MetadataIndex
+    scratch: Path
+
+    def take_in(self, series_instance_uid: str, *, now: datetime) -> Arrival:
+        """Bring what waits of a series into the PACS and index; without any, describe what is there.
+
+        Raises:
+            NotFound: nothing of it can be read, or it is known nowhere.
+            StoreUnavailable: the PACS or the index does not take it; it stays in the spool.
+        """
+        waiting = self.spool.files(series_instance_uid)
+        readable = self._readable(series_instance_uid, waiting)
+        new, refused = self._store(readable)
+        stored = self._stored(series_instance_uid, set_aside=len(waiting) - len(readable))
+        with self._all_files(stored, readable) as files:
+            headers = [read_header(path) for path in files]
+            preview = _preview(files, headers)
+        document = series_document(headers, arrival_time=now, instance_count=len(stored.instances))
+        findings = check_series(headers)
+        self.index.put([document])
+        self.spool.remove(series_instance_uid, [path for path in readable if path not in refused])
+        for path, reason in refused.items():
+            self.spool.move_to_quarantine(path, reason)
+        return Arrival(
+            stored=stored,
+            document=document,
+            findings=findings,
+            preview_png=preview,
+            new_instances=new,
+            quarantined=len(waiting) - len(readable) + len(refused),
+        )
+
+    def _readable(self, uid: str, waiting: Sequence[Path]) -> list[Path]:
+        readable = []
+        for path in waiting:
+            try:
+                identity = identity_of(read_header(path))
+            except InputError as exc:
+                self.spool.move_to_quarantine(path, str(exc))
+                continue
+            if identity.series_instance_uid != uid:
+                self.spool.move_to_quarantine(path, f"it belongs to series {identity.series_instance_uid}, not {uid}")
+            else:
+                readable.append(path)
+        return readable
+
+    def _store(self, files: Sequence[Path]) -> tuple[int, dict[Path, str]]:
+        """How many were new to the PACS, and the files that it refuses for good, with the reason."""
+        if not files:
+            return 0, {}
+        outcomes = self.pacs.store(files)
+        new = sum(outcome.outcome is StoreOutcome.STORED for outcome in outcomes)
+        unfit = (StoreOutcome.CONFLICT, StoreOutcome.FAILED)
+        return new, {each.path: each.reason for each in outcomes if each.outcome in unfit}
+
+    def _stored(self, uid: str, *, set_aside: int) -> StoredSeries:
+        try:
+            return self.pacs.series(uid)
+        except NotFound as exc:
+            where = f"its {set_aside} files could not be read, see `kaapana-assets status`" if set_aside else "not sent"
+            raise NotFound(f"series {uid} is not in the PACS: {where}") from exc
+
+    @contextmanager
+    def _all_files(self, stored: StoredSeries, at_hand: Sequence[Path]) -> Iterator[list[Path]]:
+        """The files of all instances: those at hand when they are all, else fetched from the PACS."""
+        if {path.stem for path in at_hand} == {instance.sop_instance_uid for instance in stored.instances}:
+            yield list(at_hand)
+            return
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=self.scratch))
+        try:
+            self.pacs.retrieve(stored.series_instance_uid, folder / "series", writable_copy=False)
+            yield sorted((folder / "series").iterdir())
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def open_spool(settings: Settings) -> Spool:
+    """The spool of the platform that the settings describe."""
+    return Spool(settings.home / "incoming", settings.home / "quarantine", min_free_bytes=settings.min_free_bytes)
+
+
+def _preview(files: Sequence[Path], headers: Sequence[Dataset]) -> bytes | None:
+    order = sorted(range(len(files)), key=lambda place: _instance_number(headers[place]))
+    try:
+        return preview_png(files[order[len(order) // 2]], size=_PREVIEW_PIXELS)
+    except UnreadableDicom:
+        return None  # a picture for the eye only; what reads the pixels for a result says so itself
+
+
+def _instance_number(header: Dataset) -> int:
+    try:
+        return int(header.get("InstanceNumber") or 0)
+    except (TypeError, ValueError):
+        return 0

@@ -1,0 +1,145 @@
+"""The two assets that every series has: in the PACS, and in the metadata index."""
+
+import base64
+from datetime import datetime, timezone
+
+import dagster as dg
+
+from kaapana_assets.errors import InputError, StoreUnavailable
+from kaapana_assets.events import Made, record_checks, record_failed, record_made
+from kaapana_assets.ingest.arrival import Arrival, Reception, open_spool
+from kaapana_assets.partitions import DICOM_SERIES, SERIES, SERIES_METADATA
+from kaapana_assets.resources import Platform
+
+GROUP = "ingest"
+CHECK = "instances_are_consistent"
+
+ARRIVALS_TAG = "kaapana_assets/arrivals"
+"""Set on runs of the sensor: series of the range of which nothing waits any more are left alone."""
+
+_RECORD_TOGETHER = 100
+
+
+@dg.multi_asset(
+    name="ingest_series",
+    specs=[
+        dg.AssetSpec(
+            DICOM_SERIES,
+            group_name=GROUP,
+            kinds={"dicom"},
+            skippable=True,
+            description="The series in the PACS. Its data version is the digest of its instances.",
+        ),
+        dg.AssetSpec(
+            SERIES_METADATA,
+            deps=[DICOM_SERIES],
+            group_name=GROUP,
+            kinds={"json"},
+            skippable=True,
+            description="One searchable document per series: every attribute of its header under its DICOM keyword.",
+        ),
+    ],
+    check_specs=[
+        dg.AssetCheckSpec(
+            CHECK,
+            asset=DICOM_SERIES,
+            partitions_def=SERIES,
+            description="No duplicate instances, gaps or jumps between slices, mixed sizes or frames of reference.",
+        )
+    ],
+    partitions_def=SERIES,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    can_subset=True,
+)
+def ingest_series(context: dg.AssetExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    """Bring the series of the partition range from the spool into the PACS and the index."""
+    settings = platform.settings
+    reception = Reception(
+        spool=open_spool(settings), pacs=platform.pacs(), index=platform.index(), scratch=settings.home / "scratch"
+    )
+    failed: dict[str, str] = {}
+    arrivals: list[Arrival] = []
+    series = list(context.partition_keys)
+    if context.run.tags.get(ARRIVALS_TAG):
+        series = [uid for uid in series if reception.spool.files(uid)]
+    for place, uid in enumerate(series, start=1):
+        try:
+            arrivals.append(reception.take_in(uid, now=datetime.now(timezone.utc)))
+        except (InputError, StoreUnavailable) as exc:
+            failed[uid] = str(exc)
+            context.log.error("series %s: %s", uid, exc)
+        if len(arrivals) == _RECORD_TOGETHER or place == len(series):
+            _record(context.op_execution_context, arrivals)
+            context.log.info("%d of %d series are in the PACS and the index", place - len(failed), len(series))
+            arrivals.clear()
+    if failed:
+        for key in context.selected_asset_keys:
+            record_failed(context.op_execution_context, key, sorted(failed))
+        first = next(iter(failed.items()))
+        raise dg.Failure(
+            f"{len(failed)} of {len(series)} series failed, the rest is done; first {first[0]}: {first[1]}",
+            metadata={"failed series": dg.MetadataValue.json(failed)},
+            allow_retries=False,
+        )
+    return
+    yield  # what was made is recorded per series above; Dagster only has to see a generator
+
+
+def _record(context: dg.OpExecutionContext, arrivals: list[Arrival]) -> None:
+    made = [
+        Made(partition=a.stored.series_instance_uid, data_version=a.stored.digest, metadata=_series_metadata(a))
+        for a in arrivals
+    ]
+    selected = context.selected_asset_keys
+    if DICOM_SERIES in selected:
+        record_made(context, DICOM_SERIES, made)
+    documents = [
+        Made(
+            partition=a.stored.series_instance_uid,
+            data_version=a.stored.digest,
+            inputs={DICOM_SERIES: a.stored.digest},
+            metadata={"attributes": dg.MetadataValue.int(len(a.document))},
+        )
+        for a in arrivals
+    ]
+    if SERIES_METADATA in selected:
+        record_made(context, SERIES_METADATA, documents)
+    record_checks(context, [_evaluation(a) for a in arrivals])
+
+
+def _series_metadata(arrival: Arrival) -> dict[str, dg.MetadataValue]:
+    stored = arrival.stored
+    metadata: dict[str, dg.MetadataValue] = {
+        "instances": dg.MetadataValue.int(len(stored.instances)),
+        "new instances": dg.MetadataValue.int(arrival.new_instances),
+        "size (bytes)": dg.MetadataValue.int(sum(instance.size_bytes for instance in stored.instances)),
+        "modality": dg.MetadataValue.text(str(arrival.document.get("Modality", ""))),
+        "StudyInstanceUID": dg.MetadataValue.text(stored.study_instance_uid),
+    }
+    if arrival.quarantined:
+        metadata["files set aside"] = dg.MetadataValue.int(arrival.quarantined)
+    if arrival.preview_png is not None:
+        picture = base64.b64encode(arrival.preview_png).decode()
+        metadata["preview"] = dg.MetadataValue.md(f"![one slice](data:image/png;base64,{picture})")
+    return metadata
+
+
+def _evaluation(arrival: Arrival) -> dg.AssetCheckEvaluation:
+    found = [f"{finding.kind.value}: {finding.message}" for finding in arrival.findings]
+    return dg.AssetCheckEvaluation(
+        asset_key=DICOM_SERIES,
+        check_name=CHECK,
+        passed=not found,
+        severity=dg.AssetCheckSeverity.WARN,
+        partition=arrival.stored.series_instance_uid,
+        metadata={"findings": dg.MetadataValue.json(found)} if found else {},
+    )
+
+
+ingest_job = dg.define_asset_job(
+    "ingest",
+    selection=[DICOM_SERIES, SERIES_METADATA],
+    partitions_def=SERIES,
+    executor_def=dg.in_process_executor,
+    description="Brings arrived series from the spool into the PACS and the index.",
+)

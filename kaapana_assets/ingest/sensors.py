@@ -1,0 +1,106 @@
+"""The sensor that sees finished series in the spool and asks for one run that ingests them."""
+
+import json
+import time
+from dataclasses import dataclass
+
+import dagster as dg
+
+from kaapana_assets.ingest.arrival import open_spool
+from kaapana_assets.ingest.assets import ARRIVALS_TAG, ingest_job
+from kaapana_assets.partitions import contiguous_ranges, range_tags
+from kaapana_assets.resources import Platform
+
+_WATCH_S = 4.0  # a tick watches the spool this long: the daemon itself comes only every 5 s
+_LOOK_S = 0.25
+_SERIES_PER_RUN = 2000
+_RANGES_PER_TICK = 4  # each is a process of its own
+_LONGEST_WAIT_S = 300.0
+_UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The series that the sensor asked for and that still waited when it looked again.
+
+    Attributes:
+        tries: by series, how often it was asked for.
+        at: when, in seconds since the epoch.
+    """
+
+    tries: dict[str, int]
+    at: float
+
+    @staticmethod
+    def from_cursor(cursor: str | None) -> "Asked":
+        """As the sensor left it at its last tick."""
+        return Asked(**json.loads(cursor)) if cursor else Asked({}, 0.0)
+
+    def cursor(self) -> str:
+        """For the next tick."""
+        return json.dumps({"tries": self.tries, "at": self.at})
+
+    def only(self, waiting: set[str]) -> "Asked":
+        """Without the series that were taken in since; what comes late of them is new again."""
+        return Asked({uid: tries for uid, tries in self.tries.items() if uid in waiting}, self.at)
+
+    def due(self, uid: str, now: float) -> bool:
+        """Whether a series may be asked for now: each further try waits longer, up to five minutes."""
+        tries = self.tries.get(uid, 0)
+        return tries == 0 or now >= self.at + min(5.0 * 2**tries, _LONGEST_WAIT_S)
+
+
+@dg.sensor(
+    name="arrivals",
+    job=ingest_job,
+    minimum_interval_seconds=1,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Asks for one run over the series that are complete: association closed, and quiet for a while.",
+)
+def arrivals(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
+    """Ask for the series that wait, new ones as one contiguous range of partitions.
+
+    One ingest at a time: what arrives meanwhile is asked for when it has ended, so that no series
+    is in two runs at once.
+    """
+    asked = Asked.from_cursor(context.cursor)
+    settings = platform.settings
+    spool = open_spool(settings)
+    deadline = time.monotonic() + _WATCH_S
+    while True:
+        running = context.instance.get_run_records(dg.RunsFilter(job_name="ingest", statuses=_UNFINISHED), limit=1)
+        if not running:
+            ready = spool.ready(settings.series_quiet_s)
+            asked = asked.only(set(ready))
+            waiting = [uid for uid in ready if asked.due(uid, time.time())]
+            if waiting:
+                return _ask(context, waiting, asked)
+        if time.monotonic() + _LOOK_S > deadline:
+            break
+        time.sleep(_LOOK_S)
+    context.update_cursor(asked.cursor())
+    if running:
+        return dg.SkipReason(f"run {running[0].dagster_run.run_id} is ingesting; what waits is next")
+    return dg.SkipReason("nothing waits in the spool")
+
+
+def _ask(context: dg.SensorEvaluationContext, waiting: list[str], asked: Asked) -> dg.SensorResult:
+    waiting = sorted(waiting)[:_SERIES_PER_RUN]
+    known = list(context.instance.get_dynamic_partitions("series"))
+    new = sorted(set(waiting) - set(known))
+    ranges = contiguous_ranges(set(waiting), known + new)[-_RANGES_PER_TICK:]
+    # The partitions are added here and not with the result, so that a range over them is known when the runs start.
+    context.instance.add_dynamic_partitions("series", new)
+    tries = {uid: asked.tries.get(uid, 0) + 1 for uid in waiting}
+    requests = [
+        dg.RunRequest(job_name="ingest", tags={**range_tags(first, last), ARRIVALS_TAG: "true"})
+        for first, last in ranges
+    ]
+    context.log.info("%d series wait, %d of them new: %d runs", len(waiting), len(new), len(ranges))
+    return dg.SensorResult(run_requests=requests, cursor=Asked(tries, time.time()).cursor())

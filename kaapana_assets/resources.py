@@ -1,0 +1,57 @@
+"""The one resource of all assets: it opens the stores and the runner that the settings name."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from kaapana_assets.containers.process import ProcessRunner
+from kaapana_assets.containers.runner import Runner
+from kaapana_assets.settings import Settings, load_settings
+from kaapana_assets.stores.index import MetadataIndex
+from kaapana_assets.stores.objects import ObjectStore
+from kaapana_assets.stores.opening import open_index, open_objects, open_pacs
+from kaapana_assets.stores.pacs import Pacs
+from kaapana_assets.stores.run_directory import RunDirectories
+from kaapana_assets.stores.shelf import Shelf
+
+
+class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The platform's stores and runner, opened as the settings of this process say."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this process."""
+        return load_settings()
+
+    def pacs(self) -> Pacs:
+        """The archive of all DICOM instances."""
+        return open_pacs(self.settings)
+
+    def index(self) -> MetadataIndex:
+        """The searchable documents, one per series."""
+        return open_index(self.settings)
+
+    def objects(self) -> ObjectStore:
+        """The buckets that results are put into."""
+        return open_objects(self.settings)
+
+    def shelf(self) -> Shelf:
+        """The outputs that stay."""
+        return Shelf(self.settings.home / "assets")
+
+    def run_directories(self) -> RunDirectories:
+        """The directories that operators work in."""
+        return RunDirectories(self.settings.home / "workflows" / "data")
+
+    def cohorts(self) -> Path:
+        """The folder of frozen selections."""
+        return self.settings.home / "cohorts"
+
+    def runner(self) -> Runner:
+        """What launches operators."""
+        return open_runner(self.settings)
+
+
+def open_runner(settings: Settings) -> Runner:
+    """What launches operators, as the settings say."""
+    return ProcessRunner(settings.images, settings.environments)

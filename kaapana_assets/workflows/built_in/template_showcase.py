@@ -1,0 +1,12 @@
+"""Two templates, a bash and a Python script, that print the folders and the environment they see."""
+
+from kaapana_assets.workflows import ContainerOperator, Workflow
+
+bash_template = ContainerOperator(name="bash-template", image="bash-template")
+python_template = ContainerOperator(name="python-template", image="python-template", input_operator=bash_template)
+
+template_showcase = Workflow(
+    name="template-showcase",
+    operators=(bash_template, python_template),
+    description="Shows what an operator sees: the contract's environment and the folders of the run directory.",
+)

@@ -1,0 +1,84 @@
+"""The operator that puts what another one made into a bucket of the object store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+from kaapana_assets.errors import OutputMissing
+from kaapana_assets.workflows.model import Level, Operator, OperatorContext, PythonOperator
+
+
+def put_objects(
+    *,
+    bucket: str,
+    input_operator: Operator | str | None,
+    name: str = "put-objects",
+    patterns: tuple[str, ...] = ("*",),
+    level: Level = "series",
+    parallel_id: str | None = None,
+    parameters: tuple[str, ...] = (),
+) -> PythonOperator:
+    """An operator that puts files into a bucket and lists them, with their digests, as its output.
+
+    Objects of a series are named ``<SeriesInstanceUID>/<file>``, those of a pooled output
+    ``<cohort>/<file>``. An object of the same name is replaced.
+
+    Args:
+        bucket: name of the bucket; made when it is not there.
+        input_operator: whose output is put; None puts the DICOM files.
+        name: of the operator.
+        patterns: globs on the file's path below the input's folder.
+        level: of the operator; as the input's.
+        parallel_id: tells several of these apart.
+        parameters: names of workflow parameters that replace what is given here: ``patterns``
+            (comma-separated globs), ``bucket``.
+    """
+    return PythonOperator(
+        name=name,
+        function=_put_objects,
+        input_operator=input_operator,
+        level=level,
+        parallel_id=parallel_id,
+        output_patterns=("objects.json",),
+        parameters=parameters,
+        settings={"bucket": bucket, "patterns": ",".join(patterns), "level": level, "parameters": ",".join(parameters)},
+    )
+
+
+def _put_objects(context: OperatorContext) -> None:
+    own = {name: str(context.parameters[name]) for name in context.settings["parameters"].split(",") if name}
+    bucket = own.get("bucket") or context.settings["bucket"]
+    patterns = [pattern.strip() for pattern in (own.get("patterns") or context.settings["patterns"]).split(",")]
+    if context.settings["level"] == "cohort":
+        _put(
+            context, bucket, patterns, prefix=context.cohort, source=context.pooled_input, output=context.pooled_output
+        )
+        return
+    for uid in context.series:
+        _put(context, bucket, patterns, prefix=uid, source=context.input_of(uid), output=context.output_of(uid))
+
+
+def _put(
+    context: OperatorContext, bucket: str, patterns: list[str], *, prefix: str, source: Path, output: Path
+) -> None:
+    stored = [
+        context.objects.put_file(bucket, f"{prefix}/{path.relative_to(source).as_posix()}", path)
+        for path in _files(source, patterns)
+    ]
+    if not stored:
+        raise OutputMissing(f"no file of {source.name} of {prefix} fits {', '.join(patterns)}: nothing to put")
+    listing = [
+        {"bucket": item.bucket, "name": item.name, "size_bytes": item.size_bytes, "digest": item.digest}
+        for item in stored
+    ]
+    (output / "objects.json").write_text(json.dumps(listing, indent=1))
+
+
+def _files(folder: Path, patterns: list[str]) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder).as_posix()
+        if path.is_file() and not path.is_symlink() and any(fnmatch(relative, pattern) for pattern in patterns):
+            yield path
