@@ -1,0 +1,230 @@
+"""DICOM attributes as JSON: each under its keyword, with its natural type.
+
+Nothing raises here: an attribute that breaks the rules of its VR is kept as text or noted as
+unreadable. What a series of instances makes of it is in ``documents``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, time
+from typing import TypeAlias
+
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
+
+from kaapana_assets.dicom.headers import PYDICOM_ERRORS
+
+JSON: TypeAlias = str | int | float | bool | list["JSON"] | dict[str, "JSON"] | None
+Document: TypeAlias = dict[str, JSON]
+
+TEXT_LIMIT = 8192
+VALUES_LIMIT = 256
+
+_BULK_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "OB or OW"))
+_DATE = re.compile(r"(\d{4})[.-]?(\d{2})[.-]?(\d{2})")
+_TIME = re.compile(r"(\d{2})(?::?(\d{2})(?::?(\d{2})(?:\.(\d{1,6}))?)?)?")
+_DATETIME = re.compile(r"(\d{4})(?:(\d{2})(?:(\d{2})(\d{2}(?:\d{2}(?:\d{2}(?:\.\d{1,6})?)?)?)?)?)?([+-]\d{4})?")
+_AGE = re.compile(r"(\d{1,3})([DWMY])")
+_YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
+
+
+@dataclass
+class Notes:
+    """What could not be taken over whole: dotted keywords of attributes cut and of those left out."""
+
+    truncated: set[str] = field(default_factory=set)
+    unreadable: set[str] = field(default_factory=set)
+
+
+def dataset_json(ds: Dataset, notes: Notes, *, prefix: str = "") -> Document:
+    """All attributes of a dataset; empty ones and bulk binary are absent.
+
+    Private attributes, unknown ones and second overlays or curves are under their tag as eight hex
+    digits. Text is cut at 8,192 characters, a list at 256 values; sequences are complete.
+
+    Args:
+        ds: a header or an item of a sequence.
+        notes: takes the names of what was cut or left out.
+        prefix: what to put before those names, with its dot.
+    """
+    document: Document = {}
+    for tag in sorted(ds.keys()):
+        if tag.element == 0:
+            continue  # group lengths are about the encoding
+        name = keyword_for_tag(tag) if not tag.is_private else ""
+        if not name or name in document:
+            name = f"{tag:08X}"
+        document.update(attribute_json(ds, tag, notes, name=name, path=prefix + name))
+    return document
+
+
+def attribute_json(ds: Dataset, tag: BaseTag, notes: Notes, *, name: str, path: str) -> Document:
+    """One attribute as ``{name: value}``, ``{name_text: text}`` if malformed, or ``{}`` if empty."""
+    item = ds.get_item(tag)
+    try:
+        element = ds[tag]
+        return _element_json(element, notes, name=name, path=path)
+    except PYDICOM_ERRORS:
+        raw = item.value if isinstance(item, RawDataElement) else None
+        text = _printable(raw) if isinstance(raw, bytes) else None
+        if text:
+            return {f"{name}_text": _cut(text, notes, path)}
+        notes.unreadable.add(path)
+        return {}
+
+
+def _element_json(element: DataElement, notes: Notes, *, name: str, path: str) -> Document:
+    vr, value = element.VR, element.value
+    if vr in _BULK_VRS or value is None:
+        return {}
+    if vr == "SQ":
+        items: list[JSON] = [dataset_json(item, notes, prefix=path + ".") for item in value]
+        return {name: items} if items else {}
+    if isinstance(value, bytes):
+        value = _from_bytes(value, vr)
+    many = isinstance(value, Sequence) and not isinstance(value, str)
+    values = [part for part in (value if many else [value]) if part is not None and str(part).strip("\0 ") != ""]
+    if len(values) > VALUES_LIMIT:
+        notes.truncated.add(path)
+        values = values[:VALUES_LIMIT]
+    convert = _CONVERTERS.get(vr)
+    texts = [] if convert is _number else [_cut(_clean(str(part)), notes, path) for part in values]
+    if convert is None:
+        return _named(name, texts)
+    converted = [convert(part) for part in values]
+    if any(part is None for part in converted):
+        return _named(f"{name}_text", [_cut(_clean(str(part)), notes, path) for part in values])
+    document = _named(name, converted)
+    if vr == "AS":
+        document.update(_named(f"{name}_text", texts))
+    return document
+
+
+def _named(name: str, values: Iterable[JSON]) -> Document:
+    kept = list(values)
+    if not kept:
+        return {}
+    return {name: kept if len(kept) > 1 else kept[0]}
+
+
+def _from_bytes(value: bytes, vr: str) -> object:
+    """Numbers of an ambiguous VR; other bytes only if they read as text (private attributes)."""
+    if vr.startswith("US or") or vr == "US":
+        return list(struct.unpack(f"<{len(value) // 2}H", value[: len(value) // 2 * 2]))
+    return _printable(value)
+
+
+def _printable(value: bytes) -> str | None:
+    """The text that bytes hold, or None if they hold other than text."""
+    try:
+        text = value.rstrip(b"\0 ").decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return text if all(char.isprintable() or char in "\r\n\t\f" for char in text) else None
+
+
+def _clean(text: str) -> str:
+    """Text that every store can hold: no NUL, no lone surrogates, no padding."""
+    return text.replace("\0", "").strip(" ").encode("utf-8", "replace").decode("utf-8")
+
+
+def _cut(text: str, notes: Notes, path: str) -> str:
+    if len(text) <= TEXT_LIMIT:
+        return text
+    notes.truncated.add(path)
+    return text[:TEXT_LIMIT]
+
+
+def _integer(value: object) -> int | None:
+    try:
+        return int(value)  # type: ignore[call-overload, no-any-return]
+    except (TypeError, ValueError):
+        return None
+
+
+def _number(value: object) -> float | None:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _date(value: object) -> str | None:
+    """``YYYY-MM-DD`` of a DA value, with the dots of ACR-NEMA too (PS3.5 6.2)."""
+    match = _DATE.fullmatch(str(value).strip())
+    if match is None:
+        return None
+    try:
+        return date(*(int(part) for part in match.groups())).isoformat()
+    except ValueError:
+        return None
+
+
+def _time(value: object) -> str | None:
+    """``HH:MM:SS.ffffff`` of a TM value; parts left out are zero."""
+    match = _TIME.fullmatch(str(value).strip())
+    if match is None:
+        return None
+    hour, minute, second, fraction = match.groups(default="0")
+    try:
+        return time(int(hour), int(minute), int(second), int(fraction.ljust(6, "0"))).isoformat("microseconds")
+    except ValueError:
+        return None
+
+
+def _datetime(value: object) -> str | None:
+    """ISO 8601 of a DT value, as precise as given, with an offset only if one was given."""
+    match = _DATETIME.fullmatch(str(value).strip())
+    if match is None:
+        return None
+    year, month, day, clock, offset = match.groups()
+    if _date(f"{year}{month or '01'}{day or '01'}") is None:
+        return None
+    text = "-".join(part for part in (year, month, day) if part)
+    if clock is None:
+        return text
+    time_of_day = _time(clock)
+    if time_of_day is None:
+        return None
+    return f"{text}T{time_of_day}" + (f"{offset[:3]}:{offset[3:]}" if offset else "")
+
+
+def _age(value: object) -> float | None:
+    """Years of an AS value: a month is a twelfth, a year has 365.25 days."""
+    match = _AGE.fullmatch(str(value).strip())
+    return round(int(match[1]) * _YEARS[match[2]], 4) if match else None
+
+
+def _tag(value: object) -> str | None:
+    number = _integer(value)
+    return None if number is None else f"{number:08X}"
+
+
+_CONVERTERS: dict[str, Callable[[object], JSON]] = {
+    "AS": _age,
+    "AT": _tag,
+    "DA": _date,
+    "DS": _number,
+    "DT": _datetime,
+    "FD": _number,
+    "FL": _number,
+    "IS": _integer,
+    "SL": _integer,
+    "SS": _integer,
+    "SV": _integer,
+    "TM": _time,
+    "UL": _integer,
+    "US": _integer,
+    "US or SS": _integer,
+    "US or OW": _integer,
+    "US or SS or OW": _integer,
+    "UV": _integer,
+}
