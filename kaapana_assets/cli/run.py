@@ -100,9 +100,22 @@ def _show(client: DagsterClient, run: Run, path: Path, *, seconds: float) -> Non
             click.echo(f"  ... and {len(report['failed']) - _SHOWN} more")
         click.echo(f"  report: {path}")
     else:
-        for event in client.failures(run.run_id):
-            click.echo(f"  {event}")
+        for reason in _failures(client, run):
+            click.echo(f"  {reason}")
     click.echo(f"{run.status.lower()} after {seconds:.1f} s")
+
+
+def _failures(client: DagsterClient, run: Run) -> list[str]:
+    reasons: list[str] = []
+    cursor, more = None, True
+    while more:
+        events, cursor, more = client.events(run.run_id, cursor)
+        reasons += [
+            f"{event.step or 'run'}: {event.error or event.message}"
+            for event in events
+            if event.kind in ("ExecutionStepFailureEvent", "RunFailureEvent")
+        ]
+    return reasons[:_SHOWN]
 
 
 def _report(path: Path, run_id: str) -> dict[str, Any] | None:

@@ -1,7 +1,8 @@
-"""Chosen files of the whole batch in one zip, the same bytes for the same files.
+"""Chosen files of the whole batch: in one zip, the same bytes for the same files, or as plain files.
 
 ``PATTERNS``: comma-separated globs, matched against a file's name and its path below the input
-folder; ``*`` if not given. ``ZIP_NAME``: the name of the zip, ``files.zip`` if not given.
+folder; ``*`` if not given. ``ZIP_NAME``: the name of the zip, ``files.zip`` if not given. ``ZIP``: ``false`` writes
+the files as they are, as ``<series>/<path>``.
 """
 
 import fnmatch
@@ -28,6 +29,24 @@ def chosen(workflow_dir: Path, patterns: list[str]) -> Iterator[tuple[str, Path]
                 yield f"{series_dir.name}/{name}", file
 
 
+def write_plain(files: list[tuple[str, Path]], out_dir: Path) -> None:
+    for inside, file in files:
+        target = out_dir / inside
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+
+
+def write_zip(files: list[tuple[str, Path]], path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for inside, file in files:
+            entry = zipfile.ZipInfo(inside, EARLIEST)
+            entry.external_attr = 0o644 << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.file_size = file.stat().st_size  # tells zipfile when it needs the large format
+            with file.open("rb") as source, target.open(entry, "w") as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
+
+
 def main() -> int:
     patterns = [word.strip() for word in os.environ.get("PATTERNS", "").split(",") if word.strip()] or ["*"]
     name = os.environ.get("ZIP_NAME", "") or "files.zip"
@@ -41,15 +60,12 @@ def main() -> int:
         return 1
     out_dir = workflow_dir / os.environ["OPERATOR_OUT_DIR"]
     out_dir.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(out_dir / name, "w", zipfile.ZIP_DEFLATED) as target:
-        for inside, file in files:
-            entry = zipfile.ZipInfo(inside, EARLIEST)
-            entry.external_attr = 0o644 << 16
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.file_size = file.stat().st_size  # tells zipfile when it needs the large format
-            with file.open("rb") as source, target.open(entry, "w") as sink:
-                shutil.copyfileobj(source, sink, 1 << 20)
-    print(f"{len(files)} files in {name}")
+    if os.environ.get("ZIP", "true").lower() == "false":
+        write_plain(files, out_dir)
+        print(f"{len(files)} files")
+    else:
+        write_zip(files, out_dir / name)
+        print(f"{len(files)} files in {name}")
     return 0
 
 

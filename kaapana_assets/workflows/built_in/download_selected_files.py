@@ -1,30 +1,23 @@
-"""The chosen DICOM files, as one zip or as plain files, in a bucket to be downloaded from."""
+"""The chosen DICOM files of a cohort, as one zip or as plain files, in a bucket to be downloaded from."""
 
 from kaapana_assets.workflows import ContainerOperator, Parameter, Workflow, put_objects
 
-patterns = Parameter("patterns", "*.dcm", "Which files, as comma-separated globs.")
-
-zip_files = ContainerOperator(
-    name="zip-files",
-    image="zip-files",
+select_files = ContainerOperator(name="select-files", image="zip-files", level="cohort", parameters=("patterns", "zip"))
+put_files = put_objects(
+    name="put-files",
+    bucket="downloads",
+    input_operator=select_files,
     level="cohort",
-    output_patterns=("*.zip",),
-    parameters=("patterns",),
+    parameters=("bucket",),
 )
-put_zip = put_objects(name="put-zip", bucket="downloads", input_operator=zip_files, level="cohort")
 
 download_selected_files = Workflow(
     name="download-selected-files",
-    operators=(zip_files, put_zip),
-    parameters=(patterns,),
-    description="Puts the chosen DICOM files of a cohort as one zip file into the bucket downloads.",
-)
-
-put_files = put_objects(name="put-files", bucket="downloads", input_operator=None, parameters=("patterns",))
-
-download_plain_files = Workflow(
-    name="download-plain-files",
-    operators=(put_files,),
-    parameters=(patterns,),
-    description="Puts the chosen DICOM files of a cohort one by one into the bucket downloads.",
+    operators=(select_files, put_files),
+    parameters=(
+        Parameter("patterns", "*.dcm", "Which files, as comma-separated globs."),
+        Parameter("zip", True, "One zip file, or the plain files."),
+        Parameter("bucket", "downloads", "The bucket to put them into."),
+    ),
+    description="Puts the chosen DICOM files of a cohort into a bucket, as one zip or as plain files.",
 )
