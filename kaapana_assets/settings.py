@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     webserver_host: str = Field("127.0.0.1", description="Address of Dagster's web UI.")
     webserver_port: int = Field(3000, ge=0, le=65535, description="Port of Dagster's web UI; 0 takes a free one.")
 
+    definitions: str = Field(
+        "kaapana_assets.definitions", description="Module of the Dagster definitions that the platform serves."
+    )
     runner: Literal["process"] = Field("process", description="What launches operators.")
     series_per_launch: int = Field(1000, ge=1, description="At most this many series for one launch in batch mode.")
     parallel_series: int = Field(2, ge=1, description="Series processed at once in single mode.")
@@ -92,14 +95,17 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def load_settings() -> Settings:
+def load_settings(**given: Any) -> Settings:  # noqa: ANN401 - pydantic checks them
     """The settings of this process.
+
+    Args:
+        given: fields that a command's options set, which win over the environment.
 
     Raises:
         ConfigurationError: a setting has a value that cannot work; the message names it.
     """
     try:
-        return Settings()
+        return Settings(**given)
     except ValidationError as exc:
         lines = []
         for error in exc.errors():

@@ -16,6 +16,8 @@ from kaapana_assets.errors import KaapanaAssetsError
 _COMMANDS = {
     "clean": "Remove what runs left behind.",
     "cohort": "Freeze and show selections of series.",
+    "demo": "Show the whole way on real DICOM, from the network to results.",
+    "down": "Stop the platform that runs on this home.",
     "import": "Put the DICOM files of a folder into the spool.",
     "query": "Search the metadata index.",
     "receive": "Receive DICOM objects over the network.",

@@ -5,15 +5,13 @@ from __future__ import annotations
 import click
 
 from kaapana_assets.settings import load_settings
-from kaapana_assets.supervision.parts import DEFINITIONS
 from kaapana_assets.supervision.platform import Platform
 
 
 @click.command("up")
 @click.option("--webserver-port", type=click.IntRange(0, 65535), help="Port of the web UI; 0 takes a free one.")
 @click.option("--receiver-port", type=click.IntRange(0, 65535), help="Port of the DICOM receiver; 0 takes a free one.")
-@click.option("--definitions", default=None, hidden=True, help="Module of the Dagster definitions.")
-def command(webserver_port: int | None, receiver_port: int | None, definitions: str | None) -> None:
+def command(webserver_port: int | None, receiver_port: int | None) -> None:
     """Start the whole platform, watch over it, and stop it with Ctrl-C.
 
     Parts that crash are started again. What each prints is in KAAPANA_HOME/logs.
@@ -21,4 +19,4 @@ def command(webserver_port: int | None, receiver_port: int | None, definitions: 
     ports = {"webserver_port": webserver_port, "receiver_port": receiver_port}
     settings = load_settings().model_copy(update={name: port for name, port in ports.items() if port is not None})
     click.echo(f"KAAPANA_HOME {settings.home}")
-    Platform(settings, click.echo, definitions=definitions or DEFINITIONS).run()
+    Platform(settings, click.echo).run()

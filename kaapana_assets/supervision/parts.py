@@ -22,7 +22,6 @@ from kaapana_assets.supervision.processes import Part
 from kaapana_assets.supervision.watchdog import TOKEN_VARIABLE
 
 POSTGRES, CODE, RECEIVER, WEBSERVER, DAEMON = "postgres", "code-server", "receiver", "webserver", "daemon"
-DEFINITIONS = "kaapana_assets.definitions"
 
 
 @dataclass(frozen=True)

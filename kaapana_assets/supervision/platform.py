@@ -43,14 +43,12 @@ class Platform:
     Args:
         settings: as loaded; port 0 is replaced by a free port.
         say: prints one line for the user.
-        definitions: module of the Dagster definitions.
     """
 
-    def __init__(self, settings: Settings, say: Say, *, definitions: str = parts.DEFINITIONS) -> None:
+    def __init__(self, settings: Settings, say: Say) -> None:
         self.settings = parts.claim_ports(settings)
         self.client = DagsterClient(self.settings.dagster_url, location=LOCATION)
         self._say = say
-        self._definitions = definitions
         self._token = uuid.uuid4().hex
         self._children: dict[str, Child] = {}
         self._waiting: dict[str, float] = {}
@@ -89,7 +87,7 @@ class Platform:
         postgres = Postgres(self._places.dagster_home / "postgres" / "data", self._places.postgres_socket)
         write_instance(self._places.dagster_home, postgres_url=postgres.url, code_socket=self._places.code_socket)
         self._start_together([parts.postgres_part(postgres)])
-        self._start_together(parts.first_parts(self._places, definitions=self._definitions))
+        self._start_together(parts.first_parts(self._places, definitions=self.settings.definitions))
         self._start_together(parts.dagster_parts(self.settings, self._places, self.client))
         self._fail_abandoned_runs(before=self._children[parts.CODE].started_at)
         self._say(f"up after {time.monotonic() - began:.1f} s; Ctrl-C stops all")

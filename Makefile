@@ -1,0 +1,40 @@
+# make demo   the whole platform with real DICOM, on a machine with nothing set up
+# make test   all tests
+# make lint   style and types
+# make clean  what this file made (never a folder of data)
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean setup
+
+VENV := .venv
+READY := $(VENV)/.ready
+# Without compiled bytecode every start of Python, and so every run, costs twice.
+unexport PYTHONDONTWRITEBYTECODE
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+demo: $(READY)
+	@$(VENV)/bin/python -m kaapana_assets demo $(if $(EXIT),--exit)
+
+test: $(READY)
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not system"
+	$(VENV)/bin/python -m pytest -m system
+
+lint: $(READY)
+	@$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build dist
+	find . -name __pycache__ -not -path './kaapana-home*' -prune -exec rm -rf {} +
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt .ci/setup
+	@bash .ci/setup $(VENV)
+	touch $(READY)

@@ -1,0 +1,203 @@
+"""``kaapana-assets demo``: the whole way on real DICOM, with the commands that a user would type."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from kaapana_assets.cli.demo_data import DemoFile, demo_files
+from kaapana_assets.errors import TemporaryError
+from kaapana_assets.graphql import DagsterClient
+from kaapana_assets.settings import Settings, load_settings
+from kaapana_assets.supervision.record import running_platform, settings_of_running
+
+COHORT = "demo-ct-mr"
+QUERY = "Modality:CT OR Modality:MR"
+_UP_TIMEOUT_S = 180
+_INGEST_TIMEOUT_S = 180
+
+
+@click.command("demo")
+@click.option("--exit", "stop_after", is_flag=True, help="Stop the platform at the end instead of leaving it up.")
+def command(stop_after: bool) -> None:
+    """Show the whole way on real DICOM, from the network to results in Dagster's web UI."""
+    settings = load_settings()
+    stages: dict[str, float] = {}
+    with _stage("platform", stages):
+        started = _ensure_up(settings)
+    settings = settings_of_running(settings)
+    try:
+        failed = _walk(settings, stages)
+    finally:
+        if stop_after and started:
+            _kaapana("down")
+    _tell_times(stages)
+    if not (stop_after and started):
+        click.echo(f"\nThe platform stays up: {settings.dagster_url}\nStop it: kaapana-assets down")
+    if failed:
+        click.echo(f"failed: {', '.join(failed)}", err=True)
+        sys.exit(1)
+
+
+def _walk(settings: Settings, stages: dict[str, float]) -> list[str]:
+    client = DagsterClient(settings.dagster_url)
+    with _stage("choose files", stages):
+        files = demo_files()
+        outgoing = _lay_out(settings.home / "demo" / "outgoing", files)
+    modalities = Counter(modality for _, modality in {(file.series_instance_uid, file.modality) for file in files})
+    click.echo(
+        f"{len(files)} real DICOM files in {modalities.total()} series "
+        f"({', '.join(f'{count} {name}' for name, count in modalities.most_common())}) from pydicom-data and pydicom"
+    )
+    with _stage("send", stages):
+        _kaapana("send", str(outgoing))
+    with _stage("ingest", stages):
+        _wait_for_ingest(client, {file.series_instance_uid for file in files})
+    with _stage("cohort", stages):
+        _kaapana("cohort", "create", COHORT, "--query", QUERY)
+    failed = []
+    for workflow in ("pool-study-ids", "dcm2nrrd"):
+        with _stage(workflow, stages):
+            _kaapana("run", workflow, "--cohort", COHORT, "--batch", check=False)
+    if not _show_pooled(settings, client):
+        failed.append("pool-study-ids made no pooled JSON")
+    if not _show_volumes(settings, client):
+        failed.append("dcm2nrrd made no NRRD file")
+    return failed
+
+
+def _lay_out(folder: Path, files: list[DemoFile]) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    for file in files:
+        place = folder / file.series_instance_uid
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file.path, place / f"{file.sop_instance_uid}.dcm")
+    return folder
+
+
+def _ensure_up(settings: Settings) -> bool:
+    if running_platform(settings.home) is not None:
+        click.echo(f"using the platform that is up on {settings.home}")
+        return False
+    settings.home.mkdir(parents=True, exist_ok=True)
+    console = settings.home / "logs" / "up.log"
+    console.parent.mkdir(exist_ok=True)
+    argv = ["up"]
+    for option, host, port in (
+        ("--webserver-port", settings.webserver_host, settings.webserver_port),
+        ("--receiver-port", settings.receiver_host, settings.receiver_port),
+    ):
+        if not _is_free(host, port):
+            click.echo(f"port {port} is taken; {option} 0 takes a free one")
+            argv += [option, "0"]
+    with console.open("w") as output:
+        process = subprocess.Popen(
+            _command(*argv), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    _wait_for_up(process, console)
+    return True
+
+
+def _wait_for_up(process: subprocess.Popen[bytes], console: Path) -> None:
+    shown = 0
+    deadline = time.monotonic() + _UP_TIMEOUT_S
+    while True:
+        # Whether it ended is asked first: what it printed before that is then all there.
+        ended = process.poll()
+        lines = console.read_text().splitlines()
+        for line in lines[shown:]:
+            click.echo(f"  {line}")
+        shown = len(lines)
+        if any(line.startswith("up after") for line in lines):
+            return
+        if ended is not None or time.monotonic() > deadline:
+            raise TemporaryError(f"the platform did not start; see {console}")
+        time.sleep(0.2)
+
+
+def _wait_for_ingest(client: DagsterClient, wanted: set[str]) -> None:
+    deadline = time.monotonic() + _INGEST_TIMEOUT_S
+    while True:
+        status = client.partition_status("series_metadata")
+        missing = wanted - status.materialized
+        if not missing:
+            click.echo(f"  {len(wanted)} series in the PACS and searchable: {client.asset_url('series_metadata')}")
+            return
+        if missing <= status.failed or time.monotonic() > deadline:
+            raise TemporaryError(f"{len(missing)} series were not taken in: {', '.join(sorted(missing)[:5])} …")
+        time.sleep(0.5)
+
+
+def _show_pooled(settings: Settings, client: DagsterClient) -> bool:
+    folder = settings.home / "assets" / "pool-study-ids" / "pool-jsons" / COHORT
+    made = sorted(folder.rglob("*.json"))
+    pooled = [path for path in made if not path.name.startswith(("manifest", "."))]
+    click.echo("\nPooled study identifiers:")
+    for path in pooled:
+        click.echo(f"  {path} ({len(json.loads(path.read_text()))} entries)")
+    click.echo(f"  {client.asset_url('pool-study-ids/pool-jsons', COHORT)}")
+    return bool(pooled)
+
+
+def _show_volumes(settings: Settings, client: DagsterClient) -> bool:
+    made = sorted((settings.home / "assets" / "dcm2nrrd").rglob("*.nrrd"))
+    click.echo(f"\n{len(made)} NRRD volumes:")
+    for path in made[:3]:
+        click.echo(f"  {path} ({path.stat().st_size} bytes)")
+    if len(made) > len(made[:3]):
+        click.echo(f"  … and in the bucket: {settings.home / 'objects' / 'dcm2nrrd'}")
+    click.echo(f"  {client.asset_url('dcm2nrrd/dcm2nrrd')}")
+    status = client.partition_status("dcm2nrrd/dcm2nrrd")
+    if status.failed:
+        click.echo(
+            f"  {len(status.failed)} series were refused or failed, as the report above says: these files are made "
+            "to test readers, and not each of them is a volume that NRRD can hold"
+        )
+    return bool(made)
+
+
+def _kaapana(*args: str, check: bool = True) -> None:
+    click.echo(f"\n$ kaapana-assets {' '.join(args)}")
+    ended = subprocess.run(_command(*args), check=False, env=os.environ)
+    if check and ended.returncode != 0:
+        raise TemporaryError(f"kaapana-assets {args[0]} ended with exit code {ended.returncode}")
+
+
+def _command(*args: str) -> list[str]:
+    return [sys.executable, "-m", "kaapana_assets", *args]
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+@contextmanager
+def _stage(name: str, stages: dict[str, float]) -> Iterator[None]:
+    click.echo(f"\n== {name}")
+    began = time.monotonic()
+    yield
+    stages[name] = time.monotonic() - began
+
+
+def _tell_times(stages: dict[str, float]) -> None:
+    click.echo("\nSeconds of each stage:")
+    for name, seconds in stages.items():
+        click.echo(f"  {name:<16} {seconds:6.1f}")
+    click.echo(f"  {'all':<16} {sum(stages.values()):6.1f}")

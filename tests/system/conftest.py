@@ -1,0 +1,172 @@
+"""The whole platform as a user starts it, for tests that look at it from outside."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kaapana_assets.graphql import DagsterClient
+from kaapana_assets.supervision.record import PlatformRecord, running_platform
+
+UP_TIMEOUT_S = 120
+STOP_TIMEOUT_S = 30
+
+
+@dataclass
+class RunningPlatform:
+    """A platform that a test started: ``kaapana-assets up`` in its own home, on free ports."""
+
+    home: Path
+    environment: dict[str, str]
+    process: subprocess.Popen[str]
+    console: Path
+    clients: dict[str, DagsterClient] = field(default_factory=dict)
+
+    @property
+    def record(self) -> PlatformRecord:
+        record = running_platform(self.home)
+        assert record is not None, self.said()
+        return record
+
+    @property
+    def dagster(self) -> DagsterClient:
+        url = self.record.dagster_url
+        return self.clients.setdefault(url, DagsterClient(url))
+
+    @property
+    def receiver(self) -> tuple[str, int]:
+        return self.record.receiver_host, self.record.receiver_port
+
+    def kaapana(
+        self, *args: str | Path, check: bool = True, timeout_s: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        """One command as a user types it, with this platform's home."""
+        done = subprocess.run(
+            [sys.executable, "-m", "kaapana_assets", *map(str, args)],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+        )
+        assert not check or done.returncode == 0, f"{args}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def said(self) -> str:
+        """What the platform has printed so far."""
+        return self.console.read_text()
+
+    def wait_until_said(self, pattern: str, timeout_s: float = 60) -> str:
+        """What it printed, once that holds the pattern."""
+        deadline = time.monotonic() + timeout_s
+        while not re.search(pattern, self.said()):
+            assert self.process.poll() is None or re.search(pattern, self.said()), self.said()
+            assert time.monotonic() < deadline, f"{pattern!r} was not said in {timeout_s} s:\n{self.said()}"
+            time.sleep(0.05)
+        return self.said()
+
+    def wait_until(self, holds, timeout_s: float = 60, what: str = ""):
+        """What ``holds()`` returns once that is true."""
+        deadline = time.monotonic() + timeout_s
+        while not (found := holds()):
+            assert time.monotonic() < deadline, f"{what or holds} did not come true in {timeout_s} s:\n{self.said()}"
+            time.sleep(0.1)
+        return found
+
+    def stop(self, number: int = signal.SIGINT) -> None:
+        """End it as Ctrl-C does and see that nothing is left."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        self.process.wait(STOP_TIMEOUT_S)
+        assert self.processes() == [], "processes outlived the platform"
+
+    def processes(self) -> list[str]:
+        """Command lines of the processes that belong to this home."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.status() != psutil.STATUS_ZOMBIE and process.pid != os.getpid() and self._owns(process):
+                    found.append(" ".join(process.cmdline()))
+            except psutil.Error:
+                continue
+        return found
+
+    def _owns(self, process: psutil.Process) -> bool:
+        # PostgreSQL's own processes overwrite their environment; they name the home.
+        home = str(self.home)
+        if any(home in argument for argument in process.cmdline()):
+            return True
+        return process.environ().get("KAAPANA_HOME") == home
+
+
+class Platforms:
+    """Starts platforms and ends those that a test left."""
+
+    def __init__(self) -> None:
+        self._started: list[RunningPlatform] = []
+        self._folders: list[Path] = []
+
+    def new_home(self) -> Path:
+        """A folder with a short path: sockets' paths are limited to about 100 characters."""
+        self._folders.append(Path(tempfile.mkdtemp(prefix="ka-")))
+        return self._folders[-1] / "home"
+
+    def start(self, home: Path | None = None, *, wait: bool = True, **environment: str) -> RunningPlatform:
+        home = home or self.new_home()
+        home.mkdir(exist_ok=True)
+        every = {name: value for name, value in os.environ.items() if not name.startswith(("KAAPANA_", "DAGSTER_"))}
+        every |= {"KAAPANA_HOME": str(home), "KAAPANA_WEBSERVER_PORT": "0", "KAAPANA_RECEIVER_PORT": "0"} | environment
+        every.pop("PYTHONDONTWRITEBYTECODE", None)
+        console = home.parent / f"console-{len(self._started)}.txt"
+        with console.open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "kaapana_assets", "up"],
+                env=every,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        platform = RunningPlatform(home, every, process, console)
+        self._started.append(platform)
+        if wait:
+            platform.wait_until_said(r"up after", UP_TIMEOUT_S)
+        return platform
+
+    def end(self) -> None:
+        try:
+            for platform in self._started:
+                platform.stop()
+        finally:
+            for folder in self._folders:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def platforms() -> Iterator[Platforms]:
+    """For tests that start and break platforms of their own."""
+    started = Platforms()
+    yield started
+    started.end()
+
+
+@pytest.fixture(scope="session")
+def platform() -> Iterator[RunningPlatform]:
+    """One running platform for all tests of the session; they use series and cohorts of their own."""
+    started = Platforms()
+    try:
+        yield started.start()
+    finally:
+        started.end()
