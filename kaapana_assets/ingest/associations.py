@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import uuid
 from pathlib import Path
 from types import TracebackType
@@ -19,23 +20,30 @@ class OpenAssociation:
     def __init__(self, path: Path, fd: int) -> None:
         self._path, self._fd = path, fd
         self._touched: set[str] = set()
+        self._lock = threading.Lock()
 
     def touch(self, series_instance_uid: str) -> None:
         """Hold back the series until this association closes; call before acknowledging an object of it.
 
+        Nothing happens once it is closed: a connection may break while its last object is written.
+
         Raises:
             OSError: the mark cannot be written.
         """
-        if series_instance_uid not in self._touched:
-            os.write(self._fd, f"{series_instance_uid}\n".encode())
-            self._touched.add(series_instance_uid)
+        if series_instance_uid in self._touched:
+            return
+        with self._lock:
+            if self._fd >= 0:
+                os.write(self._fd, f"{series_instance_uid}\n".encode())
+                self._touched.add(series_instance_uid)
 
     def close(self) -> None:
         """Let go of all series."""
-        if self._fd >= 0:
-            self._path.unlink(missing_ok=True)
-            os.close(self._fd)
-            self._fd = -1
+        with self._lock:
+            if self._fd >= 0:
+                self._path.unlink(missing_ok=True)
+                os.close(self._fd)
+                self._fd = -1
 
     def __enter__(self) -> OpenAssociation:
         return self

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.errors import InvalidIdentifier, NotFound, SpoolUnavailable, UnreadableDicom
@@ -29,6 +30,9 @@ from kaapana_assets.ingest.associations import OpenAssociation, held_series, ope
 from kaapana_assets.ingest.quarantine import Quarantine, QuarantinedFile
 from kaapana_assets.ingest.series_folders import SeriesFolders, dicom_files, remove_if_empty
 from kaapana_assets.stores.durable import Buffer, copy_into, free_bytes, make_folder, sync_file, write_all
+
+if TYPE_CHECKING:
+    from kaapana_assets.settings import Settings
 
 _LEFT_BEHIND_S = 3600.0
 _COPY_BYTES = 1024**2
@@ -292,3 +296,8 @@ def _unavailable(folder: Path) -> Iterator[None]:
     except OSError as exc:
         reason = exc.strerror or exc
         raise SpoolUnavailable(f"{folder} cannot be written ({reason}): free space or mend its rights") from exc
+
+
+def open_spool(settings: Settings) -> Spool:
+    """The spool in the folder of data."""
+    return Spool(settings.home / "incoming", settings.home / "quarantine", min_free_bytes=settings.min_free_bytes)
