@@ -122,7 +122,7 @@ def _frames_of(ds: Dataset, file: Path) -> Iterator[Frame]:
     if sop_class in SEGMENTATIONS:
         raise Refused(f"{file.name} is a segmentation, whose frames overlap by segment, and no image")
     if "Rows" not in ds or "BitsAllocated" not in ds:
-        raise Refused(f"{file.name} is no image but {getattr(sop_class, 'name', sop_class) or 'of no SOP class'}")
+        raise Refused(f"{file.name} has no pixels; it is {getattr(sop_class, 'name', sop_class) or 'of no SOP class'}")
     if ds.get("SamplesPerPixel", 1) not in (1, 3):
         raise Refused(f"{file.name} has {ds.SamplesPerPixel} samples per pixel, not 1 or 3")
     if "ModalityLUTSequence" in ds:

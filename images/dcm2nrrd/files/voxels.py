@@ -19,7 +19,8 @@ def output_type(frames: list[Frame]) -> np.dtype:
         return np.dtype(np.float64 if any(frame.bits_allocated > 32 for frame in frames) else np.float32)
     stored = np.dtype(f"{'i' if frames[0].signed else 'u'}{max(1, frames[0].bits_allocated // 8)}")
     if frames[0].samples > 1:
-        return np.dtype(np.uint8) if frames[0].palette is False and frames[0].bits_allocated <= 8 else _colour(frames)
+        # The entries of a palette have 8 or 16 bits, whatever the bits of their indices.
+        return _decoded(frames[0].file).dtype if frames[0].palette else stored
     if any(not frame.slope.is_integer() or not frame.intercept.is_integer() for frame in frames):
         return np.dtype(np.float32 if max(frame.bits_stored for frame in frames) <= 16 else np.float64)
     ends = [end for frame in frames for end in _range(frame)]
@@ -51,13 +52,6 @@ def rescaled(frame: Frame, dtype: np.dtype) -> np.ndarray:
         if low < np.iinfo(dtype).min or high > np.iinfo(dtype).max:
             raise Refused(f"{frame.file.name} has values from {low} to {high}, more than its header says")
     return values.astype(dtype, copy=False)
-
-
-def _colour(frames: list[Frame]) -> np.dtype:
-    """Palettes have entries of 8 or 16 bits, whatever the bits of their indices."""
-    if not frames[0].palette:
-        return np.dtype(np.uint16)
-    return _decoded(frames[0].file).dtype
 
 
 def _range(frame: Frame) -> tuple[int, int]:
