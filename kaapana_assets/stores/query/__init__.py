@@ -1,0 +1,10 @@
+"""The query language of the metadata index: a typed tree and its readable form.
+
+``parse`` makes the tree from text and ``str`` makes text from the tree; each index implementation
+translates the tree into what its engine understands. Nothing here knows of an engine.
+"""
+
+from kaapana_assets.stores.query.parser import parse
+from kaapana_assets.stores.query.tree import All, And, Exists, Not, Or, Prefix, Query, Range, Term, Text
+
+__all__ = ["All", "And", "Exists", "Not", "Or", "Prefix", "Query", "Range", "Term", "Text", "parse"]
