@@ -124,7 +124,7 @@ class Platforms:
 
     def start(self, home: Path | None = None, *, wait: bool = True, **environment: str) -> RunningPlatform:
         home = home or self.new_home()
-        home.mkdir(exist_ok=True)
+        home.mkdir(parents=True, exist_ok=True)
         every = {name: value for name, value in os.environ.items() if not name.startswith(("KAAPANA_", "DAGSTER_"))}
         every |= {"KAAPANA_HOME": str(home), "KAAPANA_WEBSERVER_PORT": "0", "KAAPANA_RECEIVER_PORT": "0"} | environment
         every.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -147,9 +147,13 @@ class Platforms:
 
     def end(self) -> None:
         try:
-            for platform in self._started:
+            # The newest first: of two on one home it is the one that may still run.
+            for platform in reversed(self._started):
                 platform.stop()
         finally:
+            for platform in self._started:
+                platform.process.kill()
+                platform.process.wait()
             for folder in self._folders:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -157,6 +161,14 @@ class Platforms:
 @pytest.fixture
 def platforms() -> Iterator[Platforms]:
     """For tests that start and break platforms of their own."""
+    started = Platforms()
+    yield started
+    started.end()
+
+
+@pytest.fixture(scope="module")
+def module_platforms() -> Iterator[Platforms]:
+    """For a file of tests that share a platform with settings of their own."""
     started = Platforms()
     yield started
     started.end()
