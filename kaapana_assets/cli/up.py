@@ -17,6 +17,6 @@ def command(webserver_port: int | None, receiver_port: int | None) -> None:
     Parts that crash are started again. What each prints is in KAAPANA_HOME/logs.
     """
     ports = {"webserver_port": webserver_port, "receiver_port": receiver_port}
-    settings = load_settings().model_copy(update={name: port for name, port in ports.items() if port is not None})
+    settings = load_settings(**{name: port for name, port in ports.items() if port is not None})
     click.echo(f"KAAPANA_HOME {settings.home}")
     Platform(settings, click.echo).run()
