@@ -74,6 +74,7 @@ class Frame:
     columns: int
     samples: int
     palette: bool
+    low_is_bright: bool
     bits_allocated: int
     bits_stored: int
     signed: bool
@@ -167,6 +168,7 @@ def _frame(ds: Dataset, file: Path, index: int, *, several: bool) -> Frame:
         rows=int(ds.Rows),
         columns=int(ds.Columns),
         samples=3 if ds.get("PhotometricInterpretation") == "PALETTE COLOR" else int(ds.get("SamplesPerPixel") or 1),
+        low_is_bright=ds.get("PhotometricInterpretation") == "MONOCHROME1",
         palette=ds.get("PhotometricInterpretation") == "PALETTE COLOR",
         bits_allocated=int(ds.BitsAllocated),
         bits_stored=int(ds.get("BitsStored") or ds.BitsAllocated),

@@ -75,7 +75,8 @@ def _same(frames: Iterable[Frame], what: str, value: object) -> None:
 
 def _without_place(frames: list[Frame]) -> Grid:
     first = frames[0]
-    spacing = first.spacing_mm or (math.nan, math.nan)
+    # A spacing of 0, as some secondary captures have, says nothing.
+    spacing = [each if each > 0 else math.nan for each in first.spacing_mm or (0.0, 0.0)]
     if len({frame.file for frame in frames}) > 1:
         raise Refused(f"{len(frames)} images that do not say where they are")
     if len(frames) == 1:

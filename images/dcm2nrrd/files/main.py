@@ -33,7 +33,8 @@ def convert(in_dir: Path, target: Path) -> str:
     sizes = [first.columns, first.rows, len(grid.volumes[0]), len(grid.volumes)]
     shape = "x".join(str(size) for size in (sizes if len(grid.volumes) > 1 else sizes[:3]))
     colour = "" if first.samples == 1 else " RGB"
-    return f"{shape} {dtype.name}{colour}" + "".join(f"; {note}" for note in grid.notes)
+    notes = [*grid.notes, *(["low numbers are bright (MONOCHROME1)"] if first.low_is_bright else [])]
+    return f"{shape} {dtype.name}{colour}" + "".join(f"; {note}" for note in notes)
 
 
 def main() -> int:
