@@ -58,7 +58,7 @@ def _record(settings: Settings, name: str) -> None:
 
     client = DagsterClient(settings_of_running(settings).dagster_url)
     client.add_dynamic_partition("cohorts", name)
-    run = client.launch("cohort", partition=name)
+    run = client.launch("record_cohort", partition=name)
     began = time.monotonic()
     ended = client.wait(run, timeout_s=_WAIT_S)
     what = "recorded as an asset" if ended.succeeded else f"recording it ended as {ended.status}"

@@ -97,10 +97,12 @@ def _ask(context: dg.SensorEvaluationContext, waiting: list[str], asked: Asked) 
     ranges = contiguous_ranges(set(waiting), known + new)[-_RANGES_PER_TICK:]
     # The partitions are added here and not with the result, so that a range over them is known when the runs start.
     context.instance.add_dynamic_partitions("series", new)
-    tries = {uid: asked.tries.get(uid, 0) + 1 for uid in waiting}
+    place = {uid: number for number, uid in enumerate(known + new)}
+    asked_for = [uid for uid in waiting if any(place[a] <= place[uid] <= place[b] for a, b in ranges)]
+    tries = {**asked.tries, **{uid: asked.tries.get(uid, 0) + 1 for uid in asked_for}}
     requests = [
         dg.RunRequest(job_name="ingest", tags={**range_tags(first, last), ARRIVALS_TAG: "true"})
         for first, last in ranges
     ]
-    context.log.info("%d series wait, %d of them new: %d runs", len(waiting), len(new), len(ranges))
+    context.log.info("%d series wait, %d of them new: %d asked for", len(waiting), len(new), len(asked_for))
     return dg.SensorResult(run_requests=requests, cursor=Asked(tries, time.time()).cursor())

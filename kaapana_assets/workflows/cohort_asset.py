@@ -35,14 +35,14 @@ def cohort(context: dg.AssetExecutionContext, platform: Platform):  # type: igno
     yield  # recorded above, with the list's digest as its version; Dagster only has to see a generator
 
 
-cohort_job = dg.define_asset_job(
-    "cohort", selection=[COHORT], partitions_def=COHORTS, executor_def=dg.in_process_executor
+record_cohort_job = dg.define_asset_job(
+    "record_cohort", selection=[COHORT], partitions_def=COHORTS, executor_def=dg.in_process_executor
 )
 
 
 @dg.sensor(
     name="frozen_cohorts",
-    job=cohort_job,
+    job=record_cohort_job,
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Makes partitions of cohorts that were frozen while Dagster was down.",

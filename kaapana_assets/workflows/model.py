@@ -29,6 +29,7 @@ INITIAL_INPUT = "initial-input"
 REPORT = "report"
 """The output that every workflow has for each cohort: what became of each series."""
 
+_RESERVED_WORKFLOWS = {"cohort", "ingest", "ingest_series", "record_cohort", "workflow_errors"}
 _RESERVED = {INITIAL_INPUT, REPORT, "batch", "conf", "launches", "prepare"}
 
 
@@ -230,8 +231,15 @@ def _first_problem(workflow: Workflow) -> str | None:
         checked_name(workflow.name, kind="workflow name")
     except InvalidIdentifier as exc:
         return str(exc)
+    if workflow.name.replace("-", "_") in _RESERVED_WORKFLOWS:
+        return "the platform uses this name itself"
+    if "." in workflow.name:
+        return "a workflow's name has no dots, because Dagster's names have none"
     if not workflow.operators:
         return "it has no operators"
+    for operator in workflow.operators:
+        if not isinstance(operator, (ContainerOperator, PythonOperator)):
+            return f"{operator!r} is neither a ContainerOperator nor a PythonOperator"
     twice = _first_repeated([parameter.name for parameter in workflow.parameters])
     if twice:
         return f"two parameters are named {twice!r}"
@@ -251,6 +259,8 @@ def _problem_of(operator: Operator, workflow: Workflow, names: list[str]) -> str
             checked_name(operator.operator_in_dir, kind="input folder")
     except InvalidIdentifier as exc:
         return str(exc)
+    if "." in operator.full_name:
+        return "an operator's name has no dots, because Dagster's names have none"
     same_key = [name for name in names if name.replace("-", "_") == operator.full_name.replace("-", "_")]
     same_folder = [o.full_name for o in workflow.operators if o.out_dir == operator.out_dir]
     if len(same_key) > 1:
@@ -265,7 +275,12 @@ def _problem_of(operator: Operator, workflow: Workflow, names: list[str]) -> str
     folders = {INITIAL_INPUT, *(other.out_dir for other in workflow.operators)}
     if operator.operator_in_dir is not None and operator.operator_in_dir not in folders:
         return f"it reads the folder {operator.operator_in_dir!r}, which no operator of the workflow writes"
-    return _problem_with_level(operator, workflow) or _problem_with_limits(operator, workflow)
+    return (
+        _problem_with_level(operator, workflow)
+        or _problem_with_limits(operator, workflow)
+        or _problem_with_patterns(operator)
+        or _problem_with_container(operator)
+    )
 
 
 def _problem_with_level(operator: Operator, workflow: Workflow) -> str | None:
@@ -286,6 +301,30 @@ def _problem_with_limits(operator: Operator, workflow: Workflow) -> str | None:
         return f"timeout_s must be above zero, not {operator.timeout_s}"
     if operator.retries < 0:
         return f"retries must not be negative, not {operator.retries}"
+    return None
+
+
+def _problem_with_patterns(operator: Operator) -> str | None:
+    if isinstance(operator.output_patterns, str):
+        return f"output_patterns is a tuple of globs, not the text {operator.output_patterns!r}"
+    for pattern in operator.output_patterns:
+        if not pattern or pattern.startswith("/") or ".." in pattern.split("/"):
+            return f"the output pattern {pattern!r} must be a glob for files below the output folder"
+    return None
+
+
+def _problem_with_container(operator: Operator) -> str | None:
+    if not isinstance(operator, ContainerOperator):
+        return None
+    if operator.memory_mb is not None and operator.memory_mb <= 0:
+        return f"memory_mb must be above zero, not {operator.memory_mb}"
+    if operator.cpu is not None and operator.cpu <= 0:
+        return f"cpu must be above zero, not {operator.cpu}"
+    if isinstance(operator.command, str):
+        return f"command is a tuple of arguments, not the text {operator.command!r}"
+    wrong = [name for name, value in operator.env_vars.items() if not isinstance(value, str)]
+    if wrong:
+        return f"the values of env_vars are text, which that of {wrong[0]} is not"
     return None
 
 
