@@ -1,0 +1,79 @@
+"""How a document and the values of a query are written into the tables, the same for both."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+
+from kaapana_assets.dicom.attributes import JSON, Document
+
+Value = str | int | float
+
+VALUES_PER_FIELD = 1000
+KEY_LENGTH = 200
+
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_TIME_OF_DAY = re.compile(r"\d\d:\d\d:\d\d(\.\d+)?")
+_UID = re.compile(r"\d+(?:\.\d+){2,}")
+# The tokenizer takes a run of ideographs for one word; each is one, as in other search engines.
+_IDEOGRAPH = re.compile(r"([\u3041-\u309f\u3400-\u9fff\uf900-\ufaff])")
+_LARGEST_INTEGER = 2**63 - 1
+
+
+def leaves(document: Document) -> dict[str, dict[Value, Value]]:
+    """The different values of each field as stored, with each as it was; nested fields with dots.
+
+    Of a field with more than 1,000 different values in one document, the first 1,000.
+    """
+    found: dict[str, dict[Value, Value]] = {}
+    for name, value in _walk(document, ""):
+        values = found.setdefault(name, {})
+        if len(values) < VALUES_PER_FIELD:
+            values[stored(value)] = value
+    return found
+
+
+def _walk(value: JSON, name: str) -> Iterator[tuple[str, Value]]:
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _walk(part, f"{name}.{key}" if name else key)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _walk(part, name)
+    elif isinstance(value, bool):
+        yield name, str(value).lower()
+    elif value is not None and value != "":
+        yield name, value
+
+
+def stored(value: Value) -> Value:
+    """The value as the vocabulary holds it; of long text a beginning and a digest of the whole."""
+    if isinstance(value, str):
+        if len(value) <= KEY_LENGTH:
+            return value
+        return f"{value[:KEY_LENGTH]}…{hashlib.sha256(value.encode()).hexdigest()[:16]}"
+    return value if isinstance(value, float) or abs(value) <= _LARGEST_INTEGER else float(value)
+
+
+def folded(value: Value) -> Value:
+    """What values are compared by: text without difference of letter case, numbers as they are."""
+    return value.casefold() if isinstance(value, str) else value
+
+
+def as_number(text: str) -> float | None:
+    """The number that a value of a query reads as."""
+    if not _NUMBER.fullmatch(text):
+        return None
+    return float(text)
+
+
+def has_words(value: Value) -> bool:
+    """Whether a value is text to search in; times of day would only fill the vocabulary."""
+    return isinstance(value, str) and not _TIME_OF_DAY.fullmatch(value)
+
+
+def words(text: str) -> str:
+    """The text as the tokenizer gets it: a UID is one word, an ideograph is one word."""
+    joined = _UID.sub(lambda uid: uid[0].replace(".", "x"), text.casefold())
+    return _IDEOGRAPH.sub(r" \1 ", joined)

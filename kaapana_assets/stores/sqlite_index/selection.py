@@ -1,0 +1,166 @@
+"""From a query to the SQL condition that a row of ``series`` fulfils if its document matches."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kaapana_assets.stores.query.tree import All, And, Exists, Not, Or, Prefix, Query, Range, Term, Text
+from kaapana_assets.stores.sqlite_index.leaves import Value, as_number, folded, stored, words
+
+_DOCUMENTS_HAVING = (
+    "series.doc IN (SELECT p.doc FROM vocabulary v CROSS JOIN postings p ON p.field = v.field AND p.value = v.id WHERE"
+)
+_LAST_CHARACTER = "\U0010ffff"
+_NUMBERS_END = ""  # every number sorts before every text
+# What may follow a date or time bound in a value that lies within what it names.
+_CONTINUATIONS = (
+    (re.compile(r"\d{4}(-\d\d)?"), "-"),
+    (re.compile(r"\d{4}-\d\d-\d\d"), "t"),
+    (re.compile(r"(\d{4}-\d\d-\d\dt)?\d\d:\d\d:\d\d"), "."),
+    (re.compile(r"\d{4}-\d\d-\d\dt\d\d(:\d\d)?|\d\d:\d\d"), ":"),
+)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition on ``series.doc`` and the values of its placeholders."""
+
+    sql: str
+    parameters: tuple[Value, ...] = ()
+
+
+EVERYTHING = Condition("1")
+NOTHING = Condition("0")
+
+
+def condition(query: Query, connection: sqlite3.Connection) -> Condition:
+    """The condition of a query; names of fields are looked up at once."""
+    if isinstance(query, All):
+        return EVERYTHING
+    if isinstance(query, Not):
+        inner = condition(query.operand, connection)
+        return Condition(f"NOT ({inner.sql})", inner.parameters)
+    if isinstance(query, And):
+        return _joined([condition(operand, connection) for operand in query.operands], "AND")
+    if isinstance(query, Or):
+        return _joined(_alternatives(query, connection), "OR")
+    if isinstance(query, Text):
+        return _text(query, connection)
+    if isinstance(query, Exists):
+        return _exists(query, connection)
+    if isinstance(query, Term):
+        return _terms(query.field, [query.value], connection)
+    return _interval(query, connection)
+
+
+def field_id(connection: sqlite3.Connection, name: str) -> int | None:
+    """The number of a field; None if no document has it."""
+    row = connection.execute("SELECT id FROM fields WHERE name = ?", (name,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _joined(parts: Sequence[Condition], operator: str) -> Condition:
+    """Halves of halves, because SQLite limits how deep an expression may be, not how long."""
+    if len(parts) == 1:
+        return parts[0]
+    middle = len(parts) // 2
+    left, right = _joined(parts[:middle], operator), _joined(parts[middle:], operator)
+    return Condition(f"({left.sql} {operator} {right.sql})", left.parameters + right.parameters)
+
+
+def _alternatives(query: Or, connection: sqlite3.Connection) -> list[Condition]:
+    """The operands, with all terms of one field as one condition: lists of many UIDs are common."""
+    values: dict[str, list[str]] = {}
+    rest = []
+    for operand in query.operands:
+        if isinstance(operand, Term):
+            values.setdefault(operand.field, []).append(operand.value)
+        else:
+            rest.append(condition(operand, connection))
+    return [_terms(field, terms, connection) for field, terms in values.items()] + rest
+
+
+def _terms(field: str, terms: Sequence[str], connection: sqlite3.Connection) -> Condition:
+    number = field_id(connection, field)
+    if number is None:
+        return NOTHING
+    values: list[Value] = [folded(stored(term)) for term in terms]
+    values += [value for value in map(as_number, terms) if value is not None and abs(value) != float("inf")]
+    return _having(number, "v.folded IN (SELECT value FROM json_each(?))", (json.dumps(values),))
+
+
+def _having(field: int, sql: str, parameters: tuple[Value, ...]) -> Condition:
+    """Documents with a value of the field that fulfils a condition on ``vocabulary v``."""
+    return Condition(f"{_DOCUMENTS_HAVING} v.field = ? AND ({sql}))", (field, *parameters))
+
+
+def _text(query: Text, connection: sqlite3.Connection) -> Condition:
+    phrase = '"' + words(query.text).replace('"', '""').replace("\0", " ") + '"' + (" *" if query.prefix else "")
+    matching = "v.id IN (SELECT rowid FROM words WHERE words MATCH ?)"
+    if query.field is not None:
+        number = field_id(connection, query.field)
+        return NOTHING if number is None else _having(number, matching, (phrase,))
+    return Condition(f"{_DOCUMENTS_HAVING} {matching})", (phrase,))
+
+
+def _exists(query: Exists, connection: sqlite3.Connection) -> Condition:
+    """A sequence is there if a field within it is."""
+    rows = connection.execute(
+        "SELECT id FROM fields WHERE name = ? OR (name >= ? AND name < ?)",
+        (query.field, f"{query.field}.", f"{query.field}.{_LAST_CHARACTER}"),
+    ).fetchall()
+    if not rows:
+        return NOTHING
+    numbers = ", ".join(str(int(row[0])) for row in rows)
+    return Condition(f"series.doc IN (SELECT doc FROM postings WHERE field IN ({numbers}))")  # noqa: S608 - integers
+
+
+def _interval(query: Range | Prefix, connection: sqlite3.Connection) -> Condition:
+    number = field_id(connection, query.field)
+    if number is None:
+        return NOTHING
+    if isinstance(query, Prefix):
+        start = query.value.casefold()
+        return _having(number, "v.folded >= ? AND v.folded < ?", (start, start + _LAST_CHARACTER))
+    parts = [_text_interval(query)]
+    bounds = [None if bound is None else as_number(bound) for bound in (query.lower, query.upper)]
+    if all(text is None or value is not None for text, value in zip((query.lower, query.upper), bounds, strict=True)):
+        parts.append(_number_interval(query, *bounds))
+    joined = _joined(parts, "OR")
+    return _having(number, joined.sql, joined.parameters)
+
+
+def _number_interval(query: Range, lower: float | None, upper: float | None) -> Condition:
+    sql, parameters = [], []
+    if lower is not None:
+        sql.append("v.folded >= ?" if query.include_lower else "v.folded > ?")
+        parameters.append(lower)
+    if upper is not None:
+        sql.append("v.folded <= ?" if query.include_upper else "v.folded < ?")
+        return Condition(f"({' AND '.join(sql)})", (*parameters, upper))
+    return Condition(f"({' AND '.join(sql)} AND v.folded < ?)", (*parameters, _NUMBERS_END))
+
+
+def _text_interval(query: Range) -> Condition:
+    sql, parameters = "v.folded >= ?", [_NUMBERS_END]
+    if query.lower is not None:
+        lower = query.lower.casefold()
+        sql = "v.folded >= ?" if query.include_lower else "v.folded > ?"
+        parameters = [lower if query.include_lower else _end_of(lower)]
+    if query.upper is not None:
+        upper = query.upper.casefold()
+        sql += " AND v.folded <= ?" if query.include_upper else " AND v.folded < ?"
+        parameters.append(_end_of(upper) if query.include_upper else upper)
+    return Condition(f"({sql})", tuple(parameters))
+
+
+def _end_of(bound: str) -> str:
+    """The last text that a date or time bound names; any other bound as it is."""
+    for pattern, continuation in _CONTINUATIONS:
+        if pattern.fullmatch(bound):
+            return bound + continuation + _LAST_CHARACTER
+    return bound

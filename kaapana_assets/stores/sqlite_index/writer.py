@@ -1,0 +1,114 @@
+"""Writing documents into the tables; the caller holds the transaction."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+
+from kaapana_assets.dicom.attributes import Document
+from kaapana_assets.stores.sqlite_index.leaves import Value, folded, has_words, leaves, words
+
+_REMEMBERED_VALUES = 200_000
+_LONGEST_REMEMBERED = 64
+
+
+class Writer:
+    """Puts and removes documents, and remembers the numbers of fields and frequent values.
+
+    Numbers are never given to another value, so what was committed stays true; after a rollback
+    ``forget`` must be called.
+    """
+
+    def __init__(self) -> None:
+        self._fields: dict[str, int] = {}
+        self._values: dict[tuple[int, type, Value], int] = {}
+
+    def forget(self) -> None:
+        """Drop what may have been rolled back."""
+        self._fields.clear()
+        self._values.clear()
+
+    def put(self, connection: sqlite3.Connection, uid: str, document: Document) -> None:
+        """Add a document or replace the one of that series."""
+        new = self._postings(connection, document)
+        row = connection.execute(
+            "SELECT doc, body FROM series JOIN bodies USING (doc) WHERE uid = ?", (uid,)
+        ).fetchone()
+        if row is None:
+            doc = connection.execute("INSERT INTO series (uid) VALUES (?)", (uid,)).lastrowid or 0
+            old = set()
+        else:
+            doc = row[0]
+            old = self._postings(connection, unpacked(row[1]))
+        self._remove(connection, doc, old - new)
+        connection.executemany(
+            "INSERT INTO postings VALUES (?, ?, ?)", [(field, value, doc) for field, value in sorted(new - old)]
+        )
+        connection.execute("INSERT OR REPLACE INTO bodies VALUES (?, ?)", (doc, packed(document)))
+
+    def delete(self, connection: sqlite3.Connection, uid: str) -> None:
+        """Remove the document of a series, if it is there."""
+        row = connection.execute(
+            "SELECT doc, body FROM series JOIN bodies USING (doc) WHERE uid = ?", (uid,)
+        ).fetchone()
+        if row is None:
+            return
+        doc, body = row
+        self._remove(connection, doc, self._postings(connection, unpacked(body)))
+        connection.execute("DELETE FROM bodies WHERE doc = ?", (doc,))
+        connection.execute("DELETE FROM series WHERE doc = ?", (doc,))
+
+    def _remove(self, connection: sqlite3.Connection, doc: int, postings: set[tuple[int, int]]) -> None:
+        connection.executemany(
+            "DELETE FROM postings WHERE field = ? AND value = ? AND doc = ?",
+            [(field, value, doc) for field, value in postings],
+        )
+
+    def _postings(self, connection: sqlite3.Connection, document: Document) -> set[tuple[int, int]]:
+        """The numbers of field and value of everything in a document; new ones are given."""
+        if len(self._values) > _REMEMBERED_VALUES:
+            self._values.clear()
+        postings = set()
+        for name, values in leaves(document).items():
+            field = self._field(connection, name)
+            for value, original in values.items():
+                key = (field, type(value), value)
+                number = self._values.get(key)
+                if number is None:
+                    number = _value(connection, field, value, original)
+                    if not isinstance(value, str) or len(value) <= _LONGEST_REMEMBERED:
+                        self._values[key] = number
+                postings.add((field, number))
+        return postings
+
+    def _field(self, connection: sqlite3.Connection, name: str) -> int:
+        number = self._fields.get(name)
+        if number is None:
+            connection.execute("INSERT OR IGNORE INTO fields (name) VALUES (?)", (name,))
+            number = int(connection.execute("SELECT id FROM fields WHERE name = ?", (name,)).fetchone()[0])
+            self._fields[name] = number
+        return number
+
+
+def _value(connection: sqlite3.Connection, field: int, value: Value, original: Value) -> int:
+    """The number of a value; a new one is added, with its words."""
+    key = (field, folded(value), value)
+    row = connection.execute("SELECT id FROM vocabulary WHERE field = ? AND folded = ? AND value = ?", key).fetchone()
+    if row is not None:
+        return int(row[0])
+    number = connection.execute("INSERT INTO vocabulary (field, folded, value) VALUES (?, ?, ?)", key).lastrowid or 0
+    if has_words(original):
+        connection.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (number, words(str(original))))
+    return number
+
+
+def packed(document: Document) -> bytes:
+    """A document as it is kept."""
+    return zlib.compress(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), 1)
+
+
+def unpacked(body: bytes) -> Document:
+    """The document that ``packed`` made."""
+    document: Document = json.loads(zlib.decompress(body))
+    return document
