@@ -184,6 +184,8 @@ def _telling(by_position: list[list[Frame]]) -> list[str]:
 
 
 def _in_turn(parts: list[list[Frame]]) -> bool:
-    """Whether all of a part was made before anything of the next part."""
-    spans = sorted((min(frame.number for frame in part), max(frame.number for frame in part)) for part in parts)
-    return all(earlier[1] < later[0] for earlier, later in pairwise(spans))
+    """Whether all of a part was made before anything of the next part, each frame with its own number."""
+    numbers = [sorted(frame.number for frame in part) for part in parts]
+    if len({number for part in numbers for number in part}) < sum(len(part) for part in numbers):
+        return False
+    return all(earlier[-1] < later[0] for earlier, later in pairwise(sorted(numbers)))
