@@ -13,6 +13,7 @@ finds the files of the run it repeats.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -53,10 +54,14 @@ class RunDirectory:
         """The series that an operator started here would see."""
         return {path.name for path in self.batch.iterdir()} if self.batch.is_dir() else set()
 
+    def of_series(self, series_instance_uid: str) -> RunDirectory:
+        """The directory of one series in single mode, whether it is there or not."""
+        uid = checked_uid(series_instance_uid, keyword="SeriesInstanceUID")
+        return RunDirectory(self.path.with_name(f"{self.name}-{uid}"))
+
     def for_series(self, series_instance_uid: str) -> RunDirectory:
         """The directory of one series in single mode; made on first use, with a copy of conf.json."""
-        uid = checked_uid(series_instance_uid, keyword="SeriesInstanceUID")
-        directory = RunDirectory(self.path.with_name(f"{self.name}-{uid}"))
+        directory = self.of_series(series_instance_uid)
         self._lay_out(directory)
         return directory
 
@@ -140,8 +145,9 @@ class RunDirectories:
         for path in (directory.path, *self.folder.glob(f"{directory.name}-*")):
             shutil.rmtree(path, ignore_errors=True)
         for by_run in (self.folder / _BY_RUN).glob("*"):
-            if by_run.read_text() == directory.name:
-                by_run.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another run ends at the same time
+                if by_run.read_text() == directory.name:
+                    by_run.unlink()
 
     def older_than(self, days: float) -> list[RunDirectory]:
         """The directories that nothing was written to for that many days, without those of single series."""

@@ -136,18 +136,17 @@ class Shelf:
             NotFound: there is no such entry, or it is damaged; making it again mends it.
         """
         folder = self.entry(workflow, operator, partition)
-        manifest = self.manifest(workflow, operator, partition)
-        if manifest is None:
-            raise NotFound(f"the shelf has no whole output of {workflow}/{operator} for {partition}: run it again")
-        into.mkdir(parents=True)
-        for file in manifest.files:
-            target = into / file.path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _, digest = duplicate(folder / file.path, target)
-            if digest != file.digest:
-                shutil.rmtree(into)
-                raise NotFound(f"{folder / file.path} is not what was put on the shelf: run {workflow} with force")
-        return manifest
+        while True:
+            manifest = self.manifest(workflow, operator, partition)
+            if manifest is None:
+                raise NotFound(f"the shelf has no whole output of {workflow}/{operator} for {partition}: run it again")
+            damaged = _copy(folder, manifest, into)
+            if damaged is None:
+                return manifest
+            shutil.rmtree(into)
+            # The files of two entries, when another run replaced the one by the other at this moment.
+            if self.manifest(workflow, operator, partition) == manifest:
+                raise NotFound(f"{damaged} is not what was put on the shelf: run {workflow} with force")
 
     def entries(self, workflow: str, operator: str, partitions: Sequence[str]) -> dict[str, Manifest]:
         """The manifests of the entries that are there, by partition."""
@@ -159,6 +158,21 @@ class Shelf:
         staging = self.folder / _STAGING
         limit = time.time() - older_than_days * 86_400
         return sorted(path for path in staging.glob("*") if path.stat().st_mtime < limit)
+
+
+def _copy(folder: Path, manifest: Manifest, into: Path) -> Path | None:
+    """The files of an entry in a new folder; the first that is not as the manifest says, else None."""
+    into.mkdir(parents=True)
+    for file in manifest.files:
+        target = into / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _, digest = duplicate(folder / file.path, target)
+        except FileNotFoundError:
+            return folder / file.path
+        if digest != file.digest:
+            return folder / file.path
+    return None
 
 
 def _stage(source: Path, target: Path, origin: Origin, partition: str, fingerprint: str) -> Manifest:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from kaapana_assets.errors import InputError, NotFound, OperatorFailed
 from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.stores.shelf import Manifest, Origin
 from kaapana_assets.workflows.fingerprints import code_version, pooled_fingerprint, series_fingerprint
-from kaapana_assets.workflows.launching import Attempt, attempt_pooled, attempt_series
+from kaapana_assets.workflows.launching import Attempt, attempt_pooled, attempt_series, remove_output
 from kaapana_assets.workflows.model import INITIAL_INPUT, Operator
 from kaapana_assets.workflows.work import Done, OperatorResult, Work
 
@@ -39,12 +40,12 @@ def run_operator(work: Work, operator: Operator, inputs: Mapping[str, str]) -> O
     code = code_version(work.workflow, operator, work.stores.runner, work.request.parameters)
     wanted = {uid: series_fingerprint(code, fingerprint) for uid, fingerprint in inputs.items()}
     result = OperatorResult(code_version=code)
-    if not work.request.force:
-        kept = work.stores.shelf.entries(work.workflow.name, operator.full_name, list(wanted))
-        for uid, manifest in kept.items():
-            if manifest.fingerprint == wanted[uid]:
-                result.done[uid] = _done(manifest, inputs[uid], reused=True)
-    todo = [uid for uid in wanted if uid not in result.done]
+    kept = work.stores.shelf.entries(work.workflow.name, operator.full_name, list(wanted))
+    for uid, manifest in kept.items():
+        if _is_current(work, manifest, wanted[uid]):
+            result.done[uid] = _done(manifest, inputs[uid], reused=True)
+            _forget_leftovers(work, operator, uid)
+    todo = {uid: inputs[uid] for uid in wanted if uid not in result.done}
     launches = 0
     for attempt, directories in _attempts(work, operator, todo, result.failed):
         launches += attempt.launches
@@ -86,7 +87,7 @@ def run_pooled(work: Work, operator: Operator, inputs: Mapping[str, str]) -> Ope
     if not inputs:
         raise OperatorFailed(f"operator {operator.full_name}: no series of cohort {cohort} reached it")
     kept = work.stores.shelf.manifest(work.workflow.name, operator.full_name, cohort)
-    if kept is not None and kept.fingerprint == fingerprint and not work.request.force:
+    if kept is not None and _is_current(work, kept, fingerprint):
         return OperatorResult(code_version=code, done={cohort: _done(kept, source, reused=True)})
     series = _provide_pooled_input(work, operator, inputs)
     launches = attempt_pooled(work, operator, work.directory, series)
@@ -103,13 +104,14 @@ def run_pooled(work: Work, operator: Operator, inputs: Mapping[str, str]) -> Ope
 
 
 def _attempts(
-    work: Work, operator: Operator, todo: Sequence[str], failed: dict[str, str]
+    work: Work, operator: Operator, todo: Mapping[str, str], failed: dict[str, str]
 ) -> Iterator[tuple[Attempt, Mapping[str, RunDirectory]]]:
     """Each attempt and the directories it left its outputs in, to be published before the next begins."""
     single = work.request.mode == "single"
     size = _SINGLE_GROUP if single else work.stores.series_per_launch
+    series = list(todo)
     for start in range(0, len(todo), size):
-        group = todo[start : start + size]
+        group = {uid: todo[uid] for uid in series[start : start + size]}
         if single:
             yield _one_by_one(work, operator, group, failed)
         else:
@@ -121,12 +123,12 @@ def _attempts(
 
 
 def _one_by_one(
-    work: Work, operator: Operator, todo: Sequence[str], failed: dict[str, str]
+    work: Work, operator: Operator, todo: Mapping[str, str], failed: dict[str, str]
 ) -> tuple[Attempt, Mapping[str, RunDirectory]]:
     directories = {uid: work.directory.for_series(uid) for uid in todo}
 
     def one(uid: str) -> Attempt:
-        ready = _provided(work, operator, directories[uid], [uid], failed)
+        ready = _provided(work, operator, directories[uid], {uid: todo[uid]}, failed)
         if not ready or work.cancelled.is_set():
             return Attempt()
         return attempt_series(work, operator, directories[uid], ready)
@@ -144,13 +146,13 @@ def _one_by_one(
 
 
 def _provided(
-    work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str], failed: dict[str, str]
+    work: Work, operator: Operator, directory: RunDirectory, inputs: Mapping[str, str], failed: dict[str, str]
 ) -> list[str]:
     """The series whose input is in the directory; why not, for the others, goes to ``failed``."""
     ready = []
-    for uid in series:
+    for uid, fingerprint in inputs.items():
         try:
-            _provide_input(work, operator, directory, uid)
+            _provide_input(work, operator, directory, uid, fingerprint)
         except InputError as exc:
             failed[uid] = str(exc)
             shutil.rmtree(directory.batch / uid, ignore_errors=True)
@@ -159,7 +161,7 @@ def _provided(
     return ready
 
 
-def _provide_input(work: Work, operator: Operator, directory: RunDirectory, uid: str) -> None:
+def _provide_input(work: Work, operator: Operator, directory: RunDirectory, uid: str, fingerprint: str) -> None:
     source = work.workflow.source_of(operator)
     folder = directory.series_dir(uid, INITIAL_INPUT if source is None else source.out_dir)
     if folder.is_dir():
@@ -168,7 +170,7 @@ def _provide_input(work: Work, operator: Operator, directory: RunDirectory, uid:
     staged = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(staged, ignore_errors=True)
     if source is not None:
-        work.stores.shelf.fetch(work.workflow.name, source.full_name, uid, staged)
+        _fetch(work, source, uid, staged, fingerprint)
     else:
         stored = work.stores.pacs.retrieve(uid, staged, writable_copy=not work.stores.runner.isolates)
         if stored.digest != work.request.series[uid]:
@@ -182,11 +184,36 @@ def _provide_pooled_input(work: Work, operator: Operator, inputs: Mapping[str, s
     if source is not None and source.level == "cohort":
         folder = work.directory.path / source.out_dir
         if not folder.is_dir():
-            work.stores.shelf.fetch(work.workflow.name, source.full_name, work.request.cohort, folder)
+            staged = folder.with_name(f".{folder.name}.partial")
+            shutil.rmtree(staged, ignore_errors=True)
+            _fetch(work, source, work.request.cohort, staged, inputs[work.request.cohort])
+            staged.rename(folder)
         return sorted(work.directory.series_present())
-    for uid in inputs:
-        _provide_input(work, operator, work.directory, uid)
+    for uid, fingerprint in inputs.items():
+        _provide_input(work, operator, work.directory, uid, fingerprint)
     return sorted(inputs)
+
+
+def _fetch(work: Work, source: Operator, partition: str, into: Path, fingerprint: str) -> None:
+    manifest = work.stores.shelf.fetch(work.workflow.name, source.full_name, partition, into)
+    if manifest.fingerprint != fingerprint:
+        shutil.rmtree(into)
+        raise NotFound(
+            f"the output of {source.full_name} for {partition} was replaced by another run, {manifest.run}, "
+            "while this one worked: run it again"
+        )
+
+
+def _is_current(work: Work, manifest: Manifest, fingerprint: str) -> bool:
+    # With force, what this run made itself counts: repeated after a failure, it makes only what failed.
+    made_here = manifest.run == work.directory.name
+    return manifest.fingerprint == fingerprint and (made_here or not work.request.force)
+
+
+def _forget_leftovers(work: Work, operator: Operator, uid: str) -> None:
+    """Where a killed run is repeated, its directory may hold half of what the shelf has whole."""
+    for directory in (work.directory, work.directory.of_series(uid)):
+        remove_output(directory.series_dir(uid, operator.out_dir))
 
 
 def _origin(work: Work, operator: Operator) -> Origin:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 
 from kaapana_assets.containers.runner import Runner
+from kaapana_assets.errors import WorkflowError
 from kaapana_assets.workflows.model import ContainerOperator, Operator, PythonOperator, Workflow
 from kaapana_assets.workflows.parameters import Value, as_text
 
@@ -21,6 +22,7 @@ def code_version(workflow: Workflow, operator: Operator, runner: Runner, paramet
 
     Raises:
         NotFound: there is no such image.
+        WorkflowError: a Python operator's function has no source that can be read.
     """
     seen = parameters if operator.parameters is None else {name: parameters[name] for name in operator.parameters}
     return _digest(
@@ -54,12 +56,24 @@ def _implementation(operator: Operator, runner: Runner) -> dict[str, object]:
             "env_vars": dict(sorted(operator.env_vars.items())),
         }
     if isinstance(operator, PythonOperator):
+        name, source = _source(operator)
         return {
-            "function": f"{operator.function.__module__}.{operator.function.__qualname__}",
-            "source": inspect.getsource(operator.function),
+            "function": name,
+            "source": source,
             "settings": dict(sorted(operator.settings.items())),
         }
     raise TypeError(f"no such kind of operator: {type(operator).__name__}")
+
+
+def _source(operator: PythonOperator) -> tuple[str, str]:
+    function = operator.function
+    try:
+        return f"{function.__module__}.{function.__qualname__}", inspect.getsource(function)
+    except (OSError, TypeError, AttributeError) as exc:
+        raise WorkflowError(
+            f"operator {operator.full_name!r}: its function's source cannot be read ({exc}); give it a function "
+            "that is written in a file, what configures it goes into settings"
+        ) from exc
 
 
 def _digest(values: Mapping[str, object]) -> str:

@@ -17,7 +17,7 @@ from kaapana_assets.containers.runner import Launch, Outcome
 from kaapana_assets.errors import KaapanaAssetsError, OperatorError, OperatorFailed
 from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.workflows.model import ContainerOperator, Operator, OperatorContext, PythonOperator
-from kaapana_assets.workflows.parameters import as_text
+from kaapana_assets.workflows.parameters import Value, as_text
 from kaapana_assets.workflows.work import Work
 
 DOUBTFUL_S = 2.0
@@ -86,12 +86,13 @@ def attempt_pooled(work: Work, operator: Operator, directory: RunDirectory, seri
     Raises:
         OperatorError: it failed, or its output is not there.
     """
-    _remove_output(directory.path / operator.out_dir)
+    remove_output(directory.path / operator.out_dir)
     view, shared = _view(work, operator, directory, series)
     outcome, error, launches = _start(work, operator, view, series)
     if error is None and outcome is Outcome.SKIPPED:
         error = OperatorFailed(f"operator {operator.full_name} said that there is nothing to do for the cohort")
-    reason = str(error) if error else _missing(view.path / operator.out_dir, operator)
+    output = view.path / operator.out_dir
+    reason = _link_in_place_of(output) or (str(error) if error else _missing(output, operator))
     if reason:
         raise OperatorFailed(reason) from error
     if not shared:
@@ -104,12 +105,14 @@ def _launch(
     work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str]
 ) -> tuple[Attempt, OperatorError | None]:
     for uid in series:
-        _remove_output(directory.series_dir(uid, operator.out_dir))
+        remove_output(directory.series_dir(uid, operator.out_dir))
     view, shared = _view(work, operator, directory, series)
     outcome, error, launches = _start(work, operator, view, series)
     result = Attempt(launches=launches)
     for uid in series:
-        reason = _missing(view.series_dir(uid, operator.out_dir), operator)
+        output = view.series_dir(uid, operator.out_dir)
+        reads = view.series_dir(uid, work.workflow.in_dir(operator))
+        reason = _link_in_place_of(view.batch, output.parent, output, reads) or _missing(output, operator)
         if error is not None and (reason or len(series) == 1):
             result.failed[uid] = str(error)
         elif reason is None:
@@ -149,7 +152,6 @@ def _start(
 
 
 def _container_launch(work: Work, operator: ContainerOperator, view: RunDirectory) -> Launch:
-    names = work.request.parameters if operator.parameters is None else operator.parameters
     return Launch(
         run_id=work.directory.name,
         workflow=work.workflow.name,
@@ -158,7 +160,7 @@ def _container_launch(work: Work, operator: ContainerOperator, view: RunDirector
         directory=view.path,
         operator_in_dir=work.workflow.in_dir(operator),
         operator_out_dir=operator.out_dir,
-        parameters={name: as_text(work.request.parameters[name]) for name in names},
+        parameters={name: as_text(value) for name, value in _seen(work, operator).items()},
         env_vars=operator.env_vars,
         command=operator.command,
         timeout_s=operator.timeout_s,
@@ -166,6 +168,12 @@ def _container_launch(work: Work, operator: ContainerOperator, view: RunDirector
         cpu=operator.cpu,
         image_pull_secrets=operator.image_pull_secrets,
     )
+
+
+def _seen(work: Work, operator: Operator) -> dict[str, Value]:
+    # Only these: a value that is not part of the fingerprint must not reach the output.
+    names = work.request.parameters if operator.parameters is None else operator.parameters
+    return {name: work.request.parameters[name] for name in names}
 
 
 def _call(work: Work, operator: Operator, view: RunDirectory, series: Sequence[str]) -> Outcome:
@@ -176,7 +184,7 @@ def _call(work: Work, operator: Operator, view: RunDirectory, series: Sequence[s
         series=tuple(series),
         operator_in_dir=work.workflow.in_dir(operator),
         operator_out_dir=operator.out_dir,
-        parameters=work.request.parameters,
+        parameters=_seen(work, operator),
         settings=operator.settings,
         cohort=work.request.cohort,
         objects=work.stores.objects,
@@ -218,6 +226,18 @@ def _link_tree(source: Path, target: Path) -> None:
                 os.link(entry.path, target / entry.name, follow_symlinks=False)
 
 
+def _link_in_place_of(*folders: Path) -> str | None:
+    """What to say when an operator put a link where a folder belongs; the link is removed.
+
+    It would lead what reads or writes there later, with the rights of the platform, elsewhere.
+    """
+    for folder in folders:
+        if folder.is_symlink():
+            folder.unlink()
+            return f"it put a link in the place of the folder {folder.name}"
+    return None
+
+
 def _missing(folder: Path, operator: Operator) -> str | None:
     """What the output lacks; None when it is as declared."""
     if not folder.is_dir():
@@ -244,6 +264,9 @@ def _last_touched(folder: Path) -> float:
     return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
 
 
-def _remove_output(folder: Path) -> None:
-    if folder.is_dir():
+def remove_output(folder: Path) -> None:
+    """Make place for an output, whatever stands there."""
+    if folder.is_dir() and not folder.is_symlink():
         shutil.rmtree(folder)
+    else:
+        folder.unlink(missing_ok=True)

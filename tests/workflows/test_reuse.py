@@ -1,0 +1,174 @@
+"""Nothing is computed twice: an output is made again exactly when what it depends on is another."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from kaapana_assets.errors import WorkflowError
+from kaapana_assets.workflows import ContainerOperator, OperatorContext, Parameter, PythonOperator, Workflow
+from kaapana_assets.workflows.execution import run_operator
+
+
+def workflow(**fields: Any) -> Workflow:
+    operator = ContainerOperator(**{"name": "copy", "image": "copy", "parameters": ("level",), **fields})
+    return Workflow(name="copies", operators=(operator,), parameters=(Parameter("level", 1), Parameter("speed", 1)))
+
+
+def test_second_run_launches_nothing_and_gives_the_same(place) -> None:
+    place.each("copy")
+    series = place.series("1", "2")
+    first = place.run(workflow(), series)["copy"]
+    second = place.run(workflow(), series)["copy"]
+    assert len(place.starts()) == 1
+    assert (second.launches, set(second.done)) == (0, set(series))
+    assert all(done.reused for done in second.done.values())
+    assert {u: d.fingerprint for u, d in first.done.items()} == {u: d.fingerprint for u, d in second.done.items()}
+
+
+def test_only_series_that_are_new_to_the_operator_are_computed(place) -> None:
+    place.each("copy")
+    place.run(workflow(), place.series("1", "2"))
+    result = place.run(workflow(), place.series("1", "2", "3"))["copy"]
+    assert place.starts()[1:] == [["copy", "1.2.3.3"]]
+    assert [uid for uid, done in result.done.items() if not done.reused] == ["1.2.3.3"]
+
+
+AGAIN: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    "environment": ({"env_vars": {"A": "b"}}, {}),
+    "command": ({"command": ("/bin/sh", "/app/run.sh")}, {}),
+    "declared-parameter": ({}, {"parameters": {"level": 2}}),
+    "expected-output": ({"output_patterns": ("*.bin",)}, {}),
+    "force": ({}, {"force": True}),
+}
+NOT_AGAIN: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    "nothing": ({}, {}),
+    "parameter-it-does-not-see": ({}, {"parameters": {"speed": 2}}),
+    "limits": ({"timeout_s": 60, "retries": 2, "memory_mb": 2000}, {}),
+    "single-mode": ({}, {"mode": "single"}),
+}
+
+
+@pytest.mark.parametrize("case", [*AGAIN, *NOT_AGAIN])
+def test_outputs_are_made_again_when_the_operator_changed_in_what_counts(place, case: str) -> None:
+    fields, options = {**AGAIN, **NOT_AGAIN}[case]
+    place.each("copy")
+    series = place.series("1")
+    place.run(workflow(), series)
+    result = place.run(workflow(**fields), series, **options)["copy"]
+    assert result.launches == (1 if case in AGAIN else 0)
+
+
+def test_changed_image_computes_again(place) -> None:
+    place.each("copy")
+    series = place.series("1")
+    place.run(workflow(), series)
+    (place.images / "copy" / "files" / "weights.bin").write_bytes(b"new")
+    assert place.run(workflow(), series)["copy"].launches == 1
+
+
+def test_operator_that_sees_all_parameters_depends_on_all(place) -> None:
+    place.each("copy")
+    series = place.series("1")
+    place.run(workflow(parameters=None), series)
+    assert place.run(workflow(parameters=None), series, parameters={"speed": 2})["copy"].launches == 1
+
+
+def test_late_slice_computes_just_that_series_again(place) -> None:
+    place.each("copy")
+    series = place.series("1", "2")
+    place.run(workflow(), series)
+    place.series("2", instances=2)
+    place.run(workflow(), series)
+    assert place.starts()[1:] == [["copy", "1.2.3.2"]]
+
+
+def test_changed_operator_computes_what_comes_after_it_again(place) -> None:
+    place.each("copy")
+    place.each("last")
+
+    def chain(**fields: Any) -> Workflow:
+        first = ContainerOperator(name="copy", image="copy", **fields)
+        return Workflow(
+            name="chain", operators=(first, ContainerOperator(name="last", image="last", input_operator=first))
+        )
+
+    series = place.series("1")
+    place.run(chain(), series)
+    place.run(chain(env_vars={"A": "b"}), series)
+    assert [start[0] for start in place.starts()] == ["copy", "last"] * 2
+
+
+def test_damaged_entry_of_the_shelf_is_made_again(place) -> None:
+    place.each("copy")
+    series = place.series("1")
+    place.run(workflow(), series)
+    (place.shelf.entry("copies", "copy", series[0]) / "all.bin").write_bytes(b"cut")
+    assert place.run(workflow(), series)["copy"].launches == 1
+
+
+def test_python_operator_is_computed_again_for_other_settings(place) -> None:
+    series = place.series("1")
+    for settings, launches in (({"a": "1"}, 1), ({"a": "1"}, 0), ({"a": "2"}, 1)):
+        operator = PythonOperator(name="note", function=note, settings=settings)
+        assert place.run(Workflow(name="notes", operators=(operator,)), series)["note"].launches == launches
+
+
+def note(context: OperatorContext) -> None:
+    for uid in context.series:
+        (context.output_of(uid) / "seen.txt").write_text(repr(sorted(context.parameters)))
+
+
+def test_python_operator_sees_only_the_parameters_that_it_declares(place) -> None:
+    series = place.series("1")
+    operator = PythonOperator(name="note", function=note, parameters=("level",))
+    place.run(
+        Workflow(name="notes", operators=(operator,), parameters=(Parameter("level", 1), Parameter("speed", 1))), series
+    )
+    assert (place.shelf.entry("notes", "note", series[0]) / "seen.txt").read_text() == "['level']"
+
+
+def _without_source() -> Callable[[OperatorContext], None]:
+    names: dict[str, Any] = {}
+    exec("def made(context): pass", names)
+    function: Callable[[OperatorContext], None] = names["made"]
+    return function
+
+
+def test_python_operator_whose_source_cannot_be_read_is_refused_by_name(place) -> None:
+    operator = PythonOperator(name="odd", function=_without_source())
+    with pytest.raises(WorkflowError, match=r"odd.*source"):
+        place.run(Workflow(name="notes", operators=(operator,)), place.series("1"))
+
+
+def test_forced_run_that_is_repeated_makes_only_what_failed(place) -> None:
+    mended = place.home / "mended"
+    place.each("copy", f'test -e "{mended}" || test "$series" != 1.2.3.2 || exit 1\n' + 'cat "$in"/* > "$out/all.bin"')
+    series = place.series("1", "2")
+    place.run(workflow(), series[:1])
+    work = place.work(workflow(), series, force=True)
+    first = run_operator(work, work.workflow.operators[0], work.request.series)
+    assert (set(first.done), set(first.failed)) == ({"1.2.3.1"}, {"1.2.3.2"})
+    mended.touch()
+    before = len(place.starts())
+    second = run_operator(work, work.workflow.operators[0], work.request.series)
+    assert set(second.done) == set(series)
+    assert place.starts()[before:] == [["copy", "1.2.3.2"]]
+
+
+def test_half_output_of_a_killed_run_is_not_read_when_the_run_is_repeated(place) -> None:
+    place.each("copy")
+    place.each("last", 'cat "$in"/* > "$out/all.bin"')
+    copy = ContainerOperator(name="copy", image="copy")
+    chain = Workflow(name="w", operators=(copy, ContainerOperator(name="last", image="last", input_operator=copy)))
+    (uid,) = place.series("1")
+    killed = place.work(chain, [uid])
+    half = killed.directory.series_dir(uid, "copy")
+    half.mkdir(parents=True)
+    (half / "all.bin").write_bytes(b"half")
+    whole = run_operator(place.work(chain, [uid]), chain.operators[0], killed.request.series)
+    again = run_operator(killed, chain.operators[0], killed.request.series)
+    assert again.done[uid].reused
+    run_operator(killed, chain.operators[1], {uid: whole.done[uid].fingerprint})
+    made = [(place.shelf.entry("w", name, uid) / "all.bin").read_bytes() for name in ("copy", "last")]
+    assert made[0] == made[1]
