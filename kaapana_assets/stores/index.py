@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from kaapana_assets.dicom.attributes import Document
 from kaapana_assets.stores.query.tree import Query
+
+if TYPE_CHECKING:
+    from kaapana_assets.dicom.attributes import Document
 
 DateInterval: TypeAlias = Literal["year", "month", "day"]
 

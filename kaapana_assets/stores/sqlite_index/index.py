@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kaapana_assets.dicom.attributes import Document
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.errors import InputError, NotFound, StoreUnavailable
 from kaapana_assets.stores.index import Bucket, Facet, Page, SortKey
@@ -24,6 +24,9 @@ from kaapana_assets.stores.sqlite_index.leaves import Value
 from kaapana_assets.stores.sqlite_index.schema import connect
 from kaapana_assets.stores.sqlite_index.selection import EVERYTHING, Condition, condition, field_id
 from kaapana_assets.stores.sqlite_index.writer import Writer, unpacked
+
+if TYPE_CHECKING:
+    from kaapana_assets.dicom.attributes import Document
 
 _DOCUMENTS_PER_TRANSACTION = 200
 _LARGEST_PAGE = 10_000

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from kaapana_assets.dicom.attributes import JSON, Document
+if TYPE_CHECKING:
+    from kaapana_assets.dicom.attributes import JSON, Document
+
 
 Value = str | int | float
 

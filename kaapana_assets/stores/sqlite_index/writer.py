@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
+from typing import TYPE_CHECKING
 
-from kaapana_assets.dicom.attributes import Document
 from kaapana_assets.stores.sqlite_index.leaves import Value, folded, has_words, leaves, words
+
+if TYPE_CHECKING:
+    from kaapana_assets.dicom.attributes import Document
 
 _REMEMBERED_VALUES = 200_000
 _LONGEST_REMEMBERED = 64
