@@ -65,9 +65,7 @@ def _names_any(text: bytes) -> bool:
 def _build(
     folder: Path, requirements: bytes, lock: int, output: Callable[[str], None], variables: Mapping[str, str]
 ) -> None:
-    from uv import find_uv_bin  # noqa: PLC0415  (not needed where every environment exists)
-
-    uv, python = find_uv_bin(), folder / "bin" / "python"
+    uv, python = _uv(), folder / "bin" / "python"
     options = ["--no-progress", "--color", "never"]
     commands = [[uv, "venv", *options, "--no-project", "--python", sys.executable, str(folder)]]
     if _names_any(requirements):
@@ -91,6 +89,15 @@ def _build(
             raise ConfigurationError(
                 f"environment {folder} cannot be made: uv ended with exit code {code}\n" + "\n".join(last)
             )
+
+
+def _uv() -> str:
+    from uv import find_uv_bin  # noqa: PLC0415  (not needed where every environment exists)
+
+    try:
+        return find_uv_bin()
+    except FileNotFoundError as exc:
+        raise ConfigurationError("the program uv is not installed; it comes with the Python package uv") from exc
 
 
 def _find_links(variables: Mapping[str, str]) -> list[str]:

@@ -51,10 +51,14 @@ class Image:
         if not path.startswith("/"):
             return path
         for source, target in reversed(self.stage.copies):
-            if path == target or path.startswith(target.rstrip("/") + "/"):
-                found = self.folder / source / path[len(target) :].strip("/")
-                if found.exists():
-                    return str(found)
+            copied = self.folder / source
+            # A folder's content is copied into the target, a file into a folder ("/" at its end) or as the target.
+            place = f"{target}{copied.name}" if copied.is_file() and target.endswith("/") else target.rstrip("/")
+            if path.rstrip("/") == place:
+                return str(copied)
+            below = copied / path[len(place) + 1 :]
+            if path.startswith(f"{place}/") and below.exists():
+                return str(below)
         return path
 
     def start(self, command: tuple[str, ...] | None) -> tuple[list[str], Path]:
@@ -171,11 +175,9 @@ def _copies(value: str, workdir: str, known: Mapping[str, str]) -> Iterator[tupl
     text = _substituted(value, known)
     words = json.loads(text) if text.startswith("[") else [w for w in text.split() if not w.startswith("--")]
     *sources, target = words if len(words) > 1 else ("", "")
-    place = str(PurePosixPath(workdir, target))
+    place = str(PurePosixPath(workdir, target)) + ("/" if target.endswith("/") else "")
     for source in sources:
-        # A folder's content is copied into the target, a file into or onto it.
-        onto = target.endswith("/") and PurePosixPath(source).suffix != ""
-        yield source, str(PurePosixPath(place, PurePosixPath(source).name)) if onto else place
+        yield source, place
 
 
 def _exec_form(dockerfile: Path, keyword: str, value: str) -> tuple[str, ...]:

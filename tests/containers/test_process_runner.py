@@ -203,6 +203,23 @@ def test_variables_of_the_image_are_set_and_its_paths_lead_to_its_files(place: P
     assert place.lines[-1] == "weights good day form of it one"
 
 
+@pytest.mark.parametrize(
+    ("copy", "argument"),
+    [
+        pytest.param("COPY files/ /app/", "/app/main.py", id="folder"),
+        pytest.param("COPY files /app", "/app/main.py", id="folder without slashes"),
+        pytest.param("COPY --chown=1000 files/main.py /other/", "/other/main.py", id="file into a folder"),
+        pytest.param("COPY files/main.py /other/named.py", "/other/named.py", id="file renamed"),
+        pytest.param('COPY ["files/main.py", "/other/"]', "/other/main.py", id="as a list"),
+        pytest.param("COPY files .", "main.py", id="relative to WORKDIR"),
+    ],
+)
+def test_what_was_copied_into_the_image_is_found(place: Place, copy: str, argument: str) -> None:
+    place.image("print('ran')", dockerfile=f'FROM x\nWORKDIR /app\n{copy}\nCMD ["python", "{argument}"]\n')
+    place.run()
+    assert place.lines[-1] == "ran"
+
+
 def test_a_command_replaces_the_entrypoint(place: Place) -> None:
     place.image("raise SystemExit(1)")
     place.run(command=("python", "-c", "import os; print(os.path.basename(os.getcwd()))"))

@@ -244,6 +244,26 @@ def test_a_lossy_image_is_near_what_gdcm_reads(name: str, within: int, batch) ->
     assert np.abs(off).max() <= within
 
 
+def test_an_enhanced_object_is_as_gdcm_reads_it(batch) -> None:
+    file = Path(str(get_testdata_file("eCT_Supplemental.dcm", download=False)))
+    batch.add_files("1.2.3", [file])
+    assert batch.run("dcm2nrrd").outcome is Outcome.DONE
+    found, reference = sitk.ReadImage(str(batch.out("1.2.3") / "1.2.3.nrrd")), sitk.ReadImage(str(file))
+    assert_same(found, reoriented(reference, found))
+
+
+def test_a_dose_grid_is_in_gray_where_gdcm_has_it(batch) -> None:
+    file = Path(str(get_testdata_file("rtdose.dcm", download=False)))
+    batch.add_files("1.2.3", [file])
+    assert batch.run("dcm2nrrd").outcome is Outcome.DONE
+    found, reference = sitk.ReadImage(str(batch.out("1.2.3") / "1.2.3.nrrd")), sitk.ReadImage(str(file))
+    scaling = float(pydicom.dcmread(file, stop_before_pixels=True).DoseGridScaling)
+    values = sitk.GetArrayFromImage(sitk.Cast(reference, sitk.sitkFloat64)) * scaling
+    expected = sitk.GetImageFromArray(values)
+    expected.CopyInformation(reference)
+    assert_same(found, expected)
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

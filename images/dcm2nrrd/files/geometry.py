@@ -13,7 +13,7 @@ import numpy as np
 from frames import Frame, Refused
 
 COSINES = 1e-4  # 0.03 mm over a plane of 300 mm
-SAME_MM = 0.01
+SAME_MM = 0.001
 ROUNDING_MM = 0.051  # positions written with one decimal are off by up to 0.05 mm
 
 
@@ -160,7 +160,7 @@ def _volumes(by_position: list[list[Frame]]) -> tuple[list[list[Frame]], tuple[s
         raise Refused(f"several images at the same position, {counts[0]} at some and {counts[-1]} at others")
     keywords = _telling(by_position)
     keyed = [{tuple(dict(frame.identity)[key] for key in keywords): frame for frame in group} for group in by_position]
-    if len(keyed[0]) == counts[0]:
+    if len(keyed[0]) == counts[0] and all(group.keys() == keyed[0].keys() for group in keyed):
         keys = sorted(keyed[0], key=lambda key: min(group[key].number for group in keyed))
         volumes = [[group[key] for group in keyed] for key in keys]
         return volumes, (" ".join(keywords), [" ".join(key) for key in keys])
