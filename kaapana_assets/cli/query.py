@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import cast, get_args
 
 import click
 
@@ -11,6 +12,7 @@ from kaapana_assets.settings import load_settings
 from kaapana_assets.stores.index import (
     Bucket,
     DateHistogramFacet,
+    DateInterval,
     Facet,
     HistogramFacet,
     Page,
@@ -62,8 +64,8 @@ def _facet(text: str) -> Facet:
     field, _, step = text.partition(":")
     if not step:
         return TermsFacet(field)
-    if step == "year" or step == "month" or step == "day":  # noqa: PLR1714 - what mypy narrows
-        return DateHistogramFacet(field, step)
+    if step in get_args(DateInterval):
+        return DateHistogramFacet(field, cast("DateInterval", step))
     try:
         return HistogramFacet(field, float(step))
     except ValueError as exc:

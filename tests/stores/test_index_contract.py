@@ -74,6 +74,11 @@ def test_put_replaces_the_document_of_the_series(index):
         assert contract.uids(index, text) == [A], text
 
 
+def test_last_of_two_documents_of_a_series_in_one_put_stays(empty):
+    empty.put([{"SeriesInstanceUID": "1.1", "Modality": modality} for modality in ("CT", "MR")])
+    assert (contract.uids(empty, "Modality:CT"), contract.uids(empty, "Modality:MR")) == ([], ["1.1"])
+
+
 def test_deleted_series_is_not_found_any_more(index):
     index.delete([A, "9.9"])
     with pytest.raises(NotFound):

@@ -50,10 +50,9 @@ class SqliteIndex:
         """See ``MetadataIndex.put``."""
         remaining = iter(documents)
         while batch := list(islice(remaining, _DOCUMENTS_PER_TRANSACTION)):
-            uids = [checked_uid(str(each.get("SeriesInstanceUID", "")), keyword="SeriesInstanceUID") for each in batch]
+            by_uid = {_series_uid(document): document for document in batch}
             with self._writing() as connection:
-                for uid, document in zip(uids, batch, strict=True):
-                    self._writer.put(connection, uid, document)
+                self._writer.put(connection, by_uid)
 
     def get(self, series_instance_uid: str) -> Document:
         """See ``MetadataIndex.get``."""
@@ -164,6 +163,10 @@ class SqliteIndex:
         self._local.connection = (os.getpid(), connection)
         self._connections.append(connection)
         return connection
+
+
+def _series_uid(document: Document) -> str:
+    return checked_uid(str(document.get("SeriesInstanceUID", "")), keyword="SeriesInstanceUID")
 
 
 def _count(connection: sqlite3.Connection, where: Condition) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from kaapana_assets.stores.sqlite_index.leaves import Value, folded, has_words, leaves, words
@@ -32,23 +33,24 @@ class Writer:
         self._fields.clear()
         self._values.clear()
 
-    def put(self, connection: sqlite3.Connection, uid: str, document: Document) -> None:
-        """Add a document or replace the one of that series."""
-        new = self._postings(connection, document)
-        row = connection.execute(
-            "SELECT doc, body FROM series JOIN bodies USING (doc) WHERE uid = ?", (uid,)
-        ).fetchone()
-        if row is None:
-            doc = connection.execute("INSERT INTO series (uid) VALUES (?)", (uid,)).lastrowid or 0
-            old = set()
-        else:
-            doc = row[0]
-            old = self._postings(connection, unpacked(row[1]))
-        self._remove(connection, doc, old - new)
-        connection.executemany(
-            "INSERT INTO postings VALUES (?, ?, ?)", [(field, value, doc) for field, value in sorted(new - old)]
-        )
-        connection.execute("INSERT OR REPLACE INTO bodies VALUES (?, ?)", (doc, packed(document)))
+    def put(self, connection: sqlite3.Connection, documents: Mapping[str, Document]) -> None:
+        """Add documents by SeriesInstanceUID, each in place of the one of that series."""
+        added = []
+        for uid, document in documents.items():
+            new = self._postings(connection, document)
+            row = _row(connection, uid)
+            if row is None:
+                doc = connection.execute("INSERT INTO series (uid) VALUES (?)", (uid,)).lastrowid or 0
+                old = set()
+            else:
+                doc = row[0]
+                old = self._postings(connection, unpacked(row[1]))
+                self._remove(connection, doc, old - new)
+            added += [(field, value, doc) for field, value in new - old]
+            connection.execute("INSERT OR REPLACE INTO bodies VALUES (?, ?)", (doc, packed(document)))
+        # In the order of the B-tree: neighbours share a page.
+        added.sort()
+        connection.executemany("INSERT INTO postings VALUES (?, ?, ?)", added)
 
     def delete(self, connection: sqlite3.Connection, uid: str) -> None:
         """Remove the document of a series, if it is there."""
@@ -92,6 +94,12 @@ class Writer:
             number = int(connection.execute("SELECT id FROM fields WHERE name = ?", (name,)).fetchone()[0])
             self._fields[name] = number
         return number
+
+
+def _row(connection: sqlite3.Connection, uid: str) -> tuple[int, bytes] | None:
+    query = "SELECT doc, body FROM series JOIN bodies USING (doc) WHERE uid = ?"
+    row: tuple[int, bytes] | None = connection.execute(query, (uid,)).fetchone()
+    return row
 
 
 def _value(connection: sqlite3.Connection, field: int, value: Value, original: Value) -> int:
