@@ -139,7 +139,6 @@ def _evaluation(arrival: Arrival) -> dg.AssetCheckEvaluation:
 ingest_job = dg.define_asset_job(
     "ingest",
     selection=[DICOM_SERIES, SERIES_METADATA],
-    partitions_def=SERIES,
     executor_def=dg.in_process_executor,
     description="Brings arrived series from the spool into the PACS and the index.",
 )

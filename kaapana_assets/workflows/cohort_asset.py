@@ -35,9 +35,7 @@ def cohort(context: dg.AssetExecutionContext, platform: Platform):  # type: igno
     yield  # recorded above, with the list's digest as its version; Dagster only has to see a generator
 
 
-record_cohort_job = dg.define_asset_job(
-    "record_cohort", selection=[COHORT], partitions_def=COHORTS, executor_def=dg.in_process_executor
-)
+record_cohort_job = dg.define_asset_job("record_cohort", selection=[COHORT], executor_def=dg.in_process_executor)
 
 
 @dg.sensor(

@@ -63,7 +63,6 @@ def compile_workflow(workflow: Workflow, runner: Runner, *, series_per_run: int)
     job = dg.define_asset_job(
         job_name(workflow),
         selection=list(cohort_assets.keys),
-        partitions_def=COHORTS,
         executor_def=dg.in_process_executor,
         description=workflow.description,
         tags={"kaapana_assets/workflow": workflow.name},
