@@ -18,7 +18,7 @@ from types import FrameType
 
 import psutil
 
-from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.errors import ConfigurationError, DagsterUnavailable
 from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.settings import Settings
 from kaapana_assets.supervision import parts, record
@@ -52,6 +52,7 @@ class Platform:
         self._token = uuid.uuid4().hex
         self._children: dict[str, Child] = {}
         self._waiting: dict[str, float] = {}
+        self._abandoned_before: float | None = None
         self._stop = threading.Event()
         self._places = parts.Places(self.settings.home, Path())
         self._watchdog: subprocess.Popen[str] | None = None
@@ -89,7 +90,7 @@ class Platform:
         self._start_together([parts.postgres_part(postgres)])
         self._start_together(parts.first_parts(self._places, definitions=self.settings.definitions))
         self._start_together(parts.dagster_parts(self.settings, self._places, self.client))
-        self._fail_abandoned_runs(before=self._children[parts.CODE].started_at)
+        self._abandoned_before = self._children[parts.CODE].started_at
         self._say(f"up after {time.monotonic() - began:.1f} s; Ctrl-C stops all")
 
     def _start_together(self, wanted: list[Part]) -> None:
@@ -123,6 +124,8 @@ class Platform:
                     self._bury(child, how)
                 elif child.part.name in self._waiting:
                     self._await_restarted(child)
+            if self._abandoned_before is not None and not self._waiting:
+                self._fail_abandoned_runs(before=self._abandoned_before)
 
     def _bury(self, child: Child, how: str) -> None:
         group = child.pid
@@ -152,10 +155,15 @@ class Platform:
             return
         self._say(f"{name} is back after {time.monotonic() - self._waiting.pop(name):.1f} s")
         if name == parts.CODE:
-            self._fail_abandoned_runs(before=child.started_at)
+            self._abandoned_before = child.started_at
 
     def _fail_abandoned_runs(self, *, before: float) -> None:
-        going = self.client.runs(statuses=["STARTING", "STARTED", "CANCELING"], limit=1000)
+        try:
+            going = self.client.runs(statuses=["STARTING", "STARTED", "CANCELING"], limit=1000)
+        except DagsterUnavailable:
+            # A part is starting again; asked once more with the next look.
+            return
+        self._abandoned_before = None
         abandoned = [run.run_id for run in going if run.update_time is not None and run.update_time < before]
         if not abandoned:
             return

@@ -27,15 +27,15 @@ def test_up_serves_the_web_ui_and_dicom_and_stops_on_ctrl_c(platforms):
     up.stop(signal.SIGINT)
     assert "stopped after" in up.said()
     assert up.process.returncode == 0
+    assert up.kaapana("down").stdout.startswith("no platform is up")
     assert not (up.home / "platform.json").exists()
 
 
-def test_a_second_platform_on_the_same_home_is_refused(platforms):
-    up = platforms.start()
-    second = up.kaapana("up", check=False)
+def test_a_second_platform_on_the_same_home_is_refused(platform):
+    second = platform.kaapana("up", check=False)
     assert second.returncode == 2
-    assert f"already up on KAAPANA_HOME={up.home}" in second.stderr
-    assert up.dagster.is_loaded()
+    assert f"already up on KAAPANA_HOME={platform.home}" in second.stderr
+    assert platform.dagster.is_loaded()
 
 
 def test_a_crashed_part_is_started_again_and_said_so(platforms):
@@ -57,23 +57,14 @@ def test_ctrl_c_while_starting_leaves_nothing(platforms):
     assert "up after" not in up.said()
 
 
-def test_a_killed_supervisor_takes_its_parts_along_and_the_next_up_works(platforms):
+def test_up_right_after_a_kill_works_and_down_stops_it_from_elsewhere(platforms):
     up = platforms.start()
-    folder = Path(up.record.folder)
     up.process.kill()
     up.process.wait()
-    up.wait_until(lambda: not up.processes(), timeout_s=20, what="all parts ended")
-    up.wait_until(lambda: not folder.exists(), timeout_s=5, what="the sockets are gone")
-
     again = platforms.start(up.home)
     assert again.dagster.is_loaded()
-
-
-def test_up_right_after_a_kill_works_on_what_the_killed_one_left(platforms):
-    up = platforms.start()
-    up.process.kill()
-    up.process.wait()
-    assert platforms.start(up.home).dagster.is_loaded()
+    assert "stopped after" in again.kaapana("down").stdout
+    assert again.process.wait(5) == 0
 
 
 @pytest.mark.parametrize("setting", ["KAAPANA_WEBSERVER_PORT", "KAAPANA_RECEIVER_PORT"])
@@ -86,7 +77,7 @@ def test_a_port_in_use_is_said_with_its_setting(platforms, setting):
         assert f"{setting}={taken.getsockname()[1]} can't be used" in up.said()
 
 
-def test_a_run_that_died_with_the_platform_is_reported_as_failed(platforms):
+def test_a_killed_supervisor_takes_its_parts_along_and_the_next_up_fails_the_runs_that_died(platforms):
     """A stand-in for the definitions has one job that would run for ever."""
     home = platforms.new_home()
     home.mkdir()
@@ -98,10 +89,13 @@ def test_a_run_that_died_with_the_platform_is_reported_as_failed(platforms):
     )
     environment = {"KAAPANA_DEFINITIONS": "endless", "PYTHONPATH": str(home.parent)}
     up = platforms.start(home, **environment)
+    folder = Path(up.record.folder)
     run_id = up.dagster.launch("slow_job")
     up.wait_until(lambda: up.dagster.run_status(run_id) == "STARTED", what="the run started")
     up.process.kill()
     up.process.wait()
+    up.wait_until(lambda: not up.processes(), timeout_s=20, what="all parts ended")
+    up.wait_until(lambda: not folder.exists(), timeout_s=5, what="the sockets are gone")
 
     again = platforms.start(home, **environment)
     run = again.dagster.wait(run_id, timeout_s=30)
@@ -110,8 +104,7 @@ def test_a_run_that_died_with_the_platform_is_reported_as_failed(platforms):
     assert any("The platform was stopped while it ran" in message for message in said)
 
 
-def test_other_commands_find_the_ports_of_the_running_platform(platforms):
-    up = platforms.start()
-    settings = settings_of_running(Settings(home=up.home, receiver_port=0, webserver_port=0))
-    assert settings.dagster_url == up.dagster.url
-    assert (settings.receiver_host, settings.receiver_port) == up.receiver
+def test_other_commands_find_the_ports_of_the_running_platform(platform):
+    settings = settings_of_running(Settings(home=platform.home, receiver_port=0, webserver_port=0))
+    assert settings.dagster_url == platform.dagster.url
+    assert (settings.receiver_host, settings.receiver_port) == platform.receiver
