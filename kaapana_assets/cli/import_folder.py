@@ -1,0 +1,37 @@
+"""``kaapana-assets import``: put a folder of DICOM files into the spool."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def command(folder: Path) -> None:
+    """Copy the DICOM files in FOLDER and below into the spool, without the network.
+
+    Files that look like DICOM but cannot be read are copied to the quarantine with the reason.
+    """
+    from tqdm import tqdm  # noqa: PLC0415
+
+    from kaapana_assets.ingest.dicom_folder import files_in  # noqa: PLC0415
+    from kaapana_assets.ingest.folder_import import ImportOutcome, import_files  # noqa: PLC0415
+    from kaapana_assets.ingest.spool import open_spool  # noqa: PLC0415
+    from kaapana_assets.settings import load_settings  # noqa: PLC0415
+
+    spool = open_spool(load_settings())
+    spool.prepare()
+    files = files_in(folder)
+    results = list(tqdm(import_files(spool, files), total=len(files), desc="importing", unit="file"))
+    counts = Counter(result.outcome for result in results)
+    for outcome in ImportOutcome:
+        if counts[outcome]:
+            click.echo(f"{counts[outcome]} {outcome.value}")
+    if not results:
+        click.echo(f"no files in {folder}")
+    for result in results:
+        if result.reason:
+            click.echo(f"{result.outcome.name.lower()} {result.path}: {result.reason}")

@@ -1,0 +1,72 @@
+"""The DICOM files in a user's folder, told apart from other files and from damaged ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kaapana_assets.dicom.headers import InstanceIdentity, read_identity
+from kaapana_assets.errors import InvalidIdentifier, NotFound, UnreadableDicom
+
+_MEDIA_DIRECTORY = "DICOMDIR"
+
+
+@dataclass(frozen=True)
+class FolderFile:
+    """One file of the folder; one of ``identity``, ``damage`` and ``skipped`` is set.
+
+    Attributes:
+        identity: the identifiers of a DICOM object.
+        damage: why a file that looks like DICOM (by its ending or first bytes) cannot be taken.
+        skipped: why the file is not for us.
+    """
+
+    path: Path
+    identity: InstanceIdentity | None = None
+    damage: str = ""
+    skipped: str = ""
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All files in ``folder`` and below, by name; a file is given back as it is.
+
+    Raises:
+        NotFound: there is no such folder or file.
+    """
+    if folder.is_file():
+        return [folder]
+    if not folder.is_dir():
+        raise NotFound(f"{folder} is no folder")
+    return sorted(_walk(folder))
+
+
+def inspect(path: Path) -> FolderFile:
+    """What a file is; only as much of it is read as that takes."""
+    if path.name.upper() == _MEDIA_DIRECTORY:
+        return FolderFile(path, skipped="a media directory")
+    try:
+        return FolderFile(path, identity=read_identity(path))
+    except (UnreadableDicom, InvalidIdentifier) as exc:
+        reason = str(exc).removeprefix(f"{path}: ")
+        if path.suffix.lower() == ".dcm" or _has_prefix(path):
+            return FolderFile(path, damage=reason)
+        return FolderFile(path, skipped="not DICOM")
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            if path.is_file():
+                yield path
+
+
+def _has_prefix(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        # It may be DICOM: naming it is better than calling it something else.
+        return True

@@ -1,0 +1,74 @@
+"""Putting the DICOM files of a folder into the spool without the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from kaapana_assets.errors import NotFound, SpoolUnavailable
+from kaapana_assets.ingest.associations import OpenAssociation
+from kaapana_assets.ingest.dicom_folder import inspect
+from kaapana_assets.ingest.spool import Outcome, Spool
+
+# Most of the time is spent waiting for the disk, so some more than there are cores.
+_THREADS = 4
+
+
+class ImportOutcome(Enum):
+    """What became of a file."""
+
+    STORED = "stored"
+    ALREADY_THERE = "already there"
+    CONFLICT = "kept in quarantine: other content waits under its UIDs"
+    QUARANTINED = "kept in quarantine: cannot be read"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class ImportedFile:
+    """One file of the folder and what became of it; ``reason`` is for a person to read."""
+
+    path: Path
+    outcome: ImportOutcome
+    reason: str = ""
+
+
+def import_files(spool: Spool, files: Iterable[Path]) -> Iterator[ImportedFile]:
+    """Copy files into the spool, one result for each, in order; the files stay as they are.
+
+    The series are held back from ingest until the last file is in.
+
+    Raises:
+        SpoolUnavailable: no space left or not writable; what was reported before is in.
+    """
+    with spool.open_association() as mark, ThreadPoolExecutor(_THREADS) as pool:
+        yield from pool.map(lambda path: _import_file(spool, mark, path), files)
+
+
+def _import_file(spool: Spool, mark: OpenAssociation, path: Path) -> ImportedFile:
+    found = inspect(path)
+    if found.skipped:
+        return ImportedFile(path, ImportOutcome.SKIPPED, found.skipped)
+    try:
+        if found.identity is None:
+            spool.quarantine_copy(path, found.damage)
+            return ImportedFile(path, ImportOutcome.QUARANTINED, found.damage)
+        series, sop = found.identity.series_instance_uid, found.identity.sop_instance_uid
+        try:
+            mark.touch(series)
+        except OSError as exc:
+            raise SpoolUnavailable(f"{spool.incoming} cannot be written ({exc.strerror})") from exc
+        outcome = spool.add_file(series, sop, path, origin=str(path))
+    except NotFound as exc:
+        return ImportedFile(path, ImportOutcome.SKIPPED, str(exc))
+    return ImportedFile(path, _OUTCOMES[outcome])
+
+
+_OUTCOMES = {
+    Outcome.STORED: ImportOutcome.STORED,
+    Outcome.ALREADY_THERE: ImportOutcome.ALREADY_THERE,
+    Outcome.CONFLICT: ImportOutcome.CONFLICT,
+}
