@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from typing import TypeAlias
 
-import numpy as np
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
@@ -63,7 +63,11 @@ VALUES_KEYWORDS = (
     "TransferSyntaxUID",
 )
 
-_SUMMARY_TAGS = {BaseTag(tag_for_keyword(keyword) or 0): keyword for keyword in (*RANGE_KEYWORDS, *VALUES_KEYWORDS)}
+_SUMMARY_TAGS = {tag_for_keyword(keyword) or 0: keyword for keyword in (*RANGE_KEYWORDS, *VALUES_KEYWORDS)}
+_INSTANCE_NUMBER, _POSITION, _ORIENTATION = 0x00200013, 0x00200032, 0x00200037
+
+Elements: TypeAlias = dict[int, RawDataElement | DataElement]
+Scalars: TypeAlias = list[str | int | float]
 
 
 def series_document(
@@ -110,27 +114,33 @@ class _Summary:
     count: int = 0
     first: Dataset | None = None
     _first_key: tuple[float, str] = (0.0, "")
-    _reference: Dataset | None = None
-    _varying: set[BaseTag] = field(default_factory=set)
+    _reference: tuple[Dataset, Elements] | None = None
+    _varying: set[int] = field(default_factory=set)
     _values: dict[str, set[str | int | float]] = field(default_factory=dict)
     _ranges: dict[str, tuple[JSON, JSON]] = field(default_factory=dict)
+    _known_scalars: dict[tuple[object, ...], Scalars] = field(default_factory=dict)
 
     def add(self, header: Dataset) -> None:
+        # Taken before anything is decoded: bytes are compared much faster than values. The keys are
+        # plain integers because comparing pydicom's tags is slow.
+        elements: Elements = {int(tag): element for tag, element in header.items()}
         self.count += 1
-        key = _order_key(header)
+        number = next(iter(self._scalars(header, elements, _INSTANCE_NUMBER)), None)
+        key = (float(number) if isinstance(number, int) else float("inf"), _sop_instance_uid(header))
         if self.first is None or key < self._first_key:
             self.first, self._first_key = header, key
         if self._reference is None:
-            self._reference = header
+            self._reference = (header, elements)
         else:
-            self._compare(self._reference, header)
+            self._compare(self._reference, (header, elements))
         for tag, keyword in _SUMMARY_TAGS.items():
-            if tag in header:
-                self._add_values(keyword, _scalars(header, tag, keyword))
+            if tag in elements:
+                self._add_values(keyword, self._scalars(header, elements, tag))
         transfer_syntax = getattr(header, "file_meta", Dataset()).get("TransferSyntaxUID")
         if transfer_syntax:
             self._add_values("TransferSyntaxUID", [str(transfer_syntax)])
-        self._add_values("SlicePosition", _slice_position(header))
+        position = self._scalars(header, elements, _POSITION)
+        self._add_values("SlicePosition", _slice_position(position, self._scalars(header, elements, _ORIENTATION)))
 
     def as_json(self) -> Document:
         document: Document = {}
@@ -142,18 +152,37 @@ class _Summary:
             meta = getattr(self.first, "file_meta", Dataset())
             if meta.get("TransferSyntaxUID"):
                 document["TransferSyntaxUID"] = str(meta.TransferSyntaxUID)
-        varying = {tag for tag in self._varying if tag not in _SUMMARY_TAGS}
+        varying = [tag for tag in self._varying if tag not in _SUMMARY_TAGS and tag & 0xFFFF != 0]
         if varying:
-            names = (keyword_for_tag(tag) if not tag.is_private else "" for tag in varying)
-            document["VaryingKeywords"] = list[JSON](
-                sorted(name or f"{tag:08X}" for name, tag in zip(names, varying, strict=True))
-            )
+            document["VaryingKeywords"] = list[JSON](sorted(keyword_for_tag(tag) or f"{tag:08X}" for tag in varying))
         return document
 
-    def _compare(self, reference: Dataset, header: Dataset) -> None:
-        for tag in header.keys() | reference.keys():
-            if tag not in self._varying and tag.element != 0 and not _same(reference, header, tag):
+    def _compare(self, one: tuple[Dataset, Elements], other: tuple[Dataset, Elements]) -> None:
+        known, elements = one[1], other[1]
+        self._varying.update(known.keys() ^ elements.keys())
+        for tag, b in elements.items():
+            if tag in self._varying or tag & 0xFFFF == 0:
+                continue
+            a = known[tag]
+            if isinstance(a, RawDataElement) and isinstance(b, RawDataElement) and a[1] == b[1]:
+                same = a[3] == b[3]
+            else:
+                same = _decoded(one[0], tag) == _decoded(other[0], tag)
+            if not same:
                 self._varying.add(tag)
+
+    def _scalars(self, header: Dataset, elements: Elements, tag: int) -> Scalars:
+        """The well-formed values of an attribute; equal bytes are decoded once."""
+        element = elements.get(tag)
+        if element is None:
+            return []
+        if not isinstance(element, RawDataElement):
+            return _decoded_scalars(header, tag)
+        key = (tag, element.VR, element.value, element.is_little_endian)
+        known = self._known_scalars.get(key)
+        if known is None:
+            known = self._known_scalars[key] = _decoded_scalars(header, tag)
+        return known
 
     def _add_values(self, keyword: str, values: Iterable[str | int | float]) -> None:
         for value in values:
@@ -168,40 +197,26 @@ class _Summary:
                 self._ranges[keyword] = (min(low, value), max(high, value))  # type: ignore[type-var]
 
 
-def _same(one: Dataset, other: Dataset, tag: BaseTag) -> bool:
-    """Whether an attribute is equal in two headers; bytes are compared where nothing was decoded."""
-    if tag not in one or tag not in other:
-        return False
-    a, b = one.get_item(tag), other.get_item(tag)
-    if isinstance(a, RawDataElement) and isinstance(b, RawDataElement) and a[1] == b[1]:
-        return bool(a.value == b.value)
-    notes = Notes()
-    return attribute_json(one, tag, notes, name="a", path="") == attribute_json(other, tag, notes, name="a", path="")
+def _decoded(header: Dataset, tag: int) -> Document:
+    return attribute_json(header, BaseTag(tag), Notes(), name="value", path="")
 
 
-def _order_key(header: Dataset) -> tuple[float, str]:
-    number = next(iter(_scalars(header, BaseTag(0x00200013), "InstanceNumber")), None)
-    try:
-        uid = str(header.get("SOPInstanceUID", ""))
-    except PYDICOM_ERRORS:
-        uid = ""
-    return (float(number) if isinstance(number, int) else float("inf"), uid)
-
-
-def _scalars(header: Dataset, tag: BaseTag, keyword: str) -> list[str | int | float]:
-    """The well-formed values of an attribute."""
-    if tag not in header:
-        return []
-    value = attribute_json(header, tag, Notes(), name=keyword, path="").get(keyword)
+def _decoded_scalars(header: Dataset, tag: int) -> Scalars:
+    value = _decoded(header, tag).get("value")
     values = value if isinstance(value, list) else [value]
     return [part for part in values if isinstance(part, str | int | float)]
 
 
-def _slice_position(header: Dataset) -> list[float]:
+def _sop_instance_uid(header: Dataset) -> str:
+    try:
+        return str(header.get("SOPInstanceUID", ""))
+    except PYDICOM_ERRORS:
+        return ""
+
+
+def _slice_position(position: Scalars, orientation: Scalars) -> list[float]:
     """Distance of the slice from the origin along its normal, in mm (PS3.3 C.7.6.2.1.1)."""
-    position = _scalars(header, BaseTag(0x00200032), "ImagePositionPatient")
-    orientation = _scalars(header, BaseTag(0x00200037), "ImageOrientationPatient")
     if len(position) != 3 or len(orientation) != 6:
         return []
-    row, column = np.array(orientation[:3], dtype=float), np.array(orientation[3:], dtype=float)
-    return [round(float(np.cross(row, column) @ np.array(position, dtype=float)), 4)]
+    x, y, z, a, b, c, d, e, f = (float(part) for part in (*position, *orientation))
+    return [round((b * f - c * e) * x + (c * d - a * f) * y + (a * e - b * d) * z, 4)]
