@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -168,7 +169,7 @@ def _show_volumes(settings: Settings, client: DagsterClient) -> bool:
 
 
 def _kaapana(*args: str, check: bool = True) -> None:
-    click.echo(f"\n$ kaapana-assets {' '.join(args)}")
+    click.echo(f"\n$ kaapana-assets {shlex.join(args)}")
     ended = subprocess.run(_command(*args), check=False, env=os.environ)
     if check and ended.returncode != 0:
         raise TemporaryError(f"kaapana-assets {args[0]} ended with exit code {ended.returncode}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.errors import ConfigurationError, InvalidIdentifier
 
-_IMAGES_OF_SCANNERS = {"CT", "MR", "CR", "NM", "US", "SEG", "RTDOSE"}
+_IMAGES_OF_SCANNERS = {"CT", "MR", "CR", "NM", "US", "SEG"}
 # Of several variants of one image the first of these is sent: losslessly stored before lossy.
 _TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
