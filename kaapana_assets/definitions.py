@@ -2,13 +2,13 @@
 
 import dagster as dg
 
-from kaapana_assets.errors import KaapanaAssetsError
+from kaapana_assets.errors import KaapanaAssetsError, WorkflowError
 from kaapana_assets.ingest.assets import ingest_job, ingest_series
 from kaapana_assets.ingest.sensors import arrivals
 from kaapana_assets.resources import Platform, open_runner
 from kaapana_assets.settings import Settings, load_settings
 from kaapana_assets.workflows.cohort_asset import cohort, frozen_cohorts, record_cohort_job
-from kaapana_assets.workflows.compiler import Compiled, compile_workflow
+from kaapana_assets.workflows.compiler import Compiled, compile_workflow, names_in_dagster
 from kaapana_assets.workflows.loader import BUILT_IN, load_workflows
 
 
@@ -21,11 +21,17 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     loaded = load_workflows([BUILT_IN, folder / "dags"], plugins=folder / "plugins")
     runner = open_runner(settings)
     compiled: list[Compiled] = []
+    taken: dict[str, str] = {}
     for workflow in loaded.workflows.values():
+        names = names_in_dagster(workflow)
         try:
+            if same := sorted(names & taken.keys()):
+                raise WorkflowError(f"it and {taken[same[0]]!r} would both have {same[0]!r} in Dagster: rename it")
             compiled.append(compile_workflow(workflow, runner, series_per_run=settings.series_per_launch))
         except KaapanaAssetsError as exc:
             loaded.errors[workflow.source] = f"workflow {workflow.name!r}: {exc}"
+        else:
+            taken |= dict.fromkeys(names, workflow.name)
     return dg.Definitions(
         assets=[
             ingest_series,

@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 
 from kaapana_assets.containers.runner import Runner
+from kaapana_assets.errors import WorkflowError
 from kaapana_assets.partitions import COHORT, COHORTS, SERIES
 from kaapana_assets.resources import Platform
 from kaapana_assets.workflows import steps
@@ -41,6 +42,14 @@ def job_name(workflow: Workflow) -> str:
     return workflow.name.replace("-", "_")
 
 
+def names_in_dagster(workflow: Workflow) -> set[str]:
+    """The names of its job, graph and steps, which must be unlike those of all other workflows."""
+    job = job_name(workflow)
+    operators = [_safe(operator.full_name) for operator in workflow.operators]
+    own = {job, *(f"{job}_{name}" for name in ("cohort", "prepare", REPORT, *operators))}
+    return own | {f"{job}__{name}" for name in operators}
+
+
 def compile_workflow(workflow: Workflow, runner: Runner, *, series_per_run: int) -> Compiled:
     """The assets and the cohort job of a workflow.
 
@@ -51,7 +60,15 @@ def compile_workflow(workflow: Workflow, runner: Runner, *, series_per_run: int)
 
     Raises:
         NotFound: an image that the workflow names is not there.
+        WorkflowError: Dagster refuses it.
     """
+    try:
+        return _compiled(workflow, runner, series_per_run)
+    except dg.DagsterInvalidDefinitionError as exc:
+        raise WorkflowError(f"Dagster refuses it: {exc}") from exc
+
+
+def _compiled(workflow: Workflow, runner: Runner, series_per_run: int) -> Compiled:
     defaults = {parameter.name: parameter.default for parameter in workflow.parameters}
     versions = {o.full_name: code_version(workflow, o, runner, defaults) for o in workflow.operators}
     series_assets = [

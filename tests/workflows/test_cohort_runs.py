@@ -1,0 +1,319 @@
+"""A cohort sent to a workflow through Dagster: one run, and what it leaves."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.code_pointer import FileCodePointer
+from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
+from dagster._core.storage.partition_status_cache import AssetPartitionStatus
+
+from kaapana_assets.cohorts.cohort import Cohort, list_digest, save
+from kaapana_assets.definitions import build_definitions
+from kaapana_assets.partitions import SERIES
+from kaapana_assets.settings import load_settings
+
+CHAIN = """
+from kaapana_assets.workflows import ContainerOperator, Parameter, Workflow
+copy = ContainerOperator(name="copy", image="copy", parameters=("level",))
+last = ContainerOperator(name="last", image="last", input_operator=copy, parameters=())
+pool = ContainerOperator(name="pool", image="pool", input_operator=last, level="cohort", parameters=())
+chain = Workflow(name="my-chain", operators=(copy, last, pool), parameters=(Parameter("level", 1),)%s)
+"""
+POOL = (
+    'mkdir -p "$WORKFLOW_DIR/$OPERATOR_OUT_DIR"\n'
+    'ls "$WORKFLOW_DIR/$BATCH_NAME" > "$WORKFLOW_DIR/$OPERATOR_OUT_DIR/series.txt"\n'
+)
+FAILS_FOR_2 = 'test "$series" != 1.2.3.2 || test -e "{mended}" || exit 3\ncat "$in"/* > "$out/all.bin"'
+
+
+@dataclass
+class Platform:
+    """The platform of a test, driven as Dagster's processes would."""
+
+    place: Any
+    instance: dg.DagsterInstance
+    job_name: str = "my_chain"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def workflow(self, text: str) -> None:
+        (self.place.home / "workflows" / "dags" / "chain.py").write_text(text)
+
+    def cohort(self, name: str, series: Sequence[str]) -> None:
+        digest = list_digest(tuple(series))
+        save(self.place.home / "cohorts", Cohort(name, "*", "2026-01-01T00:00:00+00:00", tuple(series), digest))
+        self.instance.add_dynamic_partitions("cohorts", [name])
+        self.instance.add_dynamic_partitions("series", list(series))
+
+    def job(self) -> dg.JobDefinition:
+        return build_definitions(load_settings()).resolve_job_def(self.job_name)
+
+    def run(self, cohort: str = "all", **config: Any) -> dg.ExecuteInProcessResult:
+        prepare = {"ops": {f"{self.job_name}_prepare": {"config": config}}}
+        return self.job().execute_in_process(
+            instance=self.instance,
+            partition_key=cohort,
+            raise_on_error=False,
+            run_config={"ops": {f"{self.job_name}_cohort": prepare}},
+        )
+
+    def backfill(self, operator: str, first: str, last: str) -> dg.ExecuteInProcessResult:
+        whole = build_definitions(load_settings()).resolve_implicit_global_asset_job_def()
+        job = whole.get_subset(asset_selection={dg.AssetKey([self.job_name, operator])})
+        tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+        return job.execute_in_process(instance=self.instance, tags=tags, raise_on_error=False)
+
+    def status(self, operator: str, series: Sequence[str]) -> list[str]:
+        """For each series: ``materialized``, ``failed`` or ``-``."""
+        key = dg.AssetKey([self.job_name, operator])
+        found = self.instance.get_status_by_partition(key, list(series), SERIES) or {}
+        names = {AssetPartitionStatus.MATERIALIZED: "materialized", AssetPartitionStatus.FAILED: "failed"}
+        return [names.get(found.get(uid), "-") for uid in series]
+
+    def report(self, cohort: str = "all") -> dict[str, Any]:
+        path = self.place.home / "assets" / self.job_name.replace("_", "-") / "report" / cohort / "report.json"
+        return json.loads(path.read_text())
+
+    def run_directories(self) -> list[Path]:
+        folder = self.place.home / "workflows" / "data"
+        return [path for path in folder.iterdir() if path.name != ".runs"]
+
+
+@pytest.fixture
+def platform(place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Platform]:
+    monkeypatch.setenv("KAAPANA_HOME", str(place.home))
+    monkeypatch.setenv("KAAPANA_IMAGES", str(place.images))
+    monkeypatch.setenv("KAAPANA_ENVIRONMENTS", str(place.environments))
+    (place.home / "workflows" / "dags").mkdir(parents=True)
+    place.each("copy")
+    place.each("last")
+    place.image("pool", POOL)
+    with dg.DagsterInstance.local_temp(str(tmp_path), overrides={"telemetry": {"enabled": False}}) as instance:
+        made = Platform(place, instance)
+        made.workflow(CHAIN % "")
+        yield made
+
+
+def failing(platform: Platform) -> Path:
+    """Makes operator ``copy`` fail for series 1.2.3.2 until the file given exists."""
+    mended = platform.place.home / "mended"
+    platform.place.each("copy", FAILS_FOR_2.format(mended=mended))
+    return mended
+
+
+@pytest.mark.parametrize("mode", ["batch", "single"])
+def test_run_of_a_cohort_makes_every_series_and_the_pooled_output(platform: Platform, mode: str) -> None:
+    series = platform.place.series("1", "2", "3")
+    platform.cohort("all", series)
+    assert platform.run(mode=mode).success
+    assert platform.status("copy", series) == ["materialized"] * 3
+    assert platform.status("last", series) == ["materialized"] * 3
+    pooled = platform.place.shelf.entry("my-chain", "pool", "all") / "series.txt"
+    assert pooled.read_text().split() == series
+    launches = {row["operator"]: row["launches"] for row in platform.report()["operators"]}
+    assert launches == ({"copy": 1, "last": 1, "pool": 1} if mode == "batch" else {"copy": 3, "last": 3, "pool": 1})
+    assert platform.run_directories() == []
+
+
+def test_second_run_launches_nothing_and_another_cohort_only_what_is_new(platform: Platform) -> None:
+    series = platform.place.series("1", "2", "3")
+    platform.cohort("two", series[:2])
+    platform.cohort("three", series)
+    platform.run("two")
+    started = len(platform.place.starts())
+    assert platform.run("two").success
+    assert len(platform.place.starts()) == started
+    assert platform.run("three").success
+    assert platform.place.starts()[started:] == [["copy", series[2]], ["last", series[2]], ["pool", *series]]
+
+
+def test_changed_parameter_computes_again_what_sees_it_and_what_comes_after(platform: Platform) -> None:
+    platform.cohort("all", platform.place.series("1"))
+    platform.run()
+    platform.run(parameters={"level": 2})
+    assert [start[0] for start in platform.place.starts()[3:]] == ["copy", "last", "pool"]
+
+
+def test_forced_run_computes_all_again(platform: Platform) -> None:
+    platform.cohort("all", platform.place.series("1"))
+    platform.run()
+    assert platform.run(force=True).success
+    assert [start[0] for start in platform.place.starts()] == ["copy", "last", "pool"] * 2
+
+
+def test_unknown_parameter_is_refused_before_anything_starts(platform: Platform) -> None:
+    platform.cohort("all", platform.place.series("1"))
+    with pytest.raises(dg.DagsterInvalidConfigError, match="speed"):
+        platform.run(parameters={"speed": 1})
+    assert platform.place.starts() == []
+
+
+@pytest.mark.parametrize("mode", ["batch", "single"])
+def test_failed_series_fails_the_run_and_only_its_partition_after_the_rest_is_pooled(
+    platform: Platform, mode: str
+) -> None:
+    failing(platform)
+    series = platform.place.series("1", "2", "3")
+    platform.cohort("all", series)
+    result = platform.run(mode=mode)
+    assert not result.success
+    assert platform.status("copy", series) == ["materialized", "failed", "materialized"]
+    assert platform.status("last", series) == ["materialized", "-", "materialized"]
+    pooled = platform.place.shelf.entry("my-chain", "pool", "all") / "series.txt"
+    assert pooled.read_text().split() == [series[0], series[2]]
+    report = platform.report()
+    assert report["failed"].keys() == {series[1]}
+    assert report["failed"][series[1]]["operator"] == "copy"
+    failure = next(e for e in result.all_events if e.is_step_failure).step_failure_data.error
+    assert failure is not None
+    assert series[1] in str(failure)
+    assert len([path for path in platform.run_directories() if (path / "conf" / "results").is_dir()]) == 1
+
+
+def test_series_of_the_cohort_that_the_pacs_does_not_have_is_named_and_the_rest_is_done(platform: Platform) -> None:
+    series = platform.place.series("1", "2")
+    platform.cohort("all", [*series, "1.2.3.9"])
+    assert not platform.run().success
+    assert platform.status("last", series) == ["materialized"] * 2
+    report = platform.report()
+    assert "not in the PACS" in report["failed"]["1.2.3.9"]["reason"]
+    assert report["failed"]["1.2.3.9"]["operator"] == "initial-input"
+
+
+def test_run_stops_at_the_operator_that_failed_where_the_workflow_says_so(platform: Platform) -> None:
+    platform.workflow(CHAIN % ', on_failure="stop"')
+    failing(platform)
+    series = platform.place.series("1", "2", "3")
+    platform.cohort("all", series)
+    assert not platform.run().success
+    assert platform.status("copy", series) == ["materialized", "failed", "materialized"]
+    assert platform.status("last", series) == ["-", "-", "-"]
+    assert {start[0] for start in platform.place.starts()} == {"copy"}
+
+
+def test_run_in_which_every_series_fails_ends_at_that_operator(platform: Platform) -> None:
+    platform.place.image("copy", "echo out of order; exit 5")
+    series = platform.place.series("1", "2")
+    platform.cohort("all", series)
+    result = platform.run()
+    assert not result.success
+    assert platform.status("copy", series) == ["failed", "failed"]
+    assert {start[0] for start in platform.place.starts()} == {"copy"}
+    failed = [event.step_key for event in result.all_events if event.is_step_failure]
+    assert failed == ["my_chain_cohort.my_chain_copy"]
+
+
+def test_skipped_series_is_neither_made_nor_failed(platform: Platform) -> None:
+    platform.place.image("copy", "exit 126")
+    series = platform.place.series("1")
+    platform.cohort("all", series)
+    result = platform.run()
+    assert platform.status("copy", series) == ["-"]
+    assert [event.step_key for event in result.all_events if event.is_step_failure] == ["my_chain_cohort.my_chain_pool"]
+
+
+def rerun(platform: Platform, run_id: str, cohort: str = "all") -> Any:
+    """Re-execution from failure, as the web UI asks for it."""
+    with dg.execute_job(
+        _reconstructable(platform),
+        instance=platform.instance,
+        reexecution_options=dg.ReexecutionOptions.from_failure(run_id, platform.instance),
+        tags={"dagster/partition": cohort},
+    ) as result:
+        return result
+
+
+def _reconstructable(platform: Platform) -> Any:
+    module = platform.place.home / "job_of_test.py"
+    module.write_text(
+        "from kaapana_assets.definitions import build_definitions\n"
+        "from kaapana_assets.settings import load_settings\n"
+        f"def job():\n    return build_definitions(load_settings()).resolve_job_def({platform.job_name!r})\n"
+    )
+    pointer = FileCodePointer(str(module), "job", working_directory=str(platform.place.home))
+    return ReconstructableJob(ReconstructableRepository(pointer), platform.job_name)
+
+
+def test_run_repeated_from_failure_makes_only_what_failed_in_the_same_directory(platform: Platform) -> None:
+    mended = failing(platform)
+    series = platform.place.series("1", "2", "3")
+    platform.cohort("all", series)
+    first = platform.run()
+    (directory,) = platform.run_directories()
+    mended.touch()
+    started = len(platform.place.starts())
+    assert rerun(platform, first.run_id).success
+    again = platform.place.starts()[started:]
+    assert again == [["copy", series[1]], ["last", series[1]], ["pool", *series]]
+    assert platform.status("copy", series) == ["materialized"] * 3
+    assert platform.status("last", series) == ["materialized"] * 3
+    assert platform.report()["failed"] == {}
+    assert platform.report()["run"] == directory.name
+    assert platform.run_directories() == []
+
+
+def test_run_repeated_from_a_failed_operator_begins_there(platform: Platform) -> None:
+    switch = platform.place.home / "mended"
+    platform.place.image("pool", f'test -e "{switch}" || exit 1\n' + POOL)
+    series = platform.place.series("1", "2")
+    platform.cohort("all", series)
+    first = platform.run()
+    assert not first.success
+    switch.touch()
+    started = len(platform.place.starts())
+    assert rerun(platform, first.run_id).success
+    assert platform.place.starts()[started:] == [["pool", *series]]
+
+
+def test_forced_run_repeated_from_failure_makes_only_what_failed(platform: Platform) -> None:
+    mended = failing(platform)
+    series = platform.place.series("1", "2")
+    platform.cohort("all", series)
+    first = platform.run(force=True)
+    mended.touch()
+    started = len(platform.place.starts())
+    assert rerun(platform, first.run_id).success
+    assert platform.place.starts()[started:] == [["copy", series[1]], ["last", series[1]], ["pool", *series]]
+
+
+def test_backfill_over_a_range_is_one_launch_and_cleans_up(platform: Platform) -> None:
+    series = platform.place.series("1", "2", "3")
+    platform.cohort("all", series)
+    assert platform.backfill("copy", series[0], series[-1]).success
+    assert platform.place.starts() == [["copy", *series]]
+    assert platform.status("copy", series) == ["materialized"] * 3
+    assert platform.backfill("last", series[0], series[1]).success
+    assert platform.place.starts()[1:] == [["last", *series[:2]]]
+    assert platform.run_directories() == []
+
+
+def test_backfill_with_a_failing_series_makes_the_others(platform: Platform) -> None:
+    failing(platform)
+    series = platform.place.series("1", "2", "3")
+    platform.cohort("all", series)
+    assert not platform.backfill("copy", series[0], series[-1]).success
+    assert platform.status("copy", series) == ["materialized", "failed", "materialized"]
+
+
+def test_backfill_of_an_operator_whose_input_is_not_there_fails_and_says_so(platform: Platform) -> None:
+    series = platform.place.series("1")
+    platform.cohort("all", series)
+    result = platform.backfill("last", series[0], series[0])
+    assert not result.success
+    failure = next(e for e in result.all_events if e.is_step_failure).step_failure_data.error
+    assert "input is not there" in str(failure)
+
+
+def test_run_and_backfill_share_what_they_make(platform: Platform) -> None:
+    series = platform.place.series("1", "2")
+    platform.cohort("all", series)
+    platform.backfill("copy", series[0], series[0])
+    platform.run()
+    assert [start for start in platform.place.starts() if start[0] == "copy"] == [
+        ["copy", series[0]],
+        ["copy", series[1]],
+    ]
