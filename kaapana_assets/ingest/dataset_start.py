@@ -66,7 +66,7 @@ def read_dataset_start(data: Buffer, transfer_syntax_uid: str) -> DatasetStart:
             raise UnreadableDicom(f"the dataset is not deflated as its transfer syntax says ({exc})") from exc
     walk = _Walk(
         data,
-        implicit=transfer_syntax_uid == IMPLICIT_LITTLE_ENDIAN,
+        implicit=_is_implicit(data, transfer_syntax_uid),
         order=">" if transfer_syntax_uid == EXPLICIT_BIG_ENDIAN else "<",
     )
     try:
@@ -79,6 +79,14 @@ def read_dataset_start(data: Buffer, transfer_syntax_uid: str) -> DatasetStart:
             raise UnreadableDicom(f"{keyword} is missing in the dataset")
         uids[tag] = checked_uid(found[tag].decode("ascii", "replace"), keyword=keyword)
     return DatasetStart(uids[_SOP_CLASS], uids[_SOP_INSTANCE], uids[_STUDY], uids[_SERIES])
+
+
+def _is_implicit(data: Buffer, transfer_syntax_uid: str) -> bool:
+    """Whether VRs are left out; the bytes are believed, because some files say one and do the other."""
+    first_vr = bytes(data[4:6])
+    if transfer_syntax_uid == IMPLICIT_LITTLE_ENDIAN:
+        return first_vr not in (b"CS", b"UI", b"UL", b"LO", b"SH")
+    return len(first_vr) == 2 and not (first_vr.isalpha() and first_vr.isupper())
 
 
 class _Walk:

@@ -1,0 +1,197 @@
+"""What every PACS promises, held by each implementation."""
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+from kaapana_assets.dicom.digests import content_digest, series_digest
+from kaapana_assets.errors import InvalidIdentifier, NotFound, StoreUnavailable
+from kaapana_assets.stores.folder_pacs import FolderPacs
+from kaapana_assets.stores.pacs import Pacs, StoreOutcome
+
+IMPLEMENTATIONS: dict[str, Callable[[Path], Pacs]] = {"folder": lambda folder: FolderPacs(folder / "archive")}
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def pacs(request, tmp_path) -> Pacs:
+    return IMPLEMENTATIONS[request.param](tmp_path)
+
+
+def write(folder: Path, sop: str, *, series: str = "1.2", study: str = "1.1", pixels: bytes = b"\1\2") -> Path:
+    ds = Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, sop
+    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.Modality = study, series, "CT"
+    ds.Rows, ds.Columns, ds.BitsAllocated, ds.SamplesPerPixel = 1, len(pixels), 8, 1
+    ds.PixelData = pixels
+    ds["PixelData"].VR = "OB"
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{series}-{sop}-{pixels[:4].hex()}.dcm"
+    ds.save_as(path, enforce_file_format=True)
+    return path
+
+
+def test_stored_series_lists_its_instances_with_sizes_and_digests(pacs, tmp_path):
+    files = [write(tmp_path / "in", sop) for sop in ("1.3.2", "1.3.1")]
+    assert [each.outcome for each in pacs.store(files)] == [StoreOutcome.STORED] * 2
+    series = pacs.series("1.2")
+    assert (series.study_instance_uid, series.series_instance_uid) == ("1.1", "1.2")
+    assert [each.sop_instance_uid for each in series.instances] == ["1.3.1", "1.3.2"]
+    digests = {"1.3.1": content_digest(files[1]), "1.3.2": content_digest(files[0])}
+    assert {each.sop_instance_uid: each.content_digest for each in series.instances} == digests
+    assert series.digest == series_digest(digests)
+    assert series.size_bytes == sum(file.stat().st_size for file in files)
+
+
+def test_outcomes_come_in_the_order_of_the_files(pacs, tmp_path):
+    good, other = write(tmp_path / "in", "1.3.1"), write(tmp_path / "in", "1.3.1", pixels=b"\3\4")
+    broken = tmp_path / "broken.dcm"
+    broken.write_bytes(b"nothing")
+    outcomes = pacs.store([broken, good, good, other])
+    assert [each.path for each in outcomes] == [broken, good, good, other]
+    expected = [StoreOutcome.FAILED, StoreOutcome.STORED, StoreOutcome.ALREADY_THERE, StoreOutcome.CONFLICT]
+    assert [each.outcome for each in outcomes] == expected
+    assert outcomes[0].reason
+    assert outcomes[3].reason
+
+
+def test_other_content_never_replaces_what_is_stored(pacs, tmp_path):
+    pacs.store([write(tmp_path / "in", "1.3.1")])
+    before = pacs.series("1.2")
+    (outcome,) = pacs.store([write(tmp_path / "in", "1.3.1", pixels=b"\3\4")])
+    assert outcome.outcome is StoreOutcome.CONFLICT
+    assert pacs.series("1.2") == before
+
+
+def test_same_instance_uid_in_another_series_is_stored(pacs, tmp_path):
+    pacs.store([write(tmp_path / "in", "1.3.1")])
+    (outcome,) = pacs.store([write(tmp_path / "in", "1.3.1", series="1.9", pixels=b"\5\6")])
+    assert outcome.outcome is StoreOutcome.STORED
+    assert list(pacs.series_uids()) == ["1.2", "1.9"]
+
+
+def test_series_cannot_belong_to_two_studies(pacs, tmp_path):
+    pacs.store([write(tmp_path / "in", "1.3.1")])
+    (outcome,) = pacs.store([write(tmp_path / "in", "1.3.2", study="1.7")])
+    assert outcome.outcome is StoreOutcome.FAILED
+    assert "1.7" in outcome.reason
+
+
+def test_late_instance_changes_the_digest_of_the_series(pacs, tmp_path):
+    pacs.store([write(tmp_path / "in", "1.3.1")])
+    before = pacs.series("1.2").digest
+    pacs.store([write(tmp_path / "in", "1.3.2")])
+    assert pacs.series("1.2").digest != before
+
+
+def test_unknown_series_is_not_found(pacs, tmp_path):
+    with pytest.raises(NotFound, match=r"1\.2"):
+        pacs.series("1.2")
+    with pytest.raises(NotFound):
+        pacs.retrieve("1.2", tmp_path / "out", writable_copy=True)
+    with pytest.raises(InvalidIdentifier):
+        pacs.series("../x")
+    assert not (tmp_path / "out").exists()
+
+
+def test_counts_say_how_much_is_stored(pacs, tmp_path):
+    assert (pacs.counts().series, pacs.counts().instances) == (0, 0)
+    files = [write(tmp_path / "in", "1.3.1"), write(tmp_path / "in", "1.3.2"), write(tmp_path / "in", "1", series="2")]
+    pacs.store(files)
+    counts = pacs.counts()
+    assert (counts.series, counts.instances) == (2, 3)
+    assert counts.size_bytes == sum(file.stat().st_size for file in files)
+
+
+@pytest.mark.parametrize("writable_copy", [True, False], ids=["writable", "shared"])
+def test_retrieved_folder_holds_the_series_and_nothing_else(pacs, tmp_path, writable_copy):
+    files = {sop: write(tmp_path / "in", sop) for sop in ("1.3.1", "1.3.2")}
+    pacs.store(list(files.values()))
+    into = tmp_path / "run" / "initial-input"
+    into.mkdir(parents=True)
+    (into / "left from before").touch()
+    assert pacs.retrieve("1.2", into, writable_copy=writable_copy) == pacs.series("1.2")
+    assert {path.name: path.read_bytes() for path in into.iterdir()} == {
+        f"{sop}.dcm": path.read_bytes() for sop, path in files.items()
+    }
+    assert [path.name for path in into.parent.iterdir()] == ["initial-input"]
+
+
+def test_writable_copy_does_not_change_what_is_stored(pacs, tmp_path):
+    source = write(tmp_path / "in", "1.3.1")
+    pacs.store([source])
+    pacs.retrieve("1.2", tmp_path / "one", writable_copy=True)
+    (tmp_path / "one" / "1.3.1.dcm").write_bytes(b"changed by an operator")
+    pacs.retrieve("1.2", tmp_path / "two", writable_copy=True)
+    assert (tmp_path / "two" / "1.3.1.dcm").read_bytes() == source.read_bytes()
+
+
+def test_change_of_the_file_that_was_stored_does_not_reach_the_pacs(pacs, tmp_path):
+    source = write(tmp_path / "in", "1.3.1")
+    content = source.read_bytes()
+    pacs.store([source])
+    with source.open("r+b") as file:
+        file.write(b"changed")
+    pacs.retrieve("1.2", tmp_path / "out", writable_copy=False)
+    assert (tmp_path / "out" / "1.3.1.dcm").read_bytes() == content
+
+
+def test_folder_shares_read_only_files_by_hard_link(tmp_path):
+    source = write(tmp_path / "in", "1.3.1")
+    source.chmod(0o444)
+    FolderPacs(tmp_path / "archive").store([source])
+    stored = tmp_path / "archive" / "1.1" / "1.2" / "1.3.1.dcm"
+    assert stored.stat().st_ino == source.stat().st_ino
+    assert stat.S_IMODE(stored.stat().st_mode) == 0o444
+
+
+def test_folder_makes_a_lost_catalog_again(tmp_path):
+    pacs = FolderPacs(tmp_path / "archive")
+    pacs.store([write(tmp_path / "in", "1.3.1"), write(tmp_path / "in", "1.3.2", series="1.9")])
+    before = [pacs.series(uid) for uid in pacs.series_uids()]
+    pacs.close()
+    for path in (tmp_path / "archive").glob("catalog.sqlite*"):
+        path.unlink()
+    again = FolderPacs(tmp_path / "archive")
+    assert [again.series(uid) for uid in again.series_uids()] == before
+
+
+def test_folder_with_a_damaged_catalog_says_what_to_do(tmp_path):
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "catalog.sqlite").write_bytes(b"no database at all, but long enough" * 200)
+    with pytest.raises(StoreUnavailable, match="delete it"):
+        FolderPacs(tmp_path / "archive").counts()
+
+
+STORE = """
+import sys, pathlib
+from kaapana_assets.stores.folder_pacs import FolderPacs
+print("begin", flush=True)
+FolderPacs(pathlib.Path(sys.argv[1])).store(sorted(pathlib.Path(sys.argv[2]).iterdir()))
+"""
+
+
+@pytest.mark.parametrize("delay_ms", [0, 5, 15, 40, 80], ids=lambda ms: f"{ms}ms")
+def test_store_that_was_killed_is_finished_by_a_repeat(tmp_path, delay_ms):
+    files = [write(tmp_path / "in", f"1.3.{number}", pixels=os.urandom(2000)) for number in range(60)]
+    command = [sys.executable, "-c", STORE, str(tmp_path / "archive"), str(tmp_path / "in")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        try:
+            process.wait(delay_ms / 1000)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    pacs = FolderPacs(tmp_path / "archive")
+    assert {each.outcome for each in pacs.store(files)} <= {StoreOutcome.STORED, StoreOutcome.ALREADY_THERE}
+    assert {each.sop_instance_uid: each.content_digest for each in pacs.series("1.2").instances} == {
+        f"1.3.{number}": content_digest(path) for number, path in enumerate(files)
+    }
+    assert list((tmp_path / "archive" / ".tmp").iterdir()) == []
