@@ -1,11 +1,12 @@
 """The two assets that every series has: in the PACS, and in the metadata index."""
 
 import base64
+import traceback
 from datetime import datetime, timezone
 
 import dagster as dg
 
-from kaapana_assets.errors import InputError, StoreUnavailable
+from kaapana_assets.errors import KaapanaAssetsError
 from kaapana_assets.events import Made, record_checks, record_failed, record_made
 from kaapana_assets.ingest.arrival import Arrival, Reception, open_spool
 from kaapana_assets.partitions import DICOM_SERIES, SERIES, SERIES_METADATA
@@ -65,9 +66,12 @@ def ingest_series(context: dg.AssetExecutionContext, platform: Platform):  # typ
     for place, uid in enumerate(series, start=1):
         try:
             arrivals.append(reception.take_in(uid, now=datetime.now(timezone.utc)))
-        except (InputError, StoreUnavailable) as exc:
+        except KaapanaAssetsError as exc:
             failed[uid] = str(exc)
             context.log.error("series %s: %s", uid, exc)
+        except Exception as exc:  # noqa: BLE001 - one header that a library chokes on must not stop the others
+            failed[uid] = f"{type(exc).__name__} in {_place(exc)}"
+            context.log.error("series %s: %s", uid, failed[uid])
         if len(arrivals) == _RECORD_TOGETHER or place == len(series):
             _record(context.op_execution_context, arrivals)
             context.log.info("%d of %d series are in the PACS and the index", place - len(failed), len(series))
@@ -83,6 +87,12 @@ def ingest_series(context: dg.AssetExecutionContext, platform: Platform):  # typ
         )
     return
     yield  # what was made is recorded per series above; Dagster only has to see a generator
+
+
+def _place(exc: Exception) -> str:
+    # Not its message, which may hold values of the header.
+    frame = traceback.extract_tb(exc.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno}"
 
 
 def _record(context: dg.OpExecutionContext, arrivals: list[Arrival]) -> None:

@@ -30,30 +30,33 @@ class Asked:
     """The series that the sensor asked for and that still waited when it looked again.
 
     Attributes:
-        tries: by series, how often it was asked for.
-        at: when, in seconds since the epoch.
+        tries: by series, how often it was asked for, and when last, in seconds since the epoch.
     """
 
-    tries: dict[str, int]
-    at: float
+    tries: dict[str, tuple[int, float]]
 
     @staticmethod
     def from_cursor(cursor: str | None) -> "Asked":
         """As the sensor left it at its last tick."""
-        return Asked(**json.loads(cursor)) if cursor else Asked({}, 0.0)
+        kept = json.loads(cursor).get("asked", {}) if cursor else {}
+        return Asked({uid: (tries, at) for uid, (tries, at) in kept.items()})
 
     def cursor(self) -> str:
         """For the next tick."""
-        return json.dumps({"tries": self.tries, "at": self.at})
+        return json.dumps({"asked": self.tries})
 
     def only(self, waiting: set[str]) -> "Asked":
         """Without the series that were taken in since; what comes late of them is new again."""
-        return Asked({uid: tries for uid, tries in self.tries.items() if uid in waiting}, self.at)
+        return Asked({uid: tried for uid, tried in self.tries.items() if uid in waiting})
 
     def due(self, uid: str, now: float) -> bool:
         """Whether a series may be asked for now: each further try waits longer, up to five minutes."""
-        tries = self.tries.get(uid, 0)
-        return tries == 0 or now >= self.at + min(5.0 * 2**tries, _LONGEST_WAIT_S)
+        tries, at = self.tries.get(uid, (0, 0.0))
+        return tries == 0 or now >= at + min(5.0 * 2 ** min(tries, 10), _LONGEST_WAIT_S)
+
+    def with_another(self, series: list[str], now: float) -> "Asked":
+        """With one more try of these series."""
+        return Asked({**self.tries, **{uid: (self.tries.get(uid, (0, now))[0] + 1, now) for uid in series}})
 
 
 @dg.sensor(
@@ -99,10 +102,9 @@ def _ask(context: dg.SensorEvaluationContext, waiting: list[str], asked: Asked) 
     context.instance.add_dynamic_partitions("series", new)
     place = {uid: number for number, uid in enumerate(known + new)}
     asked_for = [uid for uid in waiting if any(place[a] <= place[uid] <= place[b] for a, b in ranges)]
-    tries = {**asked.tries, **{uid: asked.tries.get(uid, 0) + 1 for uid in asked_for}}
     requests = [
         dg.RunRequest(job_name="ingest", tags={**range_tags(first, last), ARRIVALS_TAG: "true"})
         for first, last in ranges
     ]
     context.log.info("%d series wait, %d of them new: %d asked for", len(waiting), len(new), len(asked_for))
-    return dg.SensorResult(run_requests=requests, cursor=Asked(tries, time.time()).cursor())
+    return dg.SensorResult(run_requests=requests, cursor=asked.with_another(asked_for, time.time()).cursor())

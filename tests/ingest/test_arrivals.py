@@ -1,0 +1,228 @@
+"""A series goes PACS, index, out of the spool; killed anywhere, doing it again finishes it."""
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset
+
+from kaapana_assets.dicom.geometry import FindingKind
+from kaapana_assets.errors import NotFound, StoreUnavailable
+from kaapana_assets.ingest.arrival import Reception
+from kaapana_assets.ingest.spool import Spool
+from kaapana_assets.stores.folder_pacs import FolderPacs
+from kaapana_assets.stores.query import parse
+from kaapana_assets.stores.sqlite_index import SqliteIndex
+
+SERIES = "1.2.3.4"
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+
+
+class Killed(BaseException):
+    """The end of the process, which no part of it can catch."""
+
+
+class Mortal:
+    """A store, all of whose calls are its own, that is killed before or after one of them."""
+
+    def __init__(self, store: object, method: str, *, after: bool) -> None:
+        self._store, self._method, self._after = store, method, after
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._store, name)
+        if name != self._method:
+            return call
+
+        def killed(*args: object, **kwargs: object) -> None:
+            if self._after:
+                call(*args, **kwargs)
+            raise Killed
+
+        return killed
+
+
+@pytest.fixture
+def reception(tmp_path: Path, spool: Spool) -> Reception:
+    index = SqliteIndex(tmp_path / "index.sqlite")
+    return Reception(spool=spool, pacs=FolderPacs(tmp_path / "archive"), index=index, scratch=tmp_path / "scratch")
+
+
+@pytest.fixture
+def send(tmp_path: Path, spool: Spool, instance: Callable[..., Dataset]) -> Callable[..., None]:
+    def send(*sops: str, series: str = SERIES, **attributes: object) -> None:
+        for sop in sops:
+            ds = instance(series=series, sop=f"{series}.{sop}")
+            ds.PixelData = bytes(64)
+            for keyword, value in attributes.items():
+                setattr(ds, keyword, value)
+            path = tmp_path / "sent.dcm"
+            ds.save_as(path, enforce_file_format=True)
+            spool.add_file(series, f"{series}.{sop}", path, origin="test")
+
+    return send
+
+
+def waiting(spool: Spool) -> list[str]:
+    return sorted(path.name for path in spool.incoming.glob("[0-9]*/*"))
+
+
+def stored(reception: Reception, series: str = SERIES) -> list[str]:
+    try:
+        return [each.sop_instance_uid for each in reception.pacs.series(series).instances]
+    except NotFound:
+        return []
+
+
+def indexed(reception: Reception) -> list[str]:
+    return list(reception.index.series(parse("Modality:CT")))
+
+
+def test_series_is_in_the_pacs_and_the_index_and_no_more_in_the_spool(reception: Reception, send: Any) -> None:
+    send("1", "2")
+    arrival = reception.take_in(SERIES, now=NOW)
+    assert stored(reception) == [f"{SERIES}.1", f"{SERIES}.2"]
+    assert indexed(reception) == [SERIES]
+    assert waiting(reception.spool) == []
+    assert (arrival.new_instances, arrival.quarantined) == (2, 0)
+    assert arrival.document["Modality"] == "CT"
+
+
+STEPS = [
+    (store, method, after)
+    for store, method in [("pacs", "store"), ("index", "put"), ("spool", "remove")]
+    for after in (False, True)
+]
+
+
+@pytest.mark.parametrize(
+    ("store", "method", "after"), STEPS, ids=[f"{'after' if a else 'before'}-{m}" for _, m, a in STEPS]
+)
+def test_killed_between_two_steps_loses_nothing_and_a_repeat_finishes(
+    reception: Reception, send: Any, store: str, method: str, after: bool
+) -> None:
+    send("1", "2")
+    parts = {"spool": reception.spool, "pacs": reception.pacs, "index": reception.index}
+    parts[store] = Mortal(parts[store], method, after=after)
+    with pytest.raises(Killed):
+        Reception(**parts, scratch=reception.scratch).take_in(SERIES, now=NOW)
+    everywhere = set(stored(reception)) | {name.removesuffix(".dcm") for name in waiting(reception.spool)}
+    assert everywhere == {f"{SERIES}.1", f"{SERIES}.2"}
+    in_spool = bool(waiting(reception.spool))
+    assert in_spool or (indexed(reception) == [SERIES] and len(stored(reception)) == 2)
+    for _ in range(2):
+        reception.take_in(SERIES, now=NOW)
+        assert len(stored(reception)) == 2
+        assert indexed(reception) == [SERIES]
+        assert waiting(reception.spool) == []
+
+
+def test_index_that_is_away_keeps_the_series_in_the_spool(reception: Reception, send: Any) -> None:
+    send("1")
+
+    class Away(Mortal):
+        def put(self, documents: Sequence[object]) -> None:
+            raise StoreUnavailable("the index does not answer")
+
+    away = Reception(
+        spool=reception.spool,
+        pacs=reception.pacs,
+        index=Away(reception.index, "", after=False),  # type: ignore[arg-type]
+        scratch=reception.scratch,
+    )
+    with pytest.raises(StoreUnavailable):
+        away.take_in(SERIES, now=NOW)
+    assert waiting(reception.spool) == [f"{SERIES}.1.dcm"]
+
+
+def test_unreadable_files_are_set_aside_with_the_reason_and_the_others_go_on(
+    reception: Reception, send: Any, tmp_path: Path
+) -> None:
+    send("1")
+    for name, content in (("8", b""), ("9", b"no DICOM at all")):
+        (tmp_path / "odd").write_bytes(content)
+        reception.spool.add_file(SERIES, f"{SERIES}.{name}", tmp_path / "odd", origin="test")
+    arrival = reception.take_in(SERIES, now=NOW)
+    assert (arrival.new_instances, arrival.quarantined) == (1, 2)
+    assert waiting(reception.spool) == []
+    kept = list(reception.spool.quarantined())
+    assert len(kept) == 2
+    assert all(each.reason and each.series_instance_uid == SERIES for each in kept)
+
+
+def test_file_of_another_series_is_set_aside(reception: Reception, send: Any, instance: Any, tmp_path: Path) -> None:
+    send("1")
+    instance(series="9.9", sop="9.9.1").save_as(tmp_path / "x.dcm", enforce_file_format=True)
+    reception.spool.add_file(SERIES, "9.9.1", tmp_path / "x.dcm", origin="test")
+    assert reception.take_in(SERIES, now=NOW).quarantined == 1
+    assert [each.reason for each in reception.spool.quarantined()] == [f"it belongs to series 9.9, not {SERIES}"]
+
+
+def test_other_content_under_the_same_uid_is_set_aside_and_the_stored_one_stays(
+    reception: Reception, send: Any
+) -> None:
+    send("1")
+    before = reception.take_in(SERIES, now=NOW).stored.digest
+    send("1", PatientID="P2")
+    arrival = reception.take_in(SERIES, now=NOW)
+    assert (arrival.stored.digest, arrival.new_instances, arrival.quarantined) == (before, 0, 1)
+    assert "other content is stored" in next(reception.spool.quarantined()).reason
+
+
+def test_late_slice_gives_the_series_another_digest_and_a_document_of_all(reception: Reception, send: Any) -> None:
+    send("1", "2")
+    first = reception.take_in(SERIES, now=NOW)
+    send("3", InstanceNumber=3)
+    second = reception.take_in(SERIES, now=NOW)
+    assert second.stored.digest != first.stored.digest
+    assert (second.new_instances, len(second.stored.instances)) == (1, 3)
+    assert not reception.scratch.exists() or not list(reception.scratch.iterdir())
+
+
+def test_same_slices_again_change_nothing(reception: Reception, send: Any) -> None:
+    send("1", "2")
+    first = reception.take_in(SERIES, now=NOW)
+    send("1", "2")
+    second = reception.take_in(SERIES, now=NOW)
+    assert (second.stored.digest, second.new_instances, second.quarantined) == (first.stored.digest, 0, 0)
+    assert waiting(reception.spool) == []
+
+
+def test_series_of_which_nothing_can_be_read_is_not_found_and_says_where_it_is(
+    reception: Reception, tmp_path: Path
+) -> None:
+    (tmp_path / "odd").write_bytes(b"nothing")
+    reception.spool.add_file(SERIES, f"{SERIES}.1", tmp_path / "odd", origin="test")
+    with pytest.raises(NotFound, match="its 1 files could not be read.*status"):
+        reception.take_in(SERIES, now=NOW)
+    assert len(list(reception.spool.quarantined())) == 1
+
+
+def test_series_that_is_known_nowhere_is_not_found(reception: Reception) -> None:
+    with pytest.raises(NotFound, match=SERIES):
+        reception.take_in(SERIES, now=NOW)
+
+
+def test_findings_of_the_series_come_with_it(reception: Reception, send: Any) -> None:
+    for number, position in enumerate((0, 1, 2, 5), start=1):
+        send(
+            str(number),
+            ImagePositionPatient=[0, 0, position],
+            ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+            PixelSpacing=[1, 1],
+        )
+    arrival = reception.take_in(SERIES, now=NOW)
+    assert [finding.kind for finding in arrival.findings]
+    assert all(isinstance(finding.kind, FindingKind) for finding in arrival.findings)
+
+
+def test_reasons_beside_quarantined_files_are_json(reception: Reception, tmp_path: Path) -> None:
+    (tmp_path / "odd").write_bytes(b"nothing")
+    reception.spool.add_file(SERIES, f"{SERIES}.1", tmp_path / "odd", origin="test")
+    with pytest.raises(NotFound):
+        reception.take_in(SERIES, now=NOW)
+    (kept,) = reception.spool.quarantined()
+    note = json.loads(kept.path.with_name(f"{kept.path.name}.json").read_text())
+    assert note["reason"] == kept.reason

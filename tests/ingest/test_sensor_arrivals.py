@@ -1,0 +1,177 @@
+"""The sensor asks for what waits: new series as one range, one ingest at a time, failing ones ever later."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from pydicom.dataset import Dataset
+
+from kaapana_assets.definitions import build_definitions
+from kaapana_assets.ingest.assets import CHECK
+from kaapana_assets.ingest.sensors import Asked, arrivals
+from kaapana_assets.ingest.spool import Spool
+from kaapana_assets.partitions import DICOM_SERIES, SERIES, SERIES_METADATA
+from kaapana_assets.resources import Platform
+from kaapana_assets.settings import load_settings
+from kaapana_assets.stores.opening import open_pacs
+
+
+@dataclass
+class Arriving:
+    """A platform to which series come."""
+
+    spool: Spool
+    instance: dg.DagsterInstance
+    make: Callable[..., Dataset]
+    folder: Path
+    cursor: str | None = None
+
+    def send(self, *series: str, sop: str = "1") -> None:
+        for uid in series:
+            path = self.folder / "sent.dcm"
+            ds = self.make(series=uid, sop=f"{uid}.{sop}")
+            ds.save_as(path, enforce_file_format=True)
+            self.spool.add_file(uid, f"{uid}.{sop}", path, origin="test")
+
+    def tick(self) -> list[tuple[str, str]]:
+        """The ranges that the sensor asks for."""
+        context = dg.build_sensor_context(self.instance, cursor=self.cursor)
+        with context:
+            result = arrivals(context, platform=Platform())
+            if isinstance(result, dg.SkipReason):
+                self.cursor = context.cursor
+                return []
+            self.cursor = result.cursor
+        keys = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+        return [tuple(request.tags[key] for key in keys) for request in result.run_requests]  # type: ignore[misc]
+
+    def ingest(self, first: str, last: str, **tags: str) -> dg.ExecuteInProcessResult:
+        tags |= {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+        job = build_definitions(load_settings()).resolve_job_def("ingest")
+        return job.execute_in_process(instance=self.instance, tags=tags, raise_on_error=False)
+
+
+@pytest.fixture
+def arriving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instance: Callable[..., Dataset]) -> Iterator[Arriving]:
+    home = tmp_path / "home"
+    monkeypatch.setenv("KAAPANA_HOME", str(home))
+    monkeypatch.setenv("KAAPANA_SERIES_QUIET_S", "0")
+    spool = Spool(home / "incoming", home / "quarantine", min_free_bytes=0)
+    spool.prepare()
+    with dg.DagsterInstance.local_temp(str(tmp_path), overrides={"telemetry": {"enabled": False}}) as made:
+        yield Arriving(spool, made, instance, tmp_path)
+
+
+def test_new_series_are_asked_for_as_one_contiguous_range(arriving: Arriving) -> None:
+    arriving.send("1.2.9", "1.2.1", "1.2.5")
+    assert arriving.tick() == [("1.2.1", "1.2.9")]
+    assert arriving.instance.get_dynamic_partitions("series") == ["1.2.1", "1.2.5", "1.2.9"]
+
+
+def test_nothing_is_asked_for_where_nothing_waits(arriving: Arriving) -> None:
+    assert arriving.tick() == []
+
+
+def test_nothing_is_asked_for_while_an_ingest_runs(arriving: Arriving) -> None:
+    arriving.send("1.2.1")
+    running = arriving.instance.create_run_for_job(build_definitions(load_settings()).resolve_job_def("ingest"))
+    arriving.instance.report_run_canceling(running)
+    assert arriving.tick() == []
+    arriving.instance.report_run_canceled(running)
+    assert arriving.tick() == [("1.2.1", "1.2.1")]
+
+
+def test_series_that_was_ingested_is_not_asked_for_again_until_a_late_slice_comes(arriving: Arriving) -> None:
+    arriving.send("1.2.1", "1.2.2")
+    ((first, last),) = arriving.tick()
+    assert arriving.ingest(first, last).success
+    assert arriving.tick() == []
+    arriving.send("1.2.1", sop="2")
+    assert arriving.tick() == [("1.2.1", "1.2.1")]
+    arriving.ingest("1.2.1", "1.2.1")
+    assert len(open_pacs(load_settings()).series("1.2.1").instances) == 2
+
+
+def test_series_that_stays_in_the_spool_is_asked_for_ever_later(arriving: Arriving) -> None:
+    arriving.send("1.2.1")
+    assert arriving.tick() == [("1.2.1", "1.2.1")]
+    assert arriving.tick() == []
+    tries, at = json.loads(arriving.cursor or "")["asked"]["1.2.1"]
+    assert tries == 1
+    assert at == pytest.approx(time.time(), abs=60)
+
+
+def test_series_that_come_meanwhile_do_not_wait_for_one_that_fails_nor_let_it_forget(arriving: Arriving) -> None:
+    arriving.send("1.2.1")
+    arriving.tick()
+    arriving.send("1.2.2")
+    assert arriving.tick() == [("1.2.2", "1.2.2")]
+    asked = Asked.from_cursor(arriving.cursor)
+    now = time.time()
+    assert not asked.due("1.2.1", now)
+    assert {uid: tries for uid, (tries, _) in asked.tries.items()} == {"1.2.1": 1, "1.2.2": 1}
+
+
+def test_each_further_try_waits_longer_up_to_five_minutes() -> None:
+    waits = []
+    for tries in (1, 2, 3, 6, 7, 5000):
+        asked = Asked({"1": (tries, 1000.0)})
+        waits.append(next(s for s in range(10_000) if asked.due("1", 1000.0 + s)))
+    assert waits == [10, 20, 40, 300, 300, 300]
+
+
+def test_scattered_late_slices_are_asked_for_a_few_ranges_at_a_time_and_none_is_forgotten(arriving: Arriving) -> None:
+    known = [f"1.2.{number}" for number in range(10, 30)]
+    arriving.instance.add_dynamic_partitions("series", known)
+    late = known[::2]
+    arriving.send(*late)
+    asked: list[str] = []
+    while ranges := arriving.tick():
+        assert all(first == last for first, last in ranges)
+        asked += [first for first, _ in ranges]
+    assert sorted(asked) == late
+
+
+def test_ingest_materializes_both_assets_and_checks_each_series(arriving: Arriving) -> None:
+    arriving.send("1.2.1", "1.2.2")
+    ((first, last),) = arriving.tick()
+    result = arriving.ingest(first, last)
+    assert result.success
+    for key in (DICOM_SERIES, SERIES_METADATA):
+        found = arriving.instance.get_status_by_partition(key, ["1.2.1", "1.2.2"], SERIES)
+        assert {uid: status.value for uid, status in (found or {}).items()} == {
+            "1.2.1": "MATERIALIZED",
+            "1.2.2": "MATERIALIZED",
+        }
+    evaluations = [
+        e.asset_check_evaluation_data for e in result.all_events if e.event_type_value == "ASSET_CHECK_EVALUATION"
+    ]
+    assert sorted((e.check_name, e.partition, e.passed) for e in evaluations) == [
+        (CHECK, "1.2.1", True),
+        (CHECK, "1.2.2", True),
+    ]
+
+
+def test_series_that_cannot_be_ingested_fails_alone(arriving: Arriving) -> None:
+    arriving.send("1.2.1", "1.2.3")
+    (arriving.folder / "odd").write_bytes(b"nothing")
+    arriving.spool.add_file("1.2.2", "1.2.2.1", arriving.folder / "odd", origin="test")
+    ((first, last),) = arriving.tick()
+    assert not arriving.ingest(first, last).success
+    found: Any = arriving.instance.get_status_by_partition(DICOM_SERIES, ["1.2.1", "1.2.2", "1.2.3"], SERIES)
+    assert [found[uid].value for uid in ("1.2.1", "1.2.2", "1.2.3")] == ["MATERIALIZED", "FAILED", "MATERIALIZED"]
+
+
+def test_picture_and_counts_but_no_name_of_a_patient_are_in_the_metadata(arriving: Arriving) -> None:
+    arriving.send("1.2.1")
+    arriving.tick()
+    result = arriving.ingest("1.2.1", "1.2.1")
+    events = [e for e in result.all_events if e.is_step_materialization and e.asset_key == DICOM_SERIES]
+    metadata = events[0].materialization.metadata
+    assert metadata["instances"].value == 1
+    assert "Secret" not in str(events)
