@@ -27,6 +27,7 @@ from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from kaapana_assets.dicom.completeness import check_complete
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.errors import InvalidIdentifier, UnreadableDicom
 
@@ -58,8 +59,6 @@ PYDICOM_ERRORS = (
 
 _IDENTITY_TAGS = [0x00020010, 0x00080016, 0x00080018, 0x0020000D, 0x0020000E]
 _LAST_IDENTITY_TAG = 0x0020000E
-_UNDEFINED_LENGTH = 0xFFFFFFFF
-_PIXEL_VRS = (b"OB", b"OD", b"OF", b"OW", b"UN")
 _BINARY_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN"))
 _quiet_lock = threading.RLock()
 
@@ -111,9 +110,9 @@ def read_header(path: Path) -> Dataset:
             header = pydicom.dcmread(file, defer_size=HEADER_VALUE_LIMIT_BYTES, stop_before_pixels=True, force=forced)
         # pydicom ends the dataset there and only warns.
         if any("End of input reached" in str(warning.message) for warning in caught):
-            raise _Damaged("cut short in a value of undefined length")
+            raise UnreadableDicom(f"{path}: cut short in a value of undefined length")
         source = file if header.buffer is None else cast("BinaryIO", header.buffer)  # a deflated dataset is a buffer
-        _check_complete(header, source)
+        check_complete(header, source, path=path)
         _settle_long_values(header, source)
         header.buffer = None
     if forced:
@@ -205,14 +204,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             yield file
         except UnreadableDicom:
             raise
-        except _Damaged as exc:
-            raise UnreadableDicom(f"{path}: {exc}") from exc
         except PYDICOM_ERRORS as exc:
             raise UnreadableDicom(f"{path}: damaged ({_reason(exc)})") from exc
-
-
-class _Damaged(ValueError):
-    """Damage found by our own checks; its text is the reason."""
 
 
 def _is_bare_dataset(file: BinaryIO, path: Path) -> bool:
@@ -226,53 +219,6 @@ def _is_bare_dataset(file: BinaryIO, path: Path) -> bool:
     if start[:4] == b"DICM" or start[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08"):
         return True
     raise UnreadableDicom(f"{path}: not a DICOM file (no DICM prefix)")
-
-
-def _check_complete(header: Dataset, source: BinaryIO) -> None:
-    """Compare the lengths that elements claim with what the file holds.
-
-    Args:
-        header: as read from ``source``, up to the pixel data.
-        source: positioned at the pixel data element, or at the end of the file.
-    """
-    at_pixels = source.tell()
-    size = source.seek(0, 2)
-    for element in header.values():
-        if not isinstance(element, RawDataElement) or element.length == _UNDEFINED_LENGTH:
-            continue
-        if element.value_tell + element.length > size:
-            missing = element.value_tell + element.length - size
-            raise _Damaged(f"cut short in {element.tag}: {missing} of {element.length} bytes are missing")
-    source.seek(at_pixels)
-    start = source.read(8)
-    if len(start) < 8:
-        return
-    # Some files say explicit VR and are implicit; a length is even, a VR read as one is odd.
-    length_field = source.read(4) if start[4:6] in _PIXEL_VRS else start[4:]
-    byte_order = ">" if header.original_encoding[1] is False else "<"
-    (length,) = struct.unpack(byte_order + "L", length_field)
-    if length == _UNDEFINED_LENGTH:
-        _check_fragments(source, size=size)
-    elif source.tell() + length > size:
-        missing = source.tell() + length - size
-        raise _Damaged(f"cut short in the pixel data: {missing} of {length} bytes are missing")
-
-
-def _check_fragments(source: BinaryIO, *, size: int) -> None:
-    """Walk the fragments of encapsulated pixel data (PS3.5 A.4), which are little endian always."""
-    while True:
-        item = source.read(8)
-        if not item:
-            return  # some writers leave the delimiter out; every fragment was whole
-        if len(item) < 8:
-            raise _Damaged("cut short between two fragments of the pixel data")
-        group, element, length = struct.unpack("<HHL", item)
-        if (group, element) == (0xFFFE, 0xE0DD):
-            return
-        if (group, element) != (0xFFFE, 0xE000):
-            raise _Damaged(f"pixel data has ({group:04X},{element:04X}) where a fragment should begin")
-        if source.seek(length, 1) > size:
-            raise _Damaged(f"cut short in the pixel data: a fragment of {length} bytes goes past the end")
 
 
 def _settle_long_values(header: Dataset, source: BinaryIO) -> None:
