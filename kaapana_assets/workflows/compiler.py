@@ -225,7 +225,7 @@ def _parameters(workflow: Workflow) -> dg.Field:
         )
         for parameter in workflow.parameters
     }
-    return dg.Field(dg.Shape(fields), is_required=False, description="The workflow's parameters.")
+    return dg.Field(dg.Shape(fields), is_required=False, description="The workflow's parameters.")  # type: ignore[no-untyped-call]
 
 
 def _description(workflow: Workflow, operator: Operator) -> str:

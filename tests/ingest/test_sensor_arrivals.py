@@ -148,9 +148,8 @@ def test_ingest_materializes_both_assets_and_checks_each_series(arriving: Arrivi
             "1.2.1": "MATERIALIZED",
             "1.2.2": "MATERIALIZED",
         }
-    evaluations = [
-        e.asset_check_evaluation_data for e in result.all_events if e.event_type_value == "ASSET_CHECK_EVALUATION"
-    ]
+    events = [entry.dagster_event for entry in arriving.instance.all_logs(result.run_id) if entry.dagster_event]
+    evaluations = [e.asset_check_evaluation_data for e in events if e.event_type_value == "ASSET_CHECK_EVALUATION"]
     assert sorted((e.check_name, e.partition, e.passed) for e in evaluations) == [
         (CHECK, "1.2.1", True),
         (CHECK, "1.2.2", True),
@@ -171,7 +170,7 @@ def test_picture_and_counts_but_no_name_of_a_patient_are_in_the_metadata(arrivin
     arriving.send("1.2.1")
     arriving.tick()
     result = arriving.ingest("1.2.1", "1.2.1")
-    events = [e for e in result.all_events if e.is_step_materialization and e.asset_key == DICOM_SERIES]
-    metadata = events[0].materialization.metadata
-    assert metadata["instances"].value == 1
-    assert "Secret" not in str(events)
+    events = [entry.dagster_event for entry in arriving.instance.all_logs(result.run_id) if entry.dagster_event]
+    made = [e for e in events if e.is_step_materialization and e.asset_key == DICOM_SERIES]
+    assert made[0].step_materialization_data.materialization.metadata["instances"].value == 1
+    assert "Secret" not in str(arriving.instance.all_logs(result.run_id))
