@@ -1,0 +1,86 @@
+"""Each file of an imported folder has one outcome, and none is dropped."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pydicom.data
+import pytest
+
+from kaapana_assets.ingest.dicom_folder import files_in
+from kaapana_assets.ingest.folder_import import ImportOutcome, import_files
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    made = tmp_path / "given"
+    made.mkdir()
+    return made
+
+
+def write(ds, path: Path) -> bytes:
+    ds.save_as(path, enforce_file_format=True)
+    return path.read_bytes()
+
+
+def outcomes(spool, folder) -> dict[str, ImportOutcome]:
+    return {each.path.name: each.outcome for each in import_files(spool, files_in(folder))}
+
+
+def test_each_kind_of_file_has_its_outcome(spool, folder, instance):
+    ds = instance(series="1.2", sop="1.3")
+    content = write(ds, folder / "a good one.dcm")
+    (folder / "copy").write_bytes(content)
+    write(instance(series="../../x"), folder / "hostile.dcm")
+    (folder / "zero.dcm").touch()
+    (folder / "zero").touch()
+    (folder / "notes.txt").write_text("no DICOM")
+    (folder / "cut").write_bytes(content[:200])
+    (folder / "DICOMDIR").write_bytes(content)
+    found = outcomes(spool, folder)
+    # Several files are taken at once, so either of the same two may be the first.
+    same = {found.pop("a good one.dcm"), found.pop("copy")}
+    assert same == {ImportOutcome.STORED, ImportOutcome.ALREADY_THERE}
+    assert found == {
+        "hostile.dcm": ImportOutcome.QUARANTINED,
+        "zero.dcm": ImportOutcome.QUARANTINED,
+        "zero": ImportOutcome.SKIPPED,
+        "notes.txt": ImportOutcome.SKIPPED,
+        "cut": ImportOutcome.QUARANTINED,
+        "DICOMDIR": ImportOutcome.SKIPPED,
+    }
+    ds.PixelData = bytes(64)
+    write(ds, folder / "a good one.dcm")
+    assert outcomes(spool, folder / "a good one.dcm") == {"a good one.dcm": ImportOutcome.CONFLICT}
+    assert [file.read_bytes() for file in spool.files("1.2")] == [content]
+    assert all(each.reason for each in spool.quarantined())
+    assert spool.ready(0) == ["1.2"]
+
+
+def test_files_of_pydicom_are_all_accounted_for(spool):
+    files = files_in(Path(pydicom.data.__file__).parent / "test_files")
+    results = list(import_files(spool, files))
+    assert [each.path for each in results] == files
+    waiting = sum(each.instance_count for each in spool.series())
+    assert waiting == sum(each.outcome is ImportOutcome.STORED for each in results)
+    assert all(each.reason for each in results if each.outcome in (ImportOutcome.SKIPPED, ImportOutcome.QUARANTINED))
+
+
+def test_status_tells_of_backlog_and_quarantine(folder, instance, tmp_path, free_port):
+    write(instance(series="1.2"), folder / "good.dcm")
+    (folder / "bad.dcm").write_bytes(b"broken")
+    env = {"KAAPANA_HOME": str(tmp_path / "home"), "KAAPANA_RECEIVER_PORT": str(free_port), "PATH": ""}
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-c", "from kaapana_assets.cli import main; main()", *arguments]
+        return subprocess.run(command, env=env, cwd=tmp_path, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    assert "1 stored" in run("import", str(folder))
+    said = json.loads(run("status", "--json"))
+    assert (said["spool"]["series"], said["spool"]["instances"]) == (1, 1)
+    assert [each["origin"] for each in said["quarantine"]] == [str(folder / "bad.dcm")]
+    assert said["pacs"] == {"series": 0, "instances": 0, "size_bytes": 0}
+    assert said["index"] == {"series": 0}
+    assert said["receiver"]["answers"] is False
+    assert "does not answer" in run("status")
