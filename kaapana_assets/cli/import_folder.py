@@ -15,12 +15,12 @@ def command(folder: Path) -> None:
 
     Files that look like DICOM but cannot be read are copied to the quarantine with the reason.
     """
-    from tqdm import tqdm  # noqa: PLC0415
+    from tqdm import tqdm
 
-    from kaapana_assets.ingest.dicom_folder import files_in  # noqa: PLC0415
-    from kaapana_assets.ingest.folder_import import ImportOutcome, import_files  # noqa: PLC0415
-    from kaapana_assets.ingest.spool import open_spool  # noqa: PLC0415
-    from kaapana_assets.settings import load_settings  # noqa: PLC0415
+    from kaapana_assets.ingest.dicom_folder import files_in
+    from kaapana_assets.ingest.folder_import import ImportOutcome, import_files
+    from kaapana_assets.ingest.spool import open_spool
+    from kaapana_assets.settings import load_settings
 
     spool = open_spool(load_settings())
     spool.prepare()

@@ -17,12 +17,12 @@ import click
 @click.option("--calling", default="KAAPANA_SEND", show_default=True, help="AE title to call oneself.")
 def command(folder: Path, host: str | None, port: int | None, called: str | None, calling: str) -> None:
     """Send the DICOM files in FOLDER and below over the network (C-STORE)."""
-    from tqdm import tqdm  # noqa: PLC0415
+    from tqdm import tqdm
 
-    from kaapana_assets.ingest.dicom_folder import files_in, inspect  # noqa: PLC0415
-    from kaapana_assets.ingest.sender import Peer, send_files  # noqa: PLC0415 - pynetdicom, only for who sends
-    from kaapana_assets.settings import load_settings  # noqa: PLC0415
-    from kaapana_assets.supervision.record import settings_of_running  # noqa: PLC0415
+    from kaapana_assets.ingest.dicom_folder import files_in, inspect
+    from kaapana_assets.ingest.sender import Peer, send_files
+    from kaapana_assets.settings import load_settings
+    from kaapana_assets.supervision.record import settings_of_running
 
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     settings = settings_of_running(load_settings())

@@ -19,8 +19,8 @@ _SHOWN = 20
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with everything.")
 def command(as_json: bool) -> None:
     """Show the spool, the quarantine, the PACS, the index and whether the receiver answers."""
-    from kaapana_assets.settings import load_settings  # noqa: PLC0415
-    from kaapana_assets.supervision.record import settings_of_running  # noqa: PLC0415
+    from kaapana_assets.settings import load_settings
+    from kaapana_assets.supervision.record import settings_of_running
 
     found = _gather(settings_of_running(load_settings()))
     if as_json:
@@ -30,13 +30,13 @@ def command(as_json: bool) -> None:
 
 
 def _gather(settings: Settings) -> dict[str, Any]:
-    import logging  # noqa: PLC0415
+    import logging
 
-    from kaapana_assets.errors import KaapanaAssetsError  # noqa: PLC0415
-    from kaapana_assets.ingest.sender import Peer, answers_echo  # noqa: PLC0415
-    from kaapana_assets.ingest.spool import open_spool  # noqa: PLC0415
-    from kaapana_assets.stores.opening import open_index, open_pacs  # noqa: PLC0415
-    from kaapana_assets.stores.query import All  # noqa: PLC0415
+    from kaapana_assets.errors import KaapanaAssetsError
+    from kaapana_assets.ingest.sender import Peer, answers_echo
+    from kaapana_assets.ingest.spool import open_spool
+    from kaapana_assets.stores.opening import open_index, open_pacs
+    from kaapana_assets.stores.query import All
 
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     spool = open_spool(settings)

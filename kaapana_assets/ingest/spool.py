@@ -274,7 +274,7 @@ class Spool:
 
 
 def _same_content(one: Path, other: Path) -> bool:
-    from kaapana_assets.dicom.digests import content_digest  # noqa: PLC0415 - brings pydicom, which few readers need
+    from kaapana_assets.dicom.digests import content_digest
 
     return content_digest(one) == content_digest(other)
 
