@@ -95,7 +95,7 @@ def _show(client: DagsterClient, run: Run, path: Path, *, seconds: float) -> Non
             counts = ", ".join(f"{len(row[key])} {key}" for key in ("done", "reused", "skipped", "failed") if row[key])
             click.echo(f"  {row['operator']}: {counts}; {row['files']} files in {row['path']}")
         for uid, failure in list(report["failed"].items())[:_SHOWN]:
-            click.echo(f"  failed: {uid} at {failure['operator']}: {failure['reason'].splitlines()[0]}")
+            click.echo(f"  failed: {uid} at {failure['operator']}: {_telling_line(failure['reason'], uid)}")
         if len(report["failed"]) > _SHOWN:
             click.echo(f"  ... and {len(report['failed']) - _SHOWN} more")
         click.echo(f"  report: {path}")
@@ -103,6 +103,12 @@ def _show(client: DagsterClient, run: Run, path: Path, *, seconds: float) -> Non
         for reason in _failures(client, run):
             click.echo(f"  {reason}")
     click.echo(f"{run.status.lower()} after {seconds:.1f} s")
+
+
+def _telling_line(reason: str, uid: str) -> str:
+    """The line in which the operator speaks of the series, else the first one."""
+    first, *rest = reason.splitlines()
+    return next((line.strip() for line in rest if uid in line), first)
 
 
 def _failures(client: DagsterClient, run: Run) -> list[str]:
