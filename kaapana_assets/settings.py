@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     min_free_bytes: int = Field(
         256 * 1024**2, ge=0, description="Bytes that stay free: with less, the receiver and import refuse objects."
     )
-    series_quiet_s: float = Field(2.0, ge=0, description="Seconds without a new file before a series is complete.")
+    series_quiet_s: float = Field(1.0, ge=0, description="Seconds without a new file before a series is complete.")
 
     webserver_host: str = Field("127.0.0.1", description="Address of Dagster's web UI.")
     webserver_port: int = Field(3000, ge=0, le=65535, description="Port of Dagster's web UI; 0 takes a free one.")

@@ -53,8 +53,8 @@ def show(name: str) -> None:
 
 
 def _record(settings: Settings, name: str) -> None:
-    from kaapana_assets.graphql import DagsterClient  # noqa: PLC0415 - brings requests, which only this needs
-    from kaapana_assets.supervision.record import settings_of_running  # noqa: PLC0415
+    from kaapana_assets.graphql import DagsterClient
+    from kaapana_assets.supervision.record import settings_of_running
 
     client = DagsterClient(settings_of_running(settings).dagster_url)
     client.add_dynamic_partition("cohorts", name)

@@ -147,7 +147,7 @@ def _show_pooled(settings: Settings, client: DagsterClient) -> bool:
     click.echo("\nPooled study identifiers:")
     for path in pooled:
         click.echo(f"  {path} ({len(json.loads(path.read_text()))} entries)")
-    click.echo(f"  {client.asset_url('pool-study-ids/pool-jsons', COHORT)}")
+    click.echo(f"  {client.asset_url('pool_study_ids/pool_jsons', COHORT)}")
     return bool(pooled)
 
 

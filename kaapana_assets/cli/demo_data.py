@@ -65,8 +65,8 @@ def _folders() -> list[Path]:
 
 
 def _consider(path: Path, chosen: dict[tuple[str, str], tuple[int, DemoFile]]) -> None:
-    from pydicom import dcmread  # noqa: PLC0415
-    from pydicom.errors import InvalidDicomError  # noqa: PLC0415
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
 
     if not path.is_file():
         return

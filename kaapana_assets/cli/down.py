@@ -33,7 +33,7 @@ def command() -> None:
 
 
 def _lives(pid: int) -> bool:
-    import psutil  # noqa: PLC0415
+    import psutil
 
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)

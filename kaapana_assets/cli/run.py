@@ -32,8 +32,8 @@ _SHOWN = 10
 @click.option("--no-wait", is_flag=True, help="Start it and return.")
 def command(workflow: str, cohort_name: str, mode: str, given: tuple[str, ...], force: bool, no_wait: bool) -> None:
     """Send a frozen cohort to WORKFLOW through Dagster, and show what it made."""
-    from kaapana_assets.graphql import DagsterClient  # noqa: PLC0415 - brings requests
-    from kaapana_assets.supervision.record import settings_of_running  # noqa: PLC0415
+    from kaapana_assets.graphql import DagsterClient
+    from kaapana_assets.supervision.record import settings_of_running
 
     settings = settings_of_running(load_settings())
     checked_name(workflow, kind="workflow name")
@@ -130,5 +130,3 @@ def _report(path: Path, run_id: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return report if report["dagster_run_id"] == run_id else None
-
-

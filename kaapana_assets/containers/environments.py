@@ -92,7 +92,7 @@ def _build(
 
 
 def _uv() -> str:
-    from uv import find_uv_bin  # noqa: PLC0415  (not needed where every environment exists)
+    from uv import find_uv_bin
 
     try:
         return find_uv_bin()

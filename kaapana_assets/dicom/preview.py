@@ -36,7 +36,7 @@ def preview_png(path: Path, *, size: int = 128) -> bytes | None:
     References:
         PS3.3 C.11.2 (VOI LUT), C.7.6.3.1.2 (photometric interpretation).
     """
-    from PIL import Image  # noqa: PLC0415 (slow to load)
+    from PIL import Image
 
     try:
         with pydicom_quiet():

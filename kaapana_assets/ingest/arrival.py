@@ -19,9 +19,8 @@ from kaapana_assets.dicom.documents import series_document
 from kaapana_assets.dicom.geometry import Finding, check_series
 from kaapana_assets.dicom.headers import identity_of, read_header
 from kaapana_assets.dicom.preview import preview_png
-from kaapana_assets.errors import InputError, NotFound, StoreUnavailable, UnreadableDicom
+from kaapana_assets.errors import InputError, NotFound, UnreadableDicom
 from kaapana_assets.ingest.spool import Spool
-from kaapana_assets.settings import Settings
 from kaapana_assets.stores.index import MetadataIndex
 from kaapana_assets.stores.pacs import Pacs, StoredSeries, StoreOutcome
 
@@ -136,11 +135,6 @@ class Reception:
             yield sorted((folder / "series").iterdir())
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def open_spool(settings: Settings) -> Spool:
-    """The spool of the platform that the settings describe."""
-    return Spool(settings.home / "incoming", settings.home / "quarantine", min_free_bytes=settings.min_free_bytes)
 
 
 def _preview(files: Sequence[Path], headers: Sequence[Dataset]) -> bytes | None:

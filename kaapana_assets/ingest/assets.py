@@ -8,7 +8,8 @@ import dagster as dg
 
 from kaapana_assets.errors import KaapanaAssetsError
 from kaapana_assets.events import Made, record_checks, record_failed, record_made
-from kaapana_assets.ingest.arrival import Arrival, Reception, open_spool
+from kaapana_assets.ingest.arrival import Arrival, Reception
+from kaapana_assets.ingest.spool import open_spool
 from kaapana_assets.partitions import DICOM_SERIES, SERIES, SERIES_METADATA
 from kaapana_assets.resources import Platform
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from kaapana_assets.ingest.arrival import open_spool
 from kaapana_assets.ingest.assets import ARRIVALS_TAG, ingest_job
+from kaapana_assets.ingest.spool import open_spool
 from kaapana_assets.partitions import contiguous_ranges, range_tags
 from kaapana_assets.resources import Platform
 

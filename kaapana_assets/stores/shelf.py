@@ -137,6 +137,7 @@ class Shelf:
         """
         folder = self.entry(workflow, operator, partition)
         while True:
+            before = _identity(folder)
             manifest = self.manifest(workflow, operator, partition)
             if manifest is None:
                 raise NotFound(f"the shelf has no whole output of {workflow}/{operator} for {partition}: run it again")
@@ -145,7 +146,7 @@ class Shelf:
                 return manifest
             shutil.rmtree(into)
             # The files of two entries, when another run replaced the one by the other at this moment.
-            if self.manifest(workflow, operator, partition) == manifest:
+            if _identity(folder) == before:
                 raise NotFound(f"{damaged} is not what was put on the shelf: run {workflow} with force")
 
     def entries(self, workflow: str, operator: str, partitions: Sequence[str]) -> dict[str, Manifest]:
@@ -158,6 +159,15 @@ class Shelf:
         staging = self.folder / _STAGING
         limit = time.time() - older_than_days * 86_400
         return sorted(path for path in staging.glob("*") if path.stat().st_mtime < limit)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Tells an entry from the one that replaces it; None where there is none."""
+    try:
+        stat = folder.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
 
 
 def _copy(folder: Path, manifest: Manifest, into: Path) -> Path | None:
