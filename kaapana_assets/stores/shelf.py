@@ -139,13 +139,15 @@ class Shelf:
         while True:
             before = _identity(folder)
             manifest = self.manifest(workflow, operator, partition)
+            # Changed at this moment: what was seen may be the files of two entries, one replaced by the other.
+            if manifest is None and _identity(folder) != before:
+                continue
             if manifest is None:
                 raise NotFound(f"the shelf has no whole output of {workflow}/{operator} for {partition}: run it again")
             damaged = _copy(folder, manifest, into)
             if damaged is None:
                 return manifest
             shutil.rmtree(into)
-            # The files of two entries, when another run replaced the one by the other at this moment.
             if _identity(folder) == before:
                 raise NotFound(f"{damaged} is not what was put on the shelf: run {workflow} with force")
 
