@@ -40,15 +40,13 @@ class Arriving:
 
     def tick(self) -> list[tuple[str, str]]:
         """The ranges that the sensor asks for."""
-        context = dg.build_sensor_context(self.instance, cursor=self.cursor)
-        with context:
-            result = arrivals(context, platform=Platform())
-            if isinstance(result, dg.SkipReason):
-                self.cursor = context.cursor
-                return []
-            self.cursor = result.cursor
+        with dg.build_sensor_context(
+            self.instance, cursor=self.cursor, resources={"platform": Platform()}, sensor_name="arrivals"
+        ) as context:
+            found = arrivals.evaluate_tick(context)
+        self.cursor = found.cursor
         keys = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
-        return [tuple(request.tags[key] for key in keys) for request in result.run_requests]  # type: ignore[misc]
+        return [tuple(request.tags[key] for key in keys) for request in found.run_requests or ()]  # type: ignore[misc]
 
     def ingest(self, first: str, last: str, **tags: str) -> dg.ExecuteInProcessResult:
         tags |= {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
