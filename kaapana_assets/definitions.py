@@ -7,6 +7,7 @@ from kaapana_assets.ingest.assets import ingest_job, ingest_series
 from kaapana_assets.ingest.sensors import arrivals
 from kaapana_assets.resources import Platform, open_runner
 from kaapana_assets.settings import Settings, load_settings
+from kaapana_assets.workflows.cleaning import clean, nightly_clean
 from kaapana_assets.workflows.cohort_asset import cohort, frozen_cohorts, record_cohort_job
 from kaapana_assets.workflows.compiler import Compiled, compile_workflow, names_in_dagster
 from kaapana_assets.workflows.loader import BUILT_IN, load_workflows
@@ -39,8 +40,9 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             *(asset for made in compiled for asset in made.assets),
             *(_error_asset(file, reason) for file, reason in sorted(loaded.errors.items())),
         ],
-        jobs=[ingest_job, record_cohort_job, *(made.job for made in compiled)],
+        jobs=[ingest_job, record_cohort_job, clean, *(made.job for made in compiled)],
         sensors=[arrivals, frozen_cohorts],
+        schedules=[nightly_clean],
         resources={"platform": Platform()},
     )
 

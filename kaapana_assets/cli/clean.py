@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-
 import click
 
 from kaapana_assets.settings import load_settings
-from kaapana_assets.stores.run_directory import RunDirectories
-from kaapana_assets.stores.shelf import Shelf
+from kaapana_assets.stores.retention import remove_left_behind
 
 
 @click.command()
@@ -17,17 +14,13 @@ from kaapana_assets.stores.shelf import Shelf
 def command(days: float | None, dry_run: bool) -> None:
     """Remove the directories of failed runs, and what killed runs left half-made.
 
-    Assets, the archive and the spool are never touched.
+    Assets, the archive and the spool are never touched. The platform does this every night.
     """
     settings = load_settings()
-    limit = settings.run_retention_days if days is None else days
-    directories = RunDirectories(settings.home / "workflows" / "data")
     verb = "would remove" if dry_run else "removed"
-    for directory in directories.older_than(limit):
-        if not dry_run:
-            directories.remove(directory)
-        click.echo(f"{verb} {directory.path}")
-    for path in Shelf(settings.home / "assets").abandoned(older_than_days=max(limit, 1)):
-        if not dry_run:
-            shutil.rmtree(path)
+    count = 0
+    limit = settings.run_retention_days if days is None else days
+    for path in remove_left_behind(settings.home, days=limit, dry_run=dry_run):
         click.echo(f"{verb} {path}")
+        count += 1
+    click.echo(f"{verb} {count} folders not written to for {limit:g} days")

@@ -29,7 +29,7 @@ INITIAL_INPUT = "initial-input"
 REPORT = "report"
 """The output that every workflow has for each cohort: what became of each series."""
 
-_RESERVED_WORKFLOWS = {"cohort", "ingest", "ingest_series", "record_cohort", "workflow_errors"}
+_RESERVED_WORKFLOWS = {"clean", "cohort", "ingest", "ingest_series", "record_cohort", "workflow_errors"}
 _RESERVED = {INITIAL_INPUT, REPORT, "batch", "conf", "launches", "prepare"}
 
 

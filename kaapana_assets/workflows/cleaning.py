@@ -1,0 +1,26 @@
+"""The nightly job that removes what failed runs left behind."""
+
+import dagster as dg
+
+from kaapana_assets.resources import Platform
+from kaapana_assets.stores.retention import remove_left_behind
+
+
+@dg.op(description="Removes run directories older than KAAPANA_RUN_RETENTION_DAYS.")
+def remove_old_run_directories(context: dg.OpExecutionContext, platform: Platform) -> None:
+    """Remove what runs left behind and say what it was."""
+    settings = platform.settings
+    for path in remove_left_behind(settings.home, days=settings.run_retention_days):
+        context.log.info("removed %s", path)
+
+
+@dg.job(executor_def=dg.in_process_executor, description="Removes what failed runs left behind.")
+def clean() -> None:
+    """Remove what failed runs left behind."""
+    remove_old_run_directories()
+
+
+@dg.schedule(job=clean, cron_schedule="30 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+def nightly_clean() -> dg.RunRequest:
+    """Every night."""
+    return dg.RunRequest()
