@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,9 +18,6 @@ from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.workflows.model import ContainerOperator, Operator, OperatorContext, PythonOperator
 from kaapana_assets.workflows.parameters import Value, as_text
 from kaapana_assets.workflows.work import Work
-
-DOUBTFUL_S = 2.0
-"""Outputs touched in the last seconds before a failure may be half written and are made again."""
 
 
 @dataclass
@@ -51,8 +47,9 @@ class Attempt:
 def attempt_series(work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str]) -> Attempt:
     """Run the operator on all the series at once; what goes wrong is tried again series by series.
 
-    After a failure, series without an output are tried alone. Those whose output was written just
-    before the end may hold half of it and are first made again together.
+    Only outputs of a launch that ended well count: one that failed may have left half a file for
+    any of its series. After a failure the series that have an output are first made again together,
+    without those that have none; if that fails too, each series is tried alone.
 
     Raises:
         KaapanaAssetsError: other than OperatorError: no launch can work (no such image, no store).
@@ -60,20 +57,23 @@ def attempt_series(work: Work, operator: Operator, directory: RunDirectory, seri
     result, error = _launch(work, operator, directory, series)
     if len(series) == 1 or (error is None and not result.failed):
         return result
-    doubtful = _doubtful(directory, operator, result.verified, error)
-    result.verified -= doubtful
     alone = sorted(result.failed)
     result.failed.clear()
-    if doubtful:
-        work.log.info("%s: %d outputs may be half written and are made again", operator.full_name, len(doubtful))
-        again, error = _launch(work, operator, directory, sorted(doubtful))
-        result.launches += again.launches
-        if error is None:
-            result.verified |= again.verified
-            result.skipped |= again.skipped
+    if error is not None:
+        promising = sorted(result.verified)
+        result.verified.clear()
+        if promising and alone:
+            work.log.info("%s: %d series are tried again together", operator.full_name, len(promising))
+            again, error = _launch(work, operator, directory, promising)
+            result.launches += again.launches
             alone += sorted(again.failed)
+            if error is None:
+                result.verified |= again.verified
+                result.skipped |= again.skipped
+            else:
+                alone += sorted(again.verified)
         else:
-            alone += sorted(doubtful)
+            alone += promising
     work.log.info("%s: %d series are tried one by one", operator.full_name, len(alone))
     for uid in alone:
         result.add(_launch(work, operator, directory, [uid])[0])
@@ -247,21 +247,6 @@ def _missing(folder: Path, operator: Operator) -> str | None:
         if not any(path.is_file() for path in folder.glob(pattern)):
             return f"its output folder {operator.out_dir} holds no file that fits {pattern}"
     return None
-
-
-def _doubtful(directory: RunDirectory, operator: Operator, verified: set[str], error: OperatorError | None) -> set[str]:
-    if error is None or not verified:
-        return set()
-    if not isinstance(error, OperatorFailed):  # ended by force: anything may be half written
-        return set(verified)
-    touched = {uid: _last_touched(directory.series_dir(uid, operator.out_dir)) for uid in verified}
-    newest = max(touched.values())
-    limit = min(newest, time.time() - DOUBTFUL_S)
-    return {uid for uid, when in touched.items() if when >= limit}
-
-
-def _last_touched(folder: Path) -> float:
-    return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
 
 
 def remove_output(folder: Path) -> None:

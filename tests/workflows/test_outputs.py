@@ -104,6 +104,19 @@ def test_output_of_a_series_that_always_crashes_half_way_never_reaches_the_shelf
     assert not place.shelf.entry("copies", "copy", "1.2.3.2").exists()
 
 
+def test_half_output_of_an_operator_that_went_on_and_failed_at_its_end_never_reaches_the_shelf(place) -> None:
+    place.image(
+        "copy",
+        'code=0\nfor dir in "$WORKFLOW_DIR/$BATCH_NAME"/*; do\n'
+        '  out="$dir/$OPERATOR_OUT_DIR"; mkdir -p "$out"\n'
+        '  if [ "$(basename "$dir")" = 1.2.3.1 ]; then printf half > "$out/all.bin"; code=1; sleep 2.5\n'
+        '  else cat "$dir/$OPERATOR_IN_DIR"/* > "$out/all.bin"; fi\ndone\nexit $code',
+    )
+    result = place.run(one(), place.series("1", "2", "3"))["copy"]
+    assert (set(result.done), set(result.failed)) == ({"1.2.3.2", "1.2.3.3"}, {"1.2.3.1"})
+    assert not place.shelf.entry("copies", "copy", "1.2.3.1").exists()
+
+
 def _content(place: Any, uid: str) -> bytes:
     folder = place.home / "archive" / "1.2.3" / uid
     return b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
