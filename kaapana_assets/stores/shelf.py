@@ -116,6 +116,10 @@ class Shelf:
                     manifests[partition] = _stage(source, staging / partition, origin, partition, fingerprint)
                 except OutputMissing as exc:
                     refused[partition] = str(exc)
+                except PermissionError as exc:
+                    if not str(exc.filename).startswith(str(source)):
+                        raise
+                    refused[partition] = f"{exc.filename} cannot be read: {exc.strerror}"
             sync_file_system(staging)
             for partition in manifests:
                 target = self.entry(origin.workflow, origin.operator, partition)
