@@ -73,23 +73,24 @@ class Reception:
         waiting = self.spool.files(series_instance_uid)
         readable = self._readable(series_instance_uid, waiting)
         new, refused = self._store(readable)
-        stored = self._stored(series_instance_uid, set_aside=len(waiting) - len(readable))
-        with self._all_files(stored, readable) as files:
+        for path, reason in refused.items():
+            self.spool.move_to_quarantine(path, reason)
+        fit = [path for path in readable if path not in refused]
+        stored = self._stored(series_instance_uid, set_aside=len(waiting) - len(fit))
+        with self._all_files(stored, fit) as files:
             headers = [read_header(path) for path in files]
             preview = _preview(files, headers)
         document = series_document(headers, arrival_time=now, instance_count=len(stored.instances))
         findings = check_series(headers)
         self.index.put([document])
-        self.spool.remove(series_instance_uid, [path for path in readable if path not in refused])
-        for path, reason in refused.items():
-            self.spool.move_to_quarantine(path, reason)
+        self.spool.remove(series_instance_uid, fit)
         return Arrival(
             stored=stored,
             document=document,
             findings=findings,
             preview_png=preview,
             new_instances=new,
-            quarantined=len(waiting) - len(readable) + len(refused),
+            quarantined=len(waiting) - len(fit),
         )
 
     def _readable(self, uid: str, waiting: Sequence[Path]) -> list[Path]:

@@ -170,6 +170,24 @@ def test_other_content_under_the_same_uid_is_set_aside_and_the_stored_one_stays(
     assert "other content is stored" in next(reception.spool.quarantined()).reason
 
 
+def test_document_is_of_what_the_pacs_holds_and_not_of_what_it_refused(reception: Reception, send: Any) -> None:
+    send("1")
+    reception.take_in(SERIES, now=NOW)
+    send("1", PatientID="P2")
+    arrival = reception.take_in(SERIES, now=NOW)
+    assert arrival.document["PatientID"] == "P1"
+    assert reception.index.get(SERIES)["PatientID"] == "P1"
+
+
+def test_document_is_of_what_the_pacs_holds_and_not_of_what_it_refused(reception: Reception, send: Any) -> None:
+    send("1")
+    reception.take_in(SERIES, now=NOW)
+    send("1", PatientID="P2")
+    arrival = reception.take_in(SERIES, now=NOW)
+    assert arrival.document["PatientID"] == "P1"
+    assert reception.index.get(SERIES)["PatientID"] == "P1"
+
+
 def test_late_slice_gives_the_series_another_digest_and_a_document_of_all(reception: Reception, send: Any) -> None:
     send("1", "2")
     first = reception.take_in(SERIES, now=NOW)
