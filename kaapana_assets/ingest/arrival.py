@@ -1,7 +1,7 @@
 """One series on its way from the spool into the PACS and the index, without Dagster.
 
-The order is what makes it safe to be killed anywhere: into the PACS, into the index, and only then
-out of the spool. Doing it again finishes it.
+The order is what makes it safe to be killed anywhere: into the PACS, into the index, recorded by
+the caller, and only then out of the spool. Doing it again finishes it.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Arrival:
         preview_png: a small picture of one of its slices; None for objects without one.
         new_instances: files that were not in the PACS before.
         quarantined: files that were set aside, with the reason beside them.
+        taken: files in the spool that are in the PACS now; see ``Reception.release``.
     """
 
     stored: StoredSeries
@@ -48,6 +49,7 @@ class Arrival:
     preview_png: bytes | None
     new_instances: int
     quarantined: int
+    taken: Sequence[Path]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,8 @@ class Reception:
     def take_in(self, series_instance_uid: str, *, now: datetime) -> Arrival:
         """Bring what waits of a series into the PACS and index; without any, describe what is there.
 
+        It stays in the spool until it is released. To be called inside ``Spool.one_taker``.
+
         Raises:
             NotFound: nothing of it can be read, or it is known nowhere.
             StoreUnavailable: the PACS or the index does not take it; it stays in the spool.
@@ -83,7 +87,6 @@ class Reception:
         document = series_document(headers, arrival_time=now, instance_count=len(stored.instances))
         findings = check_series(headers)
         self.index.put([document])
-        self.spool.remove(series_instance_uid, fit)
         return Arrival(
             stored=stored,
             document=document,
@@ -91,7 +94,16 @@ class Reception:
             preview_png=preview,
             new_instances=new,
             quarantined=len(waiting) - len(fit),
+            taken=fit,
         )
+
+    def release(self, arrival: Arrival) -> None:
+        """Take out of the spool what was taken in, once the arrival is recorded: who is killed before does it again.
+
+        Raises:
+            SpoolUnavailable: the spool is not writable.
+        """
+        self.spool.remove(arrival.stored.series_instance_uid, arrival.taken)
 
     def _readable(self, uid: str, waiting: Sequence[Path]) -> list[Path]:
         readable = []

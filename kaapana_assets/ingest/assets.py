@@ -59,6 +59,23 @@ def ingest_series(context: dg.AssetExecutionContext, platform: Platform):  # typ
     reception = Reception(
         spool=open_spool(settings), pacs=platform.pacs(), index=platform.index(), scratch=settings.home / "scratch"
     )
+    with reception.spool.one_taker():
+        failed = _take_in(context, reception)
+    if failed:
+        for key in context.selected_asset_keys:
+            record_failed(context.op_execution_context, key, sorted(failed))
+        first = next(iter(failed.items()))
+        raise dg.Failure(
+            f"{len(failed)} series failed, the rest is done; first {first[0]}: {first[1]}",
+            metadata={"failed series": dg.MetadataValue.json(failed)},
+            allow_retries=False,
+        )
+    return
+    yield  # what was made is recorded per series; Dagster only has to see a generator
+
+
+def _take_in(context: dg.AssetExecutionContext, reception: Reception) -> dict[str, str]:
+    """The series that failed, with the reason; all others are recorded and out of the spool."""
     failed: dict[str, str] = {}
     arrivals: list[Arrival] = []
     series = list(context.partition_keys)
@@ -76,18 +93,11 @@ def ingest_series(context: dg.AssetExecutionContext, platform: Platform):  # typ
         if len(arrivals) == _RECORD_TOGETHER or place == len(series):
             _record(context.op_execution_context, arrivals)
             context.log.info("%d of %d series are in the PACS and the index", place - len(failed), len(series))
+            if DICOM_SERIES in context.selected_asset_keys:  # else it waits for a run that records it
+                for arrival in arrivals:
+                    reception.release(arrival)
             arrivals.clear()
-    if failed:
-        for key in context.selected_asset_keys:
-            record_failed(context.op_execution_context, key, sorted(failed))
-        first = next(iter(failed.items()))
-        raise dg.Failure(
-            f"{len(failed)} of {len(series)} series failed, the rest is done; first {first[0]}: {first[1]}",
-            metadata={"failed series": dg.MetadataValue.json(failed)},
-            allow_retries=False,
-        )
-    return
-    yield  # what was made is recorded per series above; Dagster only has to see a generator
+    return failed
 
 
 def _place(exc: Exception) -> str:

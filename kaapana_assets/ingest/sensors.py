@@ -3,11 +3,12 @@
 import json
 import time
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 
 import dagster as dg
 
 from kaapana_assets.ingest.assets import ARRIVALS_TAG, ingest_job
-from kaapana_assets.ingest.spool import open_spool
+from kaapana_assets.ingest.spool import Spool, open_spool
 from kaapana_assets.partitions import contiguous_ranges, range_tags
 from kaapana_assets.resources import Platform
 
@@ -16,6 +17,7 @@ _LOOK_S = 0.25
 _SERIES_PER_RUN = 2000
 _RANGES_PER_TICK = 4  # each is a process of its own
 _LONGEST_WAIT_S = 300.0
+_SILENCE = timedelta(minutes=10)
 _UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.QUEUED,
@@ -77,8 +79,8 @@ def arrivals(context: dg.SensorEvaluationContext, platform: Platform) -> dg.Sens
     spool = open_spool(settings)
     deadline = time.monotonic() + _WATCH_S
     while True:
-        running = context.instance.get_run_records(dg.RunsFilter(job_name="ingest", statuses=_UNFINISHED), limit=1)
-        if not running:
+        running = _running(context.instance, spool)
+        if running is None:
             ready = spool.ready(settings.series_quiet_s)
             asked = asked.only(set(ready))
             waiting = [uid for uid in ready if asked.due(uid, time.time())]
@@ -88,9 +90,27 @@ def arrivals(context: dg.SensorEvaluationContext, platform: Platform) -> dg.Sens
             break
         time.sleep(_LOOK_S)
     context.update_cursor(asked.cursor())
-    if running:
-        return dg.SkipReason(f"run {running[0].dagster_run.run_id} is ingesting; what waits is next")
+    if running is not None:
+        return dg.SkipReason(f"run {running} is ingesting; what waits is next")
     return dg.SkipReason("nothing waits in the spool")
+
+
+def _running(instance: dg.DagsterInstance, spool: Spool) -> str | None:
+    """The run that ingests now, or will.
+
+    After a power cut Dagster may take a run for going on for ever: one that nothing was heard of
+    for long does not count, unless somebody works on the spool.
+    """
+    records = instance.get_run_records(dg.RunsFilter(job_name="ingest", statuses=_UNFINISHED))
+    heard_since = datetime.now(timezone.utc) - _SILENCE
+    alive = [
+        record
+        for record in records
+        if record.update_timestamp > heard_since or record.dagster_run.status is dg.DagsterRunStatus.QUEUED
+    ]
+    if records and not alive and spool.has_taker():
+        alive = list(records)
+    return alive[0].dagster_run.run_id if alive else None
 
 
 def _ask(context: dg.SensorEvaluationContext, waiting: list[str], asked: Asked) -> dg.SensorResult:

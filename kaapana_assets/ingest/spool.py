@@ -5,6 +5,7 @@ Layout, all of it on one file system::
     incoming/<series>/<sop>.dcm      an object, whole and synced
     incoming/.tmp/                   objects being written
     incoming/.associations/<id>      marks of open associations
+    incoming/.taker                  locked by the one that takes files out
     quarantine/<series>/<file>       what could not be taken, ``<file>.json`` says why
 
 Any number of processes write and read here at once. What an object holds is not looked at; whoever
@@ -13,6 +14,7 @@ adds one says which series and instance it is.
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import time
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 _LEFT_BEHIND_S = 3600.0
 _COPY_BYTES = 1024**2
+_TAKER = ".taker"
 
 
 class Outcome(Enum):
@@ -181,6 +184,37 @@ class Spool:
     def files(self, series_uid: str) -> list[Path]:
         """The files of a series that wait now, by name; none where nothing waits."""
         return sorted(Path(file.path) for file in dicom_files(self.incoming / checked_uid(series_uid)))
+
+    @contextmanager
+    def one_taker(self) -> Iterator[None]:
+        """Wait until nobody else takes files out, and keep others from it.
+
+        Two at once would remove each other's files by name, and what a sender puts under such a
+        name in between would be lost.
+
+        Raises:
+            SpoolUnavailable: the lock cannot be made.
+        """
+        with _unavailable(self.incoming):
+            make_folder(self.incoming)
+            fd = os.open(self.incoming / _TAKER, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            with _unavailable(self.incoming):
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def has_taker(self) -> bool:
+        """Whether somebody takes files out now."""
+        try:
+            with (self.incoming / _TAKER).open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
     def remove(self, series_uid: str, files: Sequence[Path]) -> None:
         """Forget these files of a series, because they are safe elsewhere; what came since stays.

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from kaapana_assets.dicom.geometry import FindingKind
 from kaapana_assets.errors import NotFound, StoreUnavailable
-from kaapana_assets.ingest.arrival import Reception
+from kaapana_assets.ingest.arrival import Arrival, Reception
 from kaapana_assets.ingest.spool import Spool
 from kaapana_assets.stores.folder_pacs import FolderPacs
 from kaapana_assets.stores.query import parse
@@ -65,6 +65,13 @@ def send(tmp_path: Path, spool: Spool, instance: Callable[..., Dataset]) -> Call
     return send
 
 
+def take_in(reception: Reception) -> Arrival:
+    """As ingest does it, which records the arrival between the two."""
+    arrival = reception.take_in(SERIES, now=NOW)
+    reception.release(arrival)
+    return arrival
+
+
 def waiting(spool: Spool) -> list[str]:
     return sorted(path.name for path in spool.incoming.glob("[0-9]*/*"))
 
@@ -82,7 +89,7 @@ def indexed(reception: Reception) -> list[str]:
 
 def test_series_is_in_the_pacs_and_the_index_and_no_more_in_the_spool(reception: Reception, send: Any) -> None:
     send("1", "2")
-    arrival = reception.take_in(SERIES, now=NOW)
+    arrival = take_in(reception)
     assert stored(reception) == [f"{SERIES}.1", f"{SERIES}.2"]
     assert indexed(reception) == [SERIES]
     assert waiting(reception.spool) == []
@@ -106,16 +113,25 @@ def test_killed_between_two_steps_loses_nothing_and_a_repeat_finishes(
     parts = {"spool": reception.spool, "pacs": reception.pacs, "index": reception.index}
     parts[store] = Mortal(parts[store], method, after=after)
     with pytest.raises(Killed):
-        Reception(**parts, scratch=reception.scratch).take_in(SERIES, now=NOW)
+        take_in(Reception(**parts, scratch=reception.scratch))
     everywhere = set(stored(reception)) | {name.removesuffix(".dcm") for name in waiting(reception.spool)}
     assert everywhere == {f"{SERIES}.1", f"{SERIES}.2"}
     in_spool = bool(waiting(reception.spool))
     assert in_spool or (indexed(reception) == [SERIES] and len(stored(reception)) == 2)
     for _ in range(2):
-        reception.take_in(SERIES, now=NOW)
+        take_in(reception)
         assert len(stored(reception)) == 2
         assert indexed(reception) == [SERIES]
         assert waiting(reception.spool) == []
+
+
+def test_series_waits_until_its_arrival_is_recorded(reception: Reception, send: Any) -> None:
+    send("1")
+    arrival = reception.take_in(SERIES, now=NOW)
+    assert waiting(reception.spool) == [f"{SERIES}.1.dcm"]
+    send("2")
+    reception.release(arrival)
+    assert waiting(reception.spool) == [f"{SERIES}.2.dcm"]
 
 
 def test_index_that_is_away_keeps_the_series_in_the_spool(reception: Reception, send: Any) -> None:
@@ -143,7 +159,7 @@ def test_unreadable_files_are_set_aside_with_the_reason_and_the_others_go_on(
     for name, content in (("8", b""), ("9", b"no DICOM at all")):
         (tmp_path / "odd").write_bytes(content)
         reception.spool.add_file(SERIES, f"{SERIES}.{name}", tmp_path / "odd", origin="test")
-    arrival = reception.take_in(SERIES, now=NOW)
+    arrival = take_in(reception)
     assert (arrival.new_instances, arrival.quarantined) == (1, 2)
     assert waiting(reception.spool) == []
     kept = list(reception.spool.quarantined())
@@ -155,7 +171,7 @@ def test_file_of_another_series_is_set_aside(reception: Reception, send: Any, in
     send("1")
     instance(series="9.9", sop="9.9.1").save_as(tmp_path / "x.dcm", enforce_file_format=True)
     reception.spool.add_file(SERIES, "9.9.1", tmp_path / "x.dcm", origin="test")
-    assert reception.take_in(SERIES, now=NOW).quarantined == 1
+    assert take_in(reception).quarantined == 1
     assert [each.reason for each in reception.spool.quarantined()] == [f"it belongs to series 9.9, not {SERIES}"]
 
 
@@ -163,36 +179,27 @@ def test_other_content_under_the_same_uid_is_set_aside_and_the_stored_one_stays(
     reception: Reception, send: Any
 ) -> None:
     send("1")
-    before = reception.take_in(SERIES, now=NOW).stored.digest
+    before = take_in(reception).stored.digest
     send("1", PatientID="P2")
-    arrival = reception.take_in(SERIES, now=NOW)
+    arrival = take_in(reception)
     assert (arrival.stored.digest, arrival.new_instances, arrival.quarantined) == (before, 0, 1)
     assert "other content is stored" in next(reception.spool.quarantined()).reason
 
 
 def test_document_is_of_what_the_pacs_holds_and_not_of_what_it_refused(reception: Reception, send: Any) -> None:
     send("1")
-    reception.take_in(SERIES, now=NOW)
+    take_in(reception)
     send("1", PatientID="P2")
-    arrival = reception.take_in(SERIES, now=NOW)
-    assert arrival.document["PatientID"] == "P1"
-    assert reception.index.get(SERIES)["PatientID"] == "P1"
-
-
-def test_document_is_of_what_the_pacs_holds_and_not_of_what_it_refused(reception: Reception, send: Any) -> None:
-    send("1")
-    reception.take_in(SERIES, now=NOW)
-    send("1", PatientID="P2")
-    arrival = reception.take_in(SERIES, now=NOW)
+    arrival = take_in(reception)
     assert arrival.document["PatientID"] == "P1"
     assert reception.index.get(SERIES)["PatientID"] == "P1"
 
 
 def test_late_slice_gives_the_series_another_digest_and_a_document_of_all(reception: Reception, send: Any) -> None:
     send("1", "2")
-    first = reception.take_in(SERIES, now=NOW)
+    first = take_in(reception)
     send("3", InstanceNumber=3)
-    second = reception.take_in(SERIES, now=NOW)
+    second = take_in(reception)
     assert second.stored.digest != first.stored.digest
     assert (second.new_instances, len(second.stored.instances)) == (1, 3)
     assert not reception.scratch.exists() or not list(reception.scratch.iterdir())
@@ -200,9 +207,9 @@ def test_late_slice_gives_the_series_another_digest_and_a_document_of_all(recept
 
 def test_same_slices_again_change_nothing(reception: Reception, send: Any) -> None:
     send("1", "2")
-    first = reception.take_in(SERIES, now=NOW)
+    first = take_in(reception)
     send("1", "2")
-    second = reception.take_in(SERIES, now=NOW)
+    second = take_in(reception)
     assert (second.stored.digest, second.new_instances, second.quarantined) == (first.stored.digest, 0, 0)
     assert waiting(reception.spool) == []
 
@@ -213,13 +220,13 @@ def test_series_of_which_nothing_can_be_read_is_not_found_and_says_where_it_is(
     (tmp_path / "odd").write_bytes(b"nothing")
     reception.spool.add_file(SERIES, f"{SERIES}.1", tmp_path / "odd", origin="test")
     with pytest.raises(NotFound, match=r"its 1 files could not be read.*status"):
-        reception.take_in(SERIES, now=NOW)
+        take_in(reception)
     assert len(list(reception.spool.quarantined())) == 1
 
 
 def test_series_that_is_known_nowhere_is_not_found(reception: Reception) -> None:
     with pytest.raises(NotFound, match=SERIES):
-        reception.take_in(SERIES, now=NOW)
+        take_in(reception)
 
 
 def test_findings_of_the_series_come_with_it(reception: Reception, send: Any) -> None:
@@ -230,7 +237,7 @@ def test_findings_of_the_series_come_with_it(reception: Reception, send: Any) ->
             ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
             PixelSpacing=[1, 1],
         )
-    arrival = reception.take_in(SERIES, now=NOW)
+    arrival = take_in(reception)
     assert [finding.kind for finding in arrival.findings]
     assert all(isinstance(finding.kind, FindingKind) for finding in arrival.findings)
 
@@ -239,7 +246,7 @@ def test_reasons_beside_quarantined_files_are_json(reception: Reception, tmp_pat
     (tmp_path / "odd").write_bytes(b"nothing")
     reception.spool.add_file(SERIES, f"{SERIES}.1", tmp_path / "odd", origin="test")
     with pytest.raises(NotFound):
-        reception.take_in(SERIES, now=NOW)
+        take_in(reception)
     (kept,) = reception.spool.quarantined()
     note = json.loads(kept.path.with_name(f"{kept.path.name}.json").read_text())
     assert note["reason"] == kept.reason

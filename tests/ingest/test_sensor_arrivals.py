@@ -1,14 +1,18 @@
 """The sensor asks for what waits: new series as one range, one ingest at a time, failing ones ever later."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.storage.runs.schema import RunsTable
 from pydicom.dataset import Dataset
 
 from kaapana_assets.definitions import build_definitions
@@ -82,6 +86,20 @@ def test_nothing_is_asked_for_while_an_ingest_runs(arriving: Arriving) -> None:
     assert arriving.tick() == []
     arriving.instance.report_run_canceled(running)
     assert arriving.tick() == [("1.2.1", "1.2.1")]
+
+
+def test_run_that_died_unseen_does_not_keep_series_waiting(arriving: Arriving) -> None:
+    arriving.send("1.2.1")
+    job = build_definitions(load_settings()).resolve_job_def("ingest")
+    dead = arriving.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    assert arriving.tick() == []
+    hour_ago = (datetime.now(timezone.utc) - timedelta(hours=1)).replace(tzinfo=None)
+    with arriving.instance.run_storage.connect() as connection:  # type: ignore[attr-defined]
+        connection.execute(RunsTable.update().values(update_timestamp=hour_ago))
+    with arriving.spool.one_taker():
+        assert arriving.tick() == []
+    assert arriving.tick() == [("1.2.1", "1.2.1")]
+    assert not arriving.instance.get_run_by_id(dead.run_id).is_finished
 
 
 def test_series_that_was_ingested_is_not_asked_for_again_until_a_late_slice_comes(arriving: Arriving) -> None:
@@ -162,6 +180,41 @@ def test_series_that_cannot_be_ingested_fails_alone(arriving: Arriving) -> None:
     assert not arriving.ingest(first, last).success
     found: Any = arriving.instance.get_status_by_partition(DICOM_SERIES, ["1.2.1", "1.2.2", "1.2.3"], SERIES)
     assert [found[uid].value for uid in ("1.2.1", "1.2.2", "1.2.3")] == ["MATERIALIZED", "FAILED", "MATERIALIZED"]
+
+
+KILLED_AT_THE_EVENT_LOG = """
+import os, sys
+import dagster as dg
+from kaapana_assets.definitions import build_definitions
+from kaapana_assets.settings import load_settings
+
+with dg.DagsterInstance.local_temp(sys.argv[1], overrides={"telemetry": {"enabled": False}}) as instance:
+    storage = type(instance.event_log_storage)
+    store = storage.store_event
+
+    def store_or_die(self, entry):
+        if entry.dagster_event and entry.dagster_event.is_step_materialization:
+            os._exit(9)
+        store(self, entry)
+
+    storage.store_event = store_or_die
+    job = build_definitions(load_settings()).resolve_job_def("ingest")
+    keys = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+    job.execute_in_process(instance=instance, tags=dict.fromkeys(keys, sys.argv[2]))
+"""
+
+
+def test_series_of_an_ingest_that_was_killed_before_dagster_knew_of_it_still_waits(arriving: Arriving) -> None:
+    arriving.send("1.2.1")
+    ((uid, _),) = arriving.tick()
+    command = [sys.executable, "-W", "ignore", "-c", KILLED_AT_THE_EVENT_LOG, str(arriving.folder), uid]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert ended.returncode == 9, ended.stderr
+    assert arriving.spool.ready(0) == ["1.2.1"]
+    assert arriving.ingest(uid, uid).success
+    found: Any = arriving.instance.get_status_by_partition(DICOM_SERIES, [uid], SERIES)
+    assert found[uid].value == "MATERIALIZED"
+    assert arriving.spool.ready(0) == []
 
 
 def test_picture_and_counts_but_no_name_of_a_patient_are_in_the_metadata(arriving: Arriving) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -232,3 +233,33 @@ def test_copy_of_a_file_has_its_content(spool, tmp_path):
     assert hashlib.sha256(spool.files("1.2")[0].read_bytes()).digest() == hashlib.sha256(source.read_bytes()).digest()
     with pytest.raises(NotFound):
         spool.add_file("1.2", "2", tmp_path / "missing", origin="test")
+
+
+TAKER = """
+import sys
+from pathlib import Path
+from kaapana_assets.ingest.spool import Spool
+with Spool(Path(sys.argv[1]), Path(sys.argv[2])).one_taker():
+    print("in", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_at_a_time_takes_files_out_and_one_that_was_killed_hinders_nobody(spool, tmp_path):
+    entered = threading.Event()
+
+    def enter():
+        with spool.one_taker():
+            entered.set()
+
+    assert not spool.has_taker()
+    with python(TAKER, spool.incoming, tmp_path / "quarantine") as other:
+        assert other.stdout.readline() == b"in\n"
+        assert spool.has_taker()
+        thread = threading.Thread(target=enter)
+        thread.start()
+        assert not entered.wait(0.2)
+        other.kill()
+        thread.join(10)
+    assert entered.is_set()
+    assert not spool.has_taker()
