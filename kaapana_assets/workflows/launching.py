@@ -86,7 +86,7 @@ def attempt_pooled(work: Work, operator: Operator, directory: RunDirectory, seri
     Raises:
         OperatorError: it failed, or its output is not there.
     """
-    remove_output(directory.path / operator.out_dir)
+    _remove_outputs(operator, directory, series)
     view, shared = _view(work, operator, directory, series)
     outcome, error, launches = _start(work, operator, view, series)
     if error is None and outcome is Outcome.SKIPPED:
@@ -104,8 +104,7 @@ def attempt_pooled(work: Work, operator: Operator, directory: RunDirectory, seri
 def _launch(
     work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str]
 ) -> tuple[Attempt, OperatorError | None]:
-    for uid in series:
-        remove_output(directory.series_dir(uid, operator.out_dir))
+    _remove_outputs(operator, directory, series)
     view, shared = _view(work, operator, directory, series)
     outcome, error, launches = _start(work, operator, view, series)
     result = Attempt(launches=launches)
@@ -135,6 +134,8 @@ def _start(
 ) -> tuple[Outcome | None, OperatorError | None, int]:
     error: OperatorError | None = None
     for launches in range(1, operator.retries + 2):
+        if launches > 1:
+            _remove_outputs(operator, view, series)
         try:
             if isinstance(operator, ContainerOperator):
                 launch = _container_launch(work, operator, view)
@@ -247,6 +248,17 @@ def _missing(folder: Path, operator: Operator) -> str | None:
         if not any(path.is_file() for path in folder.glob(pattern)):
             return f"its output folder {operator.out_dir} holds no file that fits {pattern}"
     return None
+
+
+def _remove_outputs(operator: Operator, directory: RunDirectory, series: Sequence[str]) -> None:
+    """Make place for what a launch writes, so that nothing of an earlier one is taken for its own."""
+    if operator.level == "cohort":
+        remove_output(directory.path / operator.out_dir)
+        return
+    for uid in series:
+        output = directory.series_dir(uid, operator.out_dir)
+        if not _link_in_place_of(directory.batch, output.parent):
+            remove_output(output)
 
 
 def remove_output(folder: Path) -> None:

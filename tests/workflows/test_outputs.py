@@ -122,6 +122,22 @@ def _content(place: Any, uid: str) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
 
 
+@pytest.mark.parametrize("level", ["series", "cohort"])
+def test_repeated_launch_finds_nothing_of_what_the_failed_one_wrote(place, level: str) -> None:
+    out = '"$WORKFLOW_DIR/$OPERATOR_OUT_DIR"' if level == "cohort" else '"$WORKFLOW_DIR"/batch/1.2.3.1/copy'
+    tried = place.home / "tried"
+    place.image(
+        "copy",
+        f'mkdir -p {out}\nif [ ! -e "{tried}" ]; then touch "{tried}"; echo half > {out}/part; exit 1; fi\n'
+        f"echo whole > {out}/all",
+    )
+    run_one = run_pooled if level == "cohort" else run_operator
+    work = place.work(one(retries=1, level=level), place.series("1"))
+    (partition,) = run_one(work, work.workflow.operators[0], work.request.series).done
+    kept = place.shelf.manifest("copies", "copy", partition)
+    assert [file.path for file in kept.files] == ["all"]
+
+
 def test_exit_code_126_is_skipped_and_neither_done_nor_failed(place) -> None:
     place.image("copy", "exit 126")
     series = place.series("1", "2")
