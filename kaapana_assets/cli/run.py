@@ -17,7 +17,7 @@ from kaapana_assets.settings import load_settings
 
 if TYPE_CHECKING:
     from kaapana_assets.graphql import DagsterClient
-    from kaapana_assets.graphql_answers import Run
+    from kaapana_assets.graphql.answers import Run
 
 _SHOWN = 10
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import requests
 
-from kaapana_assets import graphql_documents as documents
 from kaapana_assets.errors import DagsterUnavailable, InputError, NotFound
-from kaapana_assets.graphql_answers import (
+from kaapana_assets.graphql import documents
+from kaapana_assets.graphql.answers import (
     CapturedLogs,
     Event,
     Materialization,
