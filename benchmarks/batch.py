@@ -3,10 +3,10 @@
     python benchmarks/batch.py [SERIES]
 
 Makes that many series of one small file (default 1000), a PostgreSQL as ``kaapana-assets up`` has
-it, and runs the workflow extract-study-id over them in batch and in single mode, each run in a
-process of its own. Prints one table. All CPU is user and system time of the run's process and of
-PostgreSQL; the containers' own is in a column of its own. The fixed cost of a run is that of a run
-over one series.
+it, and runs a workflow of one operator over them in batch and in single mode, each run in a process
+of its own. The operator writes a JSON file per series and needs only Python's standard library.
+Prints one table. All CPU is user and system time of the run's process and of PostgreSQL; the
+containers' own is in a column of its own. The fixed cost of a run is that of a run over one series.
 """
 
 from __future__ import annotations
@@ -25,21 +25,34 @@ from pathlib import Path
 
 import psutil
 
-WORKFLOW = "extract-study-id"
+WORKFLOW = "count-files"
 JOB = WORKFLOW.replace("-", "_")
+SCRIPT = """
+import json, os
+from pathlib import Path
+
+for series in sorted(Path(os.environ["WORKFLOW_DIR"], os.environ["BATCH_NAME"]).iterdir()):
+    out = series / os.environ["OPERATOR_OUT_DIR"]
+    out.mkdir(exist_ok=True)
+    names = os.listdir(series / os.environ["OPERATOR_IN_DIR"])
+    (out / "count.json").write_text(json.dumps({"files": len(names)}))
+"""
+WORKFLOW_FILE = f"""
+from kaapana_assets.workflows import ContainerOperator, Workflow
+workflow = Workflow(name="{WORKFLOW}", operators=(ContainerOperator(name="{WORKFLOW}", image="{WORKFLOW}"),))
+"""
 SINGLE = 100  # at most this many series in single mode
 BARE_SINGLE = 50  # series for which a process each is started in the bare loop
 DAGSTER_RUNS = 5
-EXTRACT = Path(__file__).resolve().parent.parent / "images" / WORKFLOW / "files" / "extract.py"
 
-PLAIN = f"""
+PLAIN = """
 import os, subprocess
 import dagster as dg
 
 @dg.asset(partitions_def=dg.DynamicPartitionsDefinition(name="series"))
 def plain(context: dg.AssetExecutionContext) -> None:
-    env = {{**os.environ, "WORKFLOW_DIR": os.path.join(os.environ["PLAIN_DIR"], context.partition_key)}}
-    subprocess.run(["python", {str(EXTRACT)!r}], env=env, check=True)
+    env = {**os.environ, "WORKFLOW_DIR": os.path.join(os.environ["PLAIN_DIR"], context.partition_key)}
+    subprocess.run(["python", os.environ["PLAIN_SCRIPT"]], env=env, check=True)
 """
 
 
@@ -59,6 +72,8 @@ def main() -> None:
 
 def measure(place: Path, count: int) -> None:
     os.environ |= {"KAAPANA_HOME": str(place / "home"), "DAGSTER_HOME": str(place / "home" / "dagster")}
+    os.environ["KAAPANA_IMAGES"] = str(place / "images")
+    write_workflow(place)
     series = fill_pacs(place, count)
     with postgres(place) as server:
         prepare_dagster(place, series)
@@ -78,6 +93,23 @@ def measure(place: Path, count: int) -> None:
     print("CPU per series and operator")
     for line in (titles, *rows):
         print("  ".join(str(cell).ljust(width) for cell, width in zip(line, widths, strict=True)))
+
+
+def write_workflow(place: Path) -> None:
+    # The built-in workflows name their images, so these must be there too.
+    shutil.copytree(Path(__file__).resolve().parent.parent / "images", place / "images")
+    script_of(place).parent.mkdir(parents=True)
+    script_of(place).write_text(SCRIPT)
+    image = script_of(place).parent.parent
+    (image / "requirements.txt").write_text("")
+    (image / "Dockerfile").write_text('FROM python:3.12-slim\nWORKDIR /app\nENTRYPOINT ["python", "main.py"]\n')
+    dags = place / "home" / "workflows" / "dags"
+    dags.mkdir(parents=True)
+    (dags / "count_files.py").write_text(WORKFLOW_FILE)
+
+
+def script_of(place: Path) -> Path:
+    return place / "images" / WORKFLOW / "files" / "main.py"
 
 
 def row(name: str, whole: dict, fixed: dict, count: int) -> tuple[str, ...]:
@@ -203,7 +235,7 @@ def bare_loop(place: Path, series: list[str], *, together: bool) -> tuple[str, .
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     for number in range(len(groups)):
         env = contract(folder / str(number))
-        command = [str(python_of_image()), str(EXTRACT)]
+        command = [str(python_of_image()), str(script_of(place))]
         subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL)
     cpu = used_since(before) / len(series) * 1000
     name = "bare loop, one process for all" if together else f"bare loop, a process per series ({len(series)} series)"
@@ -214,7 +246,7 @@ def plain_dagster(place: Path, series: list[str]) -> tuple[str, ...]:
     folder = place / "plain"
     lay_out(place, folder, [[uid] for uid in series], names=series)
     (place / "plain.py").write_text(PLAIN)
-    env = {**os.environ, **contract(folder), "PLAIN_DIR": str(folder)}
+    env = {**os.environ, **contract(folder), "PLAIN_DIR": str(folder), "PLAIN_SCRIPT": str(script_of(place))}
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     for uid in series:
         command = [sys.executable, "-m", "dagster", "asset", "materialize", "--select", "plain", "--partition", uid]
