@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -79,7 +80,9 @@ class SeriesFolders:
         path = self._incoming / series_uid
         folder = None
         while folder is None:
-            path.mkdir(exist_ok=True)
+            # Not exist_ok, which fails if the folder is removed between its two looks.
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
             try:
                 folder = OpenFolder(path)
             except FileNotFoundError:

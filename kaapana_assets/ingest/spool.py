@@ -19,7 +19,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -160,9 +160,11 @@ class Spool:
         held = held_series(self._marks_folder)
         found = []
         for entry in self._folders.entries():
-            sizes = [file.stat().st_size for file in dicom_files(entry.path)]
-            if sizes:
-                found.append(SpoolSeries(entry.name, len(sizes), sum(sizes), entry.stat().st_mtime, entry.name in held))
+            with suppress(FileNotFoundError):  # taken out at this moment
+                sizes = [file.stat().st_size for file in dicom_files(entry.path)]
+                if sizes:
+                    newest = entry.stat().st_mtime
+                    found.append(SpoolSeries(entry.name, len(sizes), sum(sizes), newest, entry.name in held))
         return found
 
     def ready(self, quiet_s: float) -> list[str]:
@@ -172,14 +174,14 @@ class Spool:
         """
         held = held_series(self._marks_folder)
         now = time.time()
-        return [
-            entry.name
-            for entry in self._folders.entries()
-            # The distance, not the age: after a clock was set back a folder from the future is as quiet.
-            if entry.name not in held
-            and abs(now - entry.stat().st_mtime) >= quiet_s
-            and next(dicom_files(entry.path), None) is not None
-        ]
+        found = []
+        for entry in self._folders.entries():
+            with suppress(FileNotFoundError):  # taken out at this moment
+                # The distance, not the age: after a clock was set back a folder from the future is as quiet.
+                quiet = entry.name not in held and abs(now - entry.stat().st_mtime) >= quiet_s
+                if quiet and next(dicom_files(entry.path), None) is not None:
+                    found.append(entry.name)
+        return found
 
     def files(self, series_uid: str) -> list[Path]:
         """The files of a series that wait now, by name; none where nothing waits."""

@@ -235,6 +235,26 @@ def test_copy_of_a_file_has_its_content(spool, tmp_path):
         spool.add_file("1.2", "2", tmp_path / "missing", origin="test")
 
 
+COME_AND_GO = """
+import sys
+from pathlib import Path
+from kaapana_assets.ingest.spool import Spool
+spool = Spool(Path(sys.argv[1]), Path(sys.argv[2]), min_free_bytes=0)
+for _ in range(300):
+    spool.add("1.2", "1.2.3", [b"x"], origin="test")
+    spool.remove("1.2", spool.files("1.2"))
+print("ended", flush=True)
+"""
+
+
+def test_series_that_goes_while_the_spool_is_looked_at_is_not_there(spool, tmp_path):
+    with python(COME_AND_GO, spool.incoming, tmp_path / "quarantine") as other:
+        while other.poll() is None:
+            assert {series.series_instance_uid for series in spool.series()} <= {"1.2"}
+            assert set(spool.ready(0)) <= {"1.2"}
+        assert other.stdout.read() == b"ended\n"
+
+
 TAKER = """
 import sys
 from pathlib import Path
