@@ -3,8 +3,9 @@
 What an author of a workflow file imports is here.
 """
 
-from kaapana_assets.workflows.model import ContainerOperator, OperatorContext, PythonOperator, Workflow
+from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.objects_operator import put_objects
+from kaapana_assets.workflows.operators import ContainerOperator, OperatorContext, PythonOperator
 from kaapana_assets.workflows.parameters import Parameter
 
 __all__ = ["ContainerOperator", "OperatorContext", "Parameter", "PythonOperator", "Workflow", "put_objects"]

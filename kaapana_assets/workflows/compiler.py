@@ -18,7 +18,8 @@ from kaapana_assets.partitions import COHORT, COHORTS, SERIES
 from kaapana_assets.resources import Platform
 from kaapana_assets.workflows import steps
 from kaapana_assets.workflows.fingerprints import code_version
-from kaapana_assets.workflows.model import REPORT, ContainerOperator, Operator, Workflow
+from kaapana_assets.workflows.model import REPORT, Workflow
+from kaapana_assets.workflows.operators import ContainerOperator, Operator
 
 _MODE = dg.Enum(
     "mode",
@@ -180,12 +181,12 @@ def _operator_op(workflow: Workflow, operator: Operator) -> dg.OpDefinition:
         tags={"kind": sorted(_kinds(operator))[0]},
     )
     def operate(context: dg.OpExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        work = steps.resume(context, platform, workflow)
-        if operator.level == "cohort":
-            yield steps.pooled_step(context, work, operator)
-        else:
-            steps.series_step(context, work, operator)
-            yield dg.Output(None, name)
+        with steps.resume(context, platform, workflow) as work:
+            if operator.level == "cohort":
+                yield steps.pooled_step(context, work, operator)
+            else:
+                steps.series_step(context, work, operator)
+                yield dg.Output(None, name)
 
     return operate
 
@@ -198,14 +199,14 @@ def _report_op(workflow: Workflow) -> dg.OpDefinition:
         out={REPORT: dg.Out(dg.Nothing)},
     )
     def report(context: dg.OpExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        work = steps.resume(context, platform, workflow)
-        if context.run.parent_run_id is not None:
-            steps.mend(context, work)
-        output, failure = steps.report_step(context, work)
-        yield output
-        if failure is not None:
-            raise failure
-        steps.finish(work, platform)
+        with steps.resume(context, platform, workflow) as work:
+            if context.run.parent_run_id is not None:
+                steps.mend(context, work)
+            output, failure = steps.report_step(context, work)
+            yield output
+            if failure is not None:
+                raise failure
+            steps.finish(work, platform)
 
     return report
 

@@ -16,7 +16,8 @@ from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.stores.shelf import Manifest, Origin
 from kaapana_assets.workflows.fingerprints import code_version, pooled_fingerprint, series_fingerprint
 from kaapana_assets.workflows.launching import Attempt, attempt_pooled, attempt_series, remove_output
-from kaapana_assets.workflows.model import INITIAL_INPUT, Operator
+from kaapana_assets.workflows.model import INITIAL_INPUT
+from kaapana_assets.workflows.operators import ContainerOperator, Operator
 from kaapana_assets.workflows.work import Done, OperatorResult, Work
 
 _SINGLE_GROUP = 64  # series worked on singly whose outputs become durable together
@@ -49,6 +50,7 @@ def run_operator(work: Work, operator: Operator, inputs: Mapping[str, str]) -> O
     launches = 0
     for attempt, directories in _attempts(work, operator, todo, result.failed):
         launches += attempt.launches
+        _check_unchanged(work, operator, code)
         result.failed.update(attempt.failed)
         result.skipped.update(dict.fromkeys(attempt.skipped, "the operator found nothing to do"))
         outputs = {
@@ -91,6 +93,7 @@ def run_pooled(work: Work, operator: Operator, inputs: Mapping[str, str]) -> Ope
         return OperatorResult(code_version=code, done={cohort: _done(kept, source, reused=True)})
     series = _provide_pooled_input(work, operator, inputs)
     launches = attempt_pooled(work, operator, work.directory, series)
+    _check_unchanged(work, operator, code)
     output = work.directory.path / operator.out_dir
     manifests, refused = work.stores.shelf.publish(_origin(work, operator), {cohort: (output, fingerprint)})
     if refused:
@@ -225,6 +228,13 @@ def _origin(work: Work, operator: Operator) -> Origin:
         dagster_run_id=request.dagster_run_id,
         created=request.created,
     )
+
+
+def _check_unchanged(work: Work, operator: Operator, code: str) -> None:
+    """What was made stands on the shelf for the code that made it; which code that was must be sure."""
+    if code_version(work.workflow, operator, work.stores.runner, work.request.parameters) != code:
+        image = f"image {operator.image}" if isinstance(operator, ContainerOperator) else "function"
+        raise OperatorFailed(f"operator {operator.full_name}: its {image} was changed while it ran: run it again")
 
 
 def _done(manifest: Manifest, input_fingerprint: str, *, reused: bool) -> Done:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Mapping
 
 from kaapana_assets.containers.runner import Runner
 from kaapana_assets.errors import WorkflowError
-from kaapana_assets.workflows.model import ContainerOperator, Operator, PythonOperator, Workflow
+from kaapana_assets.workflows.function_code import code_of
+from kaapana_assets.workflows.model import Workflow
+from kaapana_assets.workflows.operators import ContainerOperator, Operator, PythonOperator
 from kaapana_assets.workflows.parameters import Value, as_text
 
 
@@ -22,7 +23,7 @@ def code_version(workflow: Workflow, operator: Operator, runner: Runner, paramet
 
     Raises:
         NotFound: there is no such image.
-        WorkflowError: a Python operator's function has no source that can be read.
+        WorkflowError: what a Python operator's function does cannot be told from its source.
     """
     seen = parameters if operator.parameters is None else {name: parameters[name] for name in operator.parameters}
     return _digest(
@@ -56,24 +57,15 @@ def _implementation(operator: Operator, runner: Runner) -> dict[str, object]:
             "env_vars": dict(sorted(operator.env_vars.items())),
         }
     if isinstance(operator, PythonOperator):
-        name, source = _source(operator)
-        return {
-            "function": name,
-            "source": source,
-            "settings": dict(sorted(operator.settings.items())),
-        }
+        try:
+            code = code_of(operator.function)
+        except (OSError, TypeError, ValueError) as exc:
+            raise WorkflowError(
+                f"operator {operator.full_name!r}: its function's source cannot be read ({exc}); give it a function "
+                "that is written in a file, what configures it goes into settings"
+            ) from exc
+        return {"function": code, "settings": dict(sorted(operator.settings.items()))}
     raise TypeError(f"no such kind of operator: {type(operator).__name__}")
-
-
-def _source(operator: PythonOperator) -> tuple[str, str]:
-    function = operator.function
-    try:
-        return f"{function.__module__}.{function.__qualname__}", inspect.getsource(function)
-    except (OSError, TypeError, AttributeError) as exc:
-        raise WorkflowError(
-            f"operator {operator.full_name!r}: its function's source cannot be read ({exc}); give it a function "
-            "that is written in a file, what configures it goes into settings"
-        ) from exc
 
 
 def _digest(values: Mapping[str, object]) -> str:

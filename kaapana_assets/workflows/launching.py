@@ -15,7 +15,7 @@ from pathlib import Path
 from kaapana_assets.containers.runner import Launch, Outcome
 from kaapana_assets.errors import KaapanaAssetsError, OperatorError, OperatorFailed
 from kaapana_assets.stores.run_directory import RunDirectory
-from kaapana_assets.workflows.model import ContainerOperator, Operator, OperatorContext, PythonOperator
+from kaapana_assets.workflows.operators import ContainerOperator, Operator, OperatorContext, PythonOperator
 from kaapana_assets.workflows.parameters import Value, as_text
 from kaapana_assets.workflows.work import Work
 

@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from kaapana_assets.errors import OutputMissing
-from kaapana_assets.workflows.model import Level, Operator, OperatorContext, PythonOperator
+from kaapana_assets.workflows.operators import Level, Operator, OperatorContext, PythonOperator
 
 
 def put_objects(

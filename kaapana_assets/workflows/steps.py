@@ -5,7 +5,8 @@ The assets and jobs that these steps belong to are made by ``compiler``.
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
@@ -20,7 +21,8 @@ from kaapana_assets.stores.pacs import Pacs
 from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.stores.shelf import Origin
 from kaapana_assets.workflows.execution import run_operator, run_pooled
-from kaapana_assets.workflows.model import REPORT, Operator, Workflow
+from kaapana_assets.workflows.model import REPORT, Workflow
+from kaapana_assets.workflows.operators import Operator
 from kaapana_assets.workflows.parameters import complete
 from kaapana_assets.workflows.report import as_markdown, make_report
 from kaapana_assets.workflows.work import OperatorResult, Request, Stores, Work
@@ -49,10 +51,13 @@ def begin(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow
     return _lay_out(context, platform, workflow, cohort=cohort.name, series=series, missing=missing)
 
 
-def resume(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow) -> Work:
-    """The work that ``begin`` laid out, in this run or in the one that it repeats."""
-    directory = platform.run_directories().find(context.run.root_run_id or context.run_id)
-    return _work(context, platform, workflow, directory)
+@contextmanager
+def resume(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow) -> Iterator[Work]:
+    """The work that ``begin`` laid out, in this run or in the one that it repeats; no other run goes on with it."""
+    directories = platform.run_directories()
+    directory = directories.find(context.run.root_run_id or context.run_id)
+    with directories.used(directory, context.run_id):
+        yield _work(context, platform, workflow, directory)
 
 
 def series_step(context: dg.OpExecutionContext, work: Work, operator: Operator) -> OperatorResult:
@@ -147,17 +152,18 @@ def backfill_step(context: dg.OpExecutionContext, platform: Platform, workflow: 
     except NotFound:
         versions, missing = _versions(platform.pacs(), series)
         work = _lay_out(context, platform, workflow, cohort="", series=versions, missing=missing)
-    inputs = _inputs(work, operator)
-    result = run_operator(work, operator, inputs)
-    lacking = {uid: work.request.missing.get(uid, "its input is not there") for uid in series if uid not in inputs}
-    result.failed.update(lacking)
-    _record_series(context, work, operator, result)
-    if result.failed:
-        raise _failure(operator, result)
-    last = workflow.leaves()[-1]
-    selected = {key.path[-1] for key in context.run.asset_selection or ()}
-    if operator is last or not selected & {o.full_name.replace("-", "_") for o in _after(workflow, operator)}:
-        directories.remove(work.directory)
+    with directories.used(work.directory, context.run_id):
+        inputs = _inputs(work, operator)
+        result = run_operator(work, operator, inputs)
+        lacking = {uid: work.request.missing.get(uid, "its input is not there") for uid in series if uid not in inputs}
+        result.failed.update(lacking)
+        _record_series(context, work, operator, result)
+        if result.failed:
+            raise _failure(operator, result)
+        last = workflow.leaves()[-1]
+        selected = {key.path[-1] for key in context.run.asset_selection or ()}
+        if operator is last or not selected & {o.full_name.replace("-", "_") for o in _after(workflow, operator)}:
+            directories.remove(work.directory)
 
 
 def finish(work: Work, platform: Platform) -> None:

@@ -256,6 +256,19 @@ def test_run_repeated_from_failure_makes_only_what_failed_in_the_same_directory(
     assert platform.run_directories() == []
 
 
+def test_run_repeated_while_another_repeats_it_leaves_the_directory_alone(platform: Platform) -> None:
+    failing(platform).touch()
+    platform.place.image("pool", "exit 1")
+    platform.cohort("all", platform.place.series("1"))
+    first = platform.run()
+    (directory,) = platform.run_directories()
+    started = len(platform.place.starts())
+    with platform.place.directories.used(platform.place.directories.find(first.run_id), "other"):
+        assert not rerun(platform, first.run_id).success
+    assert len(platform.place.starts()) == started
+    assert platform.run_directories() == [directory]
+
+
 def test_run_repeated_from_a_failed_operator_begins_there(platform: Platform) -> None:
     switch = platform.place.home / "mended"
     platform.place.image("pool", f'test -e "{switch}" || exit 1\n' + POOL)

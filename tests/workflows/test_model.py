@@ -7,7 +7,7 @@ import pytest
 
 from kaapana_assets.errors import ParameterError, WorkflowError
 from kaapana_assets.workflows import ContainerOperator, OperatorContext, Parameter, PythonOperator, Workflow
-from kaapana_assets.workflows.model import Operator
+from kaapana_assets.workflows.operators import Operator
 from kaapana_assets.workflows.parameters import as_text, complete
 
 

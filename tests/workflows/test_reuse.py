@@ -1,13 +1,20 @@
 """Nothing is computed twice: an output is made again exactly when what it depends on is another."""
 
+import importlib.util
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kaapana_assets.errors import WorkflowError
+from kaapana_assets.containers.process import ProcessRunner
+from kaapana_assets.errors import OperatorFailed, WorkflowError
 from kaapana_assets.workflows import ContainerOperator, OperatorContext, Parameter, PythonOperator, Workflow
 from kaapana_assets.workflows.execution import run_operator
+from kaapana_assets.workflows.fingerprints import code_version
+
+COPY = 'cat "$in"/* > "$out/all.bin"'
 
 
 def workflow(**fields: Any) -> Workflow:
@@ -172,3 +179,72 @@ def test_half_output_of_a_killed_run_is_not_read_when_the_run_is_repeated(place)
     run_operator(killed, chain.operators[1], {uid: whole.done[uid].fingerprint})
     made = [(place.shelf.entry("w", name, uid) / "all.bin").read_bytes() for name in ("copy", "last")]
     assert made[0] == made[1]
+
+
+MODULE = """
+import {plugin}
+
+LIMIT = {limit}
+
+def helper(value):
+    return {helper}
+
+def make(bound):
+    def bounded(context, extra={extra}):
+        for uid in context.series:
+            (context.output_of(uid) / "seen").write_text(str((helper(1), bound, LIMIT, extra, {plugin}.FACTOR)))
+    return bounded
+
+made = make({bound})
+"""
+
+
+@pytest.mark.parametrize("changed", ["helper", "limit", "bound", "extra", "factor"])
+def test_python_operator_is_computed_again_when_what_its_function_uses_changed(
+    place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    series = place.series("1")
+    values = {"helper": "value", "limit": "1", "bound": "1", "extra": "1", "factor": "1"}
+    for number, new in enumerate(({}, {}, {changed: "value + 1" if changed == "helper" else "2"})):
+        # Each time as a new process would load it, from a folder of its own.
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        plugin = "plugin_of_the_user"
+        monkeypatch.delitem(sys.modules, plugin, raising=False)
+        monkeypatch.syspath_prepend(str(folder))
+        (folder / f"{plugin}.py").write_text(f"FACTOR = {(values | new)['factor']}\n")
+        (folder / "flow.py").write_text(MODULE.format(plugin=plugin, **(values | new)))
+        spec = importlib.util.spec_from_file_location("flow_of_the_user", folder / "flow.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "flow_of_the_user", module)
+        spec.loader.exec_module(module)
+        operator = PythonOperator(name="note", function=module.made)
+        launches = place.run(Workflow(name="notes", operators=(operator,)), series)["note"].launches
+        assert launches == (0 if number == 1 else 1)
+
+
+def test_python_operator_stands_for_the_code_that_was_loaded_not_for_what_its_file_says_now(
+    place, tmp_path: Path
+) -> None:
+    file = tmp_path / "edited.py"
+    text = "def function(context):\n    return 1\n"
+    file.write_text(text)
+    spec = importlib.util.spec_from_file_location("edited", file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["edited"] = module
+    spec.loader.exec_module(module)
+    flow = Workflow(name="notes", operators=(PythonOperator(name="note", function=module.function),))
+    runner = ProcessRunner(place.images, place.environments)
+    before = code_version(flow, flow.operators[0], runner, {})
+    file.write_text(text.replace("1", "2"))
+    assert code_version(flow, flow.operators[0], runner, {}) == before
+    del sys.modules["edited"]
+
+
+def test_image_that_is_changed_while_it_runs_publishes_nothing(place) -> None:
+    image = place.images / "copy" / "files" / "run.sh"
+    place.each("copy", f'{COPY}; echo "# changed" >> "{image}"')
+    series = place.series("1")
+    with pytest.raises(OperatorFailed, match="image copy was changed"):
+        place.run(workflow(), series)
+    assert place.shelf.manifest("copies", "copy", series[0]) is None

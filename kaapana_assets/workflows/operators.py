@@ -1,0 +1,146 @@
+"""What one processing step is, and what a step written in Python is given.
+
+Nothing here knows of Dagster, of workflows as a whole, or of how operators are run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from kaapana_assets.stores.objects import ObjectStore
+from kaapana_assets.workflows.parameters import Value
+
+Level = Literal["series", "cohort"]
+
+
+@dataclass(frozen=True)
+class OperatorContext:
+    """What a Python operator is given: the same folders that a container sees, and the stores.
+
+    Attributes:
+        directory: the run directory (``/data`` of containers).
+        series: the SeriesInstanceUIDs to work on.
+        parameters: the workflow's parameters by name.
+        settings: what the author configured the operator with.
+        cohort: name of the cohort; empty in a backfill over series.
+        objects: the object store.
+        log: for what a person should read of the run.
+    """
+
+    directory: Path
+    series: tuple[str, ...]
+    operator_in_dir: str
+    operator_out_dir: str
+    parameters: Mapping[str, Value]
+    settings: Mapping[str, str]
+    cohort: str
+    objects: ObjectStore
+    log: logging.Logger
+
+    def input_of(self, series_instance_uid: str) -> Path:
+        """The folder with what the input operator made of a series."""
+        return self.directory / "batch" / series_instance_uid / self.operator_in_dir
+
+    def output_of(self, series_instance_uid: str) -> Path:
+        """The folder for what this operator makes of a series; it exists."""
+        folder = self.directory / "batch" / series_instance_uid / self.operator_out_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def pooled_input(self) -> Path:
+        """The folder with what a pooled input operator made of the cohort."""
+        return self.directory / self.operator_in_dir
+
+    @property
+    def pooled_output(self) -> Path:
+        """The folder for what this operator makes of the whole cohort; it exists."""
+        folder = self.directory / self.operator_out_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """One processing step; authors use ContainerOperator or PythonOperator.
+
+    Attributes:
+        name: unique in its workflow, with the parallel_id.
+        input_operator: the operator (or its name) whose output is read; None reads the DICOM files.
+        operator_in_dir: the folder read, when it is not the input operator's.
+        operator_out_dir: the folder written, when it is not the name; the parallel_id is appended.
+        level: ``series``: one output per series; ``cohort``: one pooled output.
+        output_patterns: globs; each output must hold a file for each of them. Empty: any file.
+        timeout_s: seconds that one launch may take; None has no limit.
+        retries: how often a failed launch is repeated before its series are tried alone.
+        parallel_id: tells several operators with one image apart.
+        parameters: names of the workflow parameters it sees; None sees all. Only these count for
+            what has to be computed again.
+    """
+
+    name: str
+    input_operator: Operator | str | None = None
+    operator_in_dir: str | None = None
+    operator_out_dir: str | None = None
+    level: Level = "series"
+    output_patterns: tuple[str, ...] = ()
+    timeout_s: float | None = None
+    retries: int = 0
+    parallel_id: str | None = None
+    parameters: tuple[str, ...] | None = None
+
+    @property
+    def full_name(self) -> str:
+        """The name with the parallel_id."""
+        return self._with_parallel_id(self.name)
+
+    @property
+    def out_dir(self) -> str:
+        """The name of the folder it writes."""
+        return self._with_parallel_id(self.operator_out_dir or self.name)
+
+    @property
+    def input_name(self) -> str | None:
+        """The full name of its input operator."""
+        return self.input_operator.full_name if isinstance(self.input_operator, Operator) else self.input_operator
+
+    def _with_parallel_id(self, name: str) -> str:
+        return f"{name}-{self.parallel_id}" if self.parallel_id else name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerOperator(Operator):
+    """A step done by an image that keeps to the container contract.
+
+    Attributes:
+        image: name of a folder in images/, or a full reference.
+        command: replaces the image's entry point.
+        env_vars: added to the environment; contract variables win.
+        image_pull_secrets: names of the secrets that give access to the image's registry.
+        memory_mb: limit in MiB.
+        cpu: limit in cores.
+    """
+
+    image: str
+    command: tuple[str, ...] | None = None
+    env_vars: Mapping[str, str] = field(default_factory=dict)
+    image_pull_secrets: tuple[str, ...] = ()
+    memory_mb: int | None = None
+    cpu: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PythonOperator(Operator):
+    """A step done by a Python function of the platform, with access to its stores.
+
+    Attributes:
+        function: called once with all series, like a container.
+        settings: what configures the function; changing it is a new version of the operator.
+    """
+
+    function: Callable[[OperatorContext], None]
+    settings: Mapping[str, str] = field(default_factory=dict)
