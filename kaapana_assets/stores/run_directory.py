@@ -8,24 +8,27 @@
     <folder>/<run>-<SeriesInstanceUID>/...           the same for one series, in single mode
 
 ``<folder>/.runs/<Dagster run id>`` holds the name of that run's directory, so that a re-execution
-finds the files of the run it repeats.
+finds the files of the run it repeats. ``<folder>/.runs/<run>.<Dagster run id>`` is locked by the
+processes of a run that work in the directory.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from kaapana_assets.dicom.identifiers import checked_name, checked_uid
-from kaapana_assets.errors import NotFound
+from kaapana_assets.errors import NotFound, StoreUnavailable
 
 _BY_RUN = ".runs"
 
@@ -140,20 +143,59 @@ class RunDirectories:
             raise NotFound(f"the run directory {directory.path} was cleaned: start the workflow anew")
         return directory
 
+    @contextmanager
+    def used(self, directory: RunDirectory, dagster_run_id: str) -> Iterator[None]:
+        """Keep other runs out of the directory, and ``older_than`` from it; processes of one run share it.
+
+        A run that is repeated twice at once would else have both remove and verify the same outputs.
+
+        Raises:
+            StoreUnavailable: another run works there.
+        """
+        mark = self.folder / _BY_RUN / f"{directory.name}.{checked_name(dagster_run_id, kind='run id')}"
+        with mark.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            others = self._users(directory) - {mark.name}
+            if others:
+                other = min(others).partition(".")[2]
+                raise StoreUnavailable(f"run {other} works in {directory.path}: wait for its end, then repeat this one")
+            yield
+
+    def _users(self, directory: RunDirectory) -> set[str]:
+        return {mark.name for mark in (self.folder / _BY_RUN).glob(f"{directory.name}.*") if _is_locked(mark)}
+
     def remove(self, directory: RunDirectory) -> None:
         """Remove a run's directory and those of its single series."""
-        for path in (directory.path, *self.folder.glob(f"{directory.name}-*")):
+        # Its own last: without it nobody would look for the others.
+        for path in (*self.folder.glob(f"{directory.name}-*"), directory.path):
             shutil.rmtree(path, ignore_errors=True)
+        for mark in (self.folder / _BY_RUN).glob(f"{directory.name}.*"):
+            mark.unlink(missing_ok=True)
         for by_run in (self.folder / _BY_RUN).glob("*"):
             with contextlib.suppress(FileNotFoundError):  # another run ends at the same time
                 if by_run.read_text() == directory.name:
                     by_run.unlink()
 
     def older_than(self, days: float) -> list[RunDirectory]:
-        """The directories that nothing was written to for that many days, without those of single series."""
+        """The directories that no run uses and nothing was written to for that many days.
+
+        Without those of single series.
+        """
         limit = time.time() - days * 86_400
         found = [path for path in self.folder.glob("*") if path.is_dir() and (path / "conf" / "results").is_dir()]
-        return [RunDirectory(path) for path in sorted(found) if _last_written(path) < limit]
+        old = [RunDirectory(path) for path in sorted(found) if _last_written(path) < limit]
+        return [directory for directory in old if not self._users(directory)]
+
+
+def _is_locked(mark: Path) -> bool:
+    try:
+        with mark.open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
 
 
 def _last_written(run: Path) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kaapana_assets.errors import InvalidIdentifier, NotFound
+from kaapana_assets.errors import InvalidIdentifier, NotFound, StoreUnavailable
 from kaapana_assets.stores.run_directory import RunDirectories, RunDirectory
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=timezone.utc)
@@ -109,6 +109,31 @@ def test_only_directories_that_nothing_was_written_to_for_so_long_are_old(direct
         os.utime(folder, (1, 1))
     assert directories.older_than(7) == [old]
     assert new not in directories.older_than(7)
+
+
+def test_directory_is_used_by_one_run_at_a_time_and_by_all_its_processes(directories: RunDirectories) -> None:
+    directory = begun(directories)
+    with directories.used(directory, "r1"), directories.used(directory, "r1"):
+        with pytest.raises(StoreUnavailable, match="run r1 works in"), directories.used(directory, "again"):
+            pass
+        with directories.used(begun(directories, "r2"), "r2"):
+            pass
+    with directories.used(directory, "again"):
+        pass
+
+
+def test_directory_that_is_used_is_not_old(directories: RunDirectories) -> None:
+    directory = begun(directories)
+    with directories.used(directory, "r1"):
+        assert directories.older_than(0) == []
+    assert directories.older_than(0) == [directory]
+
+
+def test_run_that_ends_removes_its_mark(directories: RunDirectories) -> None:
+    directory = begun(directories)
+    with directories.used(directory, "r1"):
+        directories.remove(directory)
+    assert list((directories.folder / ".runs").iterdir()) == []
 
 
 def test_view_is_an_empty_directory_with_the_same_conf(directories: RunDirectories) -> None:
