@@ -43,6 +43,8 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         jobs=[ingest_job, record_cohort_job, clean, *(made.job for made in compiled)],
         sensors=[arrivals, frozen_cohorts],
         schedules=[nightly_clean],
+        # The operators do the work; a process for each step would only cost its start.
+        executor=dg.in_process_executor,
         resources={"platform": Platform()},
     )
 

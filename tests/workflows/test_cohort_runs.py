@@ -321,6 +321,12 @@ def test_backfill_of_an_operator_whose_input_is_not_there_fails_and_says_so(plat
     assert "input is not there" in str(failure)
 
 
+def test_operators_of_a_backfill_take_turns(platform: Platform) -> None:
+    """The last one removes the directory that all of them work in."""
+    job = build_definitions(load_settings()).get_repository_def().get_implicit_global_asset_job_def()
+    assert job.executor_def.name == "in_process"
+
+
 def test_run_and_backfill_share_what_they_make(platform: Platform) -> None:
     series = platform.place.series("1", "2")
     platform.cohort("all", series)
