@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kaapana_assets.dicom.documents import series_document
 from kaapana_assets.dicom.geometry import Finding, check_series
-from kaapana_assets.dicom.headers import identity_of, read_header
+from kaapana_assets.dicom.headers import PYDICOM_ERRORS, identity_of, read_header
 from kaapana_assets.dicom.preview import preview_png
 from kaapana_assets.errors import InputError, NotFound, UnreadableDicom
 from kaapana_assets.ingest.spool import Spool
@@ -161,5 +161,5 @@ def _preview(files: Sequence[Path], headers: Sequence[Dataset]) -> bytes | None:
 def _instance_number(header: Dataset) -> int:
     try:
         return int(header.get("InstanceNumber") or 0)
-    except (TypeError, ValueError):
+    except PYDICOM_ERRORS:
         return 0

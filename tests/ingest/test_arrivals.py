@@ -242,6 +242,18 @@ def test_findings_of_the_series_come_with_it(reception: Reception, send: Any) ->
     assert all(isinstance(finding.kind, FindingKind) for finding in arrival.findings)
 
 
+def test_number_that_is_none_keeps_no_series_out(
+    reception: Reception, instance: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    ds = instance(series=SERIES, sop=f"{SERIES}.1")
+    ds.InstanceNumber = 123456
+    path = tmp_path / "odd.dcm"
+    ds.save_as(path, enforce_file_format=True)
+    path.write_bytes(path.read_bytes().replace(b"123456", b"1e400 "))
+    reception.spool.add_file(SERIES, f"{SERIES}.1", path, origin="test")
+    assert take_in(reception).document["InstanceNumber_text"] == "1e400"
+
+
 def test_reasons_beside_quarantined_files_are_json(reception: Reception, tmp_path: Path) -> None:
     (tmp_path / "odd").write_bytes(b"nothing")
     reception.spool.add_file(SERIES, f"{SERIES}.1", tmp_path / "odd", origin="test")
