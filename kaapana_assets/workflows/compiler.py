@@ -16,7 +16,7 @@ from kaapana_assets.containers.runner import Runner
 from kaapana_assets.errors import WorkflowError
 from kaapana_assets.partitions import COHORT, COHORTS, SERIES
 from kaapana_assets.resources import Platform
-from kaapana_assets.workflows import steps
+from kaapana_assets.workflows import opening, steps
 from kaapana_assets.workflows.fingerprints import code_version
 from kaapana_assets.workflows.model import REPORT, Workflow
 from kaapana_assets.workflows.operators import ContainerOperator, Operator
@@ -165,7 +165,7 @@ def _prepare_op(workflow: Workflow, inputs: Sequence[str]) -> dg.OpDefinition:
         },
     )
     def prepare(context: dg.OpExecutionContext, platform: Platform) -> None:
-        steps.begin(context, platform, workflow)
+        opening.begin(context, platform, workflow)
 
     return prepare
 
@@ -181,7 +181,7 @@ def _operator_op(workflow: Workflow, operator: Operator) -> dg.OpDefinition:
         tags={"kind": sorted(_kinds(operator))[0]},
     )
     def operate(context: dg.OpExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        with steps.resume(context, platform, workflow) as work:
+        with opening.resume(context, platform, workflow) as work:
             if operator.level == "cohort":
                 yield steps.pooled_step(context, work, operator)
             else:
@@ -199,7 +199,7 @@ def _report_op(workflow: Workflow) -> dg.OpDefinition:
         out={REPORT: dg.Out(dg.Nothing)},
     )
     def report(context: dg.OpExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        with steps.resume(context, platform, workflow) as work:
+        with opening.resume(context, platform, workflow) as work:
             if context.run.parent_run_id is not None:
                 steps.mend(context, work)
             output, failure = steps.report_step(context, work)

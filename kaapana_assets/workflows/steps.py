@@ -1,31 +1,24 @@
-"""What the steps of Dagster do: open the work, run one operator, record what became of it.
+"""What the steps of Dagster do: run one operator, record what became of it, report.
 
 The assets and jobs that these steps belong to are made by ``compiler``.
 """
 
 import json
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import datetime, timezone
 from typing import Any
 
 import dagster as dg
 
-from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.errors import NotFound, OperatorError
 from kaapana_assets.events import Made, record_failed, record_made
 from kaapana_assets.partitions import DICOM_SERIES
 from kaapana_assets.resources import Platform
-from kaapana_assets.stores.pacs import Pacs
-from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.stores.shelf import Origin
 from kaapana_assets.workflows.execution import run_operator, run_pooled
 from kaapana_assets.workflows.model import REPORT, Workflow
+from kaapana_assets.workflows.opening import join_backfill
 from kaapana_assets.workflows.operators import Operator
-from kaapana_assets.workflows.parameters import complete
 from kaapana_assets.workflows.report import as_markdown, make_report
-from kaapana_assets.workflows.work import OperatorResult, Request, Stores, Work
+from kaapana_assets.workflows.work import OperatorResult, Work
 
 _SHOWN = 20
 
@@ -40,24 +33,6 @@ def upstream_keys(workflow: Workflow, operator: Operator) -> list[dg.AssetKey]:
     before = workflow.predecessors(operator)
     keys = [asset_key(workflow, other.full_name) for other in before]
     return keys if workflow.source_of(operator) is not None else [DICOM_SERIES, *keys]
-
-
-def begin(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow) -> Work:
-    """Lay out the run directory of a cohort run and say in it what was asked."""
-    cohort = cohorts.read(platform.cohorts(), context.partition_key)
-    series, missing = _versions(platform.pacs(), cohort.series)
-    for uid, reason in missing.items():
-        context.log.error("series %s: %s", uid, reason)
-    return _lay_out(context, platform, workflow, cohort=cohort.name, series=series, missing=missing)
-
-
-@contextmanager
-def resume(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow) -> Iterator[Work]:
-    """The work that ``begin`` laid out, in this run or in the one that it repeats; no other run goes on with it."""
-    directories = platform.run_directories()
-    directory = directories.find(context.run.root_run_id or context.run_id)
-    with directories.used(directory, context.run_id):
-        yield _work(context, platform, workflow, directory)
 
 
 def series_step(context: dg.OpExecutionContext, work: Work, operator: Operator) -> OperatorResult:
@@ -147,11 +122,7 @@ def backfill_step(context: dg.OpExecutionContext, platform: Platform, workflow: 
     """Run a series operator for a range of partitions, as backfills do."""
     series = list(context.partition_keys)
     directories = platform.run_directories()
-    try:
-        work = _work(context, platform, workflow, directories.find(context.run.root_run_id or context.run_id))
-    except NotFound:
-        versions, missing = _versions(platform.pacs(), series)
-        work = _lay_out(context, platform, workflow, cohort="", series=versions, missing=missing)
+    work = join_backfill(context, platform, workflow, series)
     with directories.used(work.directory, context.run_id):
         inputs = _inputs(work, operator)
         result = run_operator(work, operator, inputs)
@@ -174,74 +145,6 @@ def finish(work: Work, platform: Platform) -> None:
 def _after(workflow: Workflow, operator: Operator) -> list[Operator]:
     place = workflow.operators.index(operator)
     return [other for other in workflow.operators[place + 1 :] if other.level == "series"]
-
-
-def _versions(pacs: Pacs, series: Any) -> tuple[dict[str, str], dict[str, str]]:  # noqa: ANN401
-    found: dict[str, str] = {}
-    missing: dict[str, str] = {}
-    for uid in series:
-        try:
-            found[uid] = pacs.series(uid).digest
-        except NotFound as exc:
-            missing[uid] = str(exc)
-    return found, missing
-
-
-def _lay_out(
-    context: dg.OpExecutionContext,
-    platform: Platform,
-    workflow: Workflow,
-    *,
-    cohort: str,
-    series: Mapping[str, str],
-    missing: Mapping[str, str],
-) -> Work:
-    now = datetime.now(timezone.utc)
-    config = context.op_config or {}
-    request = Request(
-        workflow=workflow.name,
-        dagster_run_id=context.run_id,
-        created=now.isoformat(timespec="seconds"),
-        cohort=cohort,
-        mode=config.get("mode", "batch"),
-        force=config.get("force", False),
-        parameters=complete(workflow.parameters, config.get("parameters", {})),
-        series=series,
-        missing=missing,
-    )
-    directory = platform.run_directories().create(workflow.name, context.run.root_run_id or context.run_id, now)
-    directory.write_conf(request.as_json())
-    context.log.info("run directory: %s", directory.path)
-    return _work(context, platform, workflow, directory)
-
-
-def _work(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow, directory: RunDirectory) -> Work:
-    return Work(
-        workflow=workflow,
-        request=Request.from_json(directory.conf()),
-        directory=directory,
-        stores=_stores(platform),
-        log=context.log,
-        output=_print_line,
-    )
-
-
-def _stores(platform: Platform) -> Stores:
-    settings = platform.settings
-    return Stores(
-        pacs=platform.pacs(),
-        objects=platform.objects(),
-        shelf=platform.shelf(),
-        runner=platform.runner(),
-        series_per_launch=settings.series_per_launch,
-        parallel_series=settings.parallel_series,
-    )
-
-
-def _print_line(line: str) -> None:
-    # Dagster captures the step's own output and shows it live; an event per line would cost 10 ms each.
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def _result(work: Work, operator: Operator) -> OperatorResult | None:

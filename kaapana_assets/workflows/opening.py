@@ -1,0 +1,127 @@
+"""The work of a run: its directory laid out by the first step, found again by all others.
+
+What the steps then do with it is in ``steps``.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+
+import dagster as dg
+
+from kaapana_assets.cohorts import cohort as cohorts
+from kaapana_assets.errors import NotFound, ParameterError
+from kaapana_assets.resources import Platform
+from kaapana_assets.stores.pacs import Pacs
+from kaapana_assets.stores.run_directory import RunDirectory
+from kaapana_assets.workflows.model import Workflow
+from kaapana_assets.workflows.parameters import complete
+from kaapana_assets.workflows.work import Request, Stores, Work
+
+
+def begin(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow) -> Work:
+    """Lay out the run directory of a cohort run and say in it what was asked."""
+    cohort = cohorts.read(platform.cohorts(), context.partition_key)
+    series, missing = _versions(platform.pacs(), cohort.series)
+    for uid, reason in missing.items():
+        context.log.error("series %s: %s", uid, reason)
+    return _lay_out(context, platform, workflow, cohort=cohort.name, series=series, missing=missing)
+
+
+@contextmanager
+def resume(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow) -> Iterator[Work]:
+    """The work that ``begin`` laid out, in this run or in the one that it repeats; no other run goes on with it."""
+    directories = platform.run_directories()
+    directory = directories.find(context.run.root_run_id or context.run_id)
+    with directories.used(directory, context.run_id):
+        yield _work(context, platform, workflow, directory)
+
+
+def join_backfill(
+    context: dg.OpExecutionContext, platform: Platform, workflow: Workflow, series: Iterable[str]
+) -> Work:
+    """The work of a backfill over a range of series, which all operators of one run share.
+
+    Raises:
+        ParameterError: this operator was given other parameters than one before it in the run.
+    """
+    try:
+        directory = platform.run_directories().find(context.run.root_run_id or context.run_id)
+    except NotFound:
+        versions, missing = _versions(platform.pacs(), series)
+        return _lay_out(context, platform, workflow, cohort="", series=versions, missing=missing)
+    work = _work(context, platform, workflow, directory)
+    config = context.op_config or {}
+    given = complete(workflow.parameters, config.get("parameters", {}))
+    if (given, config.get("force", False)) != (dict(work.request.parameters), work.request.force):
+        raise ParameterError(f"give all operators of {workflow.name} the same parameters and force in one backfill")
+    return work
+
+
+def _versions(pacs: Pacs, series: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+    found: dict[str, str] = {}
+    missing: dict[str, str] = {}
+    for uid in series:
+        try:
+            found[uid] = pacs.series(uid).digest
+        except NotFound as exc:
+            missing[uid] = str(exc)
+    return found, missing
+
+
+def _lay_out(
+    context: dg.OpExecutionContext,
+    platform: Platform,
+    workflow: Workflow,
+    *,
+    cohort: str,
+    series: Mapping[str, str],
+    missing: Mapping[str, str],
+) -> Work:
+    now = datetime.now(timezone.utc)
+    config = context.op_config or {}
+    request = Request(
+        workflow=workflow.name,
+        dagster_run_id=context.run_id,
+        created=now.isoformat(timespec="seconds"),
+        cohort=cohort,
+        mode=config.get("mode", "batch"),
+        force=config.get("force", False),
+        parameters=complete(workflow.parameters, config.get("parameters", {})),
+        series=series,
+        missing=missing,
+    )
+    directory = platform.run_directories().create(workflow.name, context.run.root_run_id or context.run_id, now)
+    directory.write_conf(request.as_json())
+    context.log.info("run directory: %s", directory.path)
+    return _work(context, platform, workflow, directory)
+
+
+def _work(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow, directory: RunDirectory) -> Work:
+    return Work(
+        workflow=workflow,
+        request=Request.from_json(directory.conf()),
+        directory=directory,
+        stores=_stores(platform),
+        log=context.log,
+        output=_print_line,
+    )
+
+
+def _stores(platform: Platform) -> Stores:
+    settings = platform.settings
+    return Stores(
+        pacs=platform.pacs(),
+        objects=platform.objects(),
+        shelf=platform.shelf(),
+        runner=platform.runner(),
+        series_per_launch=settings.series_per_launch,
+        parallel_series=settings.parallel_series,
+    )
+
+
+def _print_line(line: str) -> None:
+    # Dagster captures the step's own output and shows it live; an event per line would cost 10 ms each.
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
