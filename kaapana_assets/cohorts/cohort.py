@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kaapana_assets.dicom.identifiers import checked_name, checked_uid
 from kaapana_assets.errors import ConflictingContent, NotFound
+from kaapana_assets.stores.durable import sync_folder
 from kaapana_assets.stores.index import MetadataIndex
 from kaapana_assets.stores.query import parse
 
@@ -73,6 +74,7 @@ def save(folder: Path, cohort: Cohort) -> Path:
             raise ConflictingContent(f"cohort {cohort.name} exists with other series: choose another name") from exc
     finally:
         staged.unlink()
+    sync_folder(folder)
     return path
 
 

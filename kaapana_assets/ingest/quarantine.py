@@ -65,6 +65,7 @@ class Quarantine:
         make_folder(aside)
         target = folder / _name_for(name, source)
         if target.exists():
+            sync_folder(folder)  # who put it there may not have come so far yet
             return target
         note = {"reason": reason, "time": datetime.now(timezone.utc).isoformat(), "origin": origin}
         temporary = aside / uuid.uuid4().hex
