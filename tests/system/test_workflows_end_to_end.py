@@ -363,6 +363,28 @@ def test_a_killed_run_leaves_nothing_half_on_the_shelf_and_a_repeat_finishes(sit
         assert len((site.shelf("slow", "delicate", uid) / "names.txt").read_text().splitlines()) == 10
 
 
+@pytest.mark.parametrize("mode", ["batch", "single"])
+def test_a_cancelled_run_leaves_no_operator_and_nothing_half_and_a_repeat_finishes(site, mode):
+    mark = f"cancelled-{mode}"
+    series = site.send(count=4, mark=mark, instances=10)
+    site.freeze(mark)
+    site.platform.kaapana("run", "slow", "--cohort", mark, f"--{mode}", "--no-wait")
+    run = site.dagster.runs(job="slow", limit=1)[0].run_id
+    data = site.platform.home / "workflows" / "data"
+    site.platform.wait_until(
+        lambda: [path for uid in series for path in data.glob(f"slow-*/batch/{uid}/delicate/names.txt")], 60, "work"
+    )
+    site.dagster.terminate(run)
+    assert site.dagster.wait(run, timeout_s=60).status == "CANCELED"
+    assert not [p for p in psutil.process_iter() if has_argument(p, str(site.images / "delicate"))]
+    for uid in series:
+        entry = site.shelf("slow", "delicate", uid)
+        assert not entry.exists() or len((entry / "names.txt").read_text().splitlines()) == 10
+    site.platform.kaapana("run", "slow", "--cohort", mark, f"--{mode}")
+    for uid in series:
+        assert len((site.shelf("slow", "delicate", uid) / "names.txt").read_text().splitlines()) == 10
+
+
 def is_run_worker(process: psutil.Process, run_id: str) -> bool:
     try:
         return any(run_id in str(path) for path in (f.path for f in process.open_files())) or has_argument(
