@@ -10,7 +10,7 @@ from kaapana_assets.settings import Settings, load_settings
 from kaapana_assets.workflows.cleaning import clean, nightly_clean
 from kaapana_assets.workflows.cohort_asset import cohort, frozen_cohorts, record_cohort_job
 from kaapana_assets.workflows.compiler import Compiled, compile_workflow, names_in_dagster
-from kaapana_assets.workflows.loader import BUILT_IN, load_workflows
+from kaapana_assets.workflows.loader import load_platform_workflows
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
@@ -18,8 +18,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
 
     Workflow files that cannot be loaded stand as assets ``workflow_errors/<file>`` that say why.
     """
-    folder = settings.home / "workflows"
-    loaded = load_workflows([BUILT_IN, folder / "dags"], plugins=folder / "plugins")
+    loaded = load_platform_workflows(settings.home)
     runner = open_runner(settings)
     compiled: list[Compiled] = []
     taken: dict[str, str] = {}

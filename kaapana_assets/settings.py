@@ -66,6 +66,13 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
+    @field_validator("home")
+    @classmethod
+    def _is_folder(cls, value: Path) -> Path:
+        if value.exists() and not value.is_dir():
+            raise ValueError(f"{value} is no folder")
+        return value
+
     @model_validator(mode="after")
     def _loopback_or_restricted(self) -> Settings:
         if not _is_loopback(self.receiver_host) and not self.allowed_calling_ae_titles:

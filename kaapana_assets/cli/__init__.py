@@ -24,6 +24,7 @@ _COMMANDS = {
     "run": "Send a cohort to a workflow.",
     "send": "Send the DICOM files of a folder over the network.",
     "status": "Show what waits, what is stored and what went wrong.",
+    "workflows": "Show what there is to run.",
     "up": "Start the whole platform and watch over it.",
 }
 _MODULES = {"import": "import_folder"}

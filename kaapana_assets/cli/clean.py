@@ -9,7 +9,11 @@ from kaapana_assets.stores.retention import remove_left_behind
 
 
 @click.command()
-@click.option("--days", type=float, help="Remove run directories not written to for that long; default by setting.")
+@click.option(
+    "--days",
+    type=click.FloatRange(min=0),
+    help="Remove run directories not written to for that long; default by setting.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be removed.")
 def command(days: float | None, dry_run: bool) -> None:
     """Remove the directories of failed runs, and what killed runs left half-made.

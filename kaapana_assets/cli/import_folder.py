@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def command(folder: Path) -> None:
     spool = open_spool(load_settings())
     spool.prepare()
     files = files_in(folder)
-    results = list(tqdm(import_files(spool, files), total=len(files), desc="importing", unit="file"))
+    results = list(tqdm(import_files(spool, files), total=len(files), desc="importing", unit="file", disable=None))
     counts = Counter(result.outcome for result in results)
     for outcome in ImportOutcome:
         if counts[outcome]:
@@ -35,3 +36,4 @@ def command(folder: Path) -> None:
     for result in results:
         if result.reason:
             click.echo(f"{result.outcome.name.lower()} {result.path}: {result.reason}")
+    sys.exit(1 if counts[ImportOutcome.QUARANTINED] or counts[ImportOutcome.CONFLICT] else 0)

@@ -20,7 +20,7 @@ from kaapana_assets.stores.index import (
     TermsFacet,
 )
 from kaapana_assets.stores.opening import open_index
-from kaapana_assets.stores.query import parse
+from kaapana_assets.stores.query import parse, unknown_fields
 
 _COLUMNS = ("SeriesInstanceUID", "Modality", "SeriesDescription", "StudyDate", "InstanceCount")
 _WIDEST = 64
@@ -46,6 +46,7 @@ def command(text: str, facets: tuple[str, ...], sort: str | None, limit: int, as
     try:
         page = index.search(query, sort=_sort(sort), limit=limit) if limit else Page((), index.count(query), None)
         found = index.facets(query, wanted) if wanted else []
+        hints = [] if page.total else unknown_fields(query, index.count)
     finally:
         index.close()
     if as_json:
@@ -54,6 +55,8 @@ def command(text: str, facets: tuple[str, ...], sort: str | None, limit: int, as
     if page.documents:
         _print_table(page)
     click.echo(f"{page.total} series" + (f", {len(page.documents)} shown" if page.total > len(page.documents) else ""))
+    for hint in hints:
+        click.echo(hint, err=True)
     for name, buckets in zip(facets, found, strict=True):
         click.echo(f"\n{name}")
         for bucket in buckets:

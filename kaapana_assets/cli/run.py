@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -11,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kaapana_assets.cohorts import cohort as cohorts
-from kaapana_assets.dicom.identifiers import checked_name
-from kaapana_assets.errors import ParameterError
+from kaapana_assets.cohorts.cohort import Cohort
+from kaapana_assets.errors import InputError, ParameterError
 from kaapana_assets.settings import load_settings
 
 if TYPE_CHECKING:
     from kaapana_assets.graphql import DagsterClient
     from kaapana_assets.graphql.answers import Run
+    from kaapana_assets.workflows.model import Workflow
 
 _SHOWN = 10
+_EXCEPTION = re.compile(r"^[\w.]+\.[A-Z]\w+: ", re.MULTILINE)
 
 
 @click.command()
@@ -34,47 +37,64 @@ def command(workflow: str, cohort_name: str, mode: str, given: tuple[str, ...], 
     """Send a frozen cohort to WORKFLOW through Dagster, and show what it made."""
     from kaapana_assets.graphql import DagsterClient
     from kaapana_assets.supervision.record import settings_of_running
+    from kaapana_assets.workflows.loader import load_platform_workflows
+    from kaapana_assets.workflows.parameters import complete
 
     settings = settings_of_running(load_settings())
-    checked_name(workflow, kind="workflow name")
+    definition = load_platform_workflows(settings.home).named(workflow)
+    parameters = complete(definition.parameters, _given(given))
     cohort = cohorts.read(settings.home / "cohorts", cohort_name)
     client = DagsterClient(settings.dagster_url)
     client.add_dynamic_partition("cohorts", cohort_name)
-    job = workflow.replace("-", "_")
-    config = {"mode": mode, "force": force, "parameters": _parameters(given)}
+    config = {"mode": mode, "force": force, "parameters": parameters}
     began = time.monotonic()
-    run_id = client.launch(
-        job,
-        partition=cohort_name,
-        run_config={"ops": {f"{job}_cohort": {"ops": {f"{job}_prepare": {"config": config}}}}},
-        tags={"kaapana_assets/cohort": cohort_name, "kaapana_assets/mode": mode},
-    )
-    click.echo(f"{workflow} on cohort {cohort_name} ({len(cohort.series)} series, {mode}): {client.run_url(run_id)}")
+    run_id = _launch(client, definition, cohort, config)
+    page = client.run_url(run_id)
+    click.echo(f"{definition.name} on cohort {cohort_name} ({len(cohort.series)} series, {mode}): {page}")
     if no_wait:
         return
-    ended = _follow(client, run_id, job)
-    report = settings.home / "assets" / workflow / "report" / cohort_name / "report.json"
+    try:
+        ended = _follow(client, run_id, definition)
+    except KeyboardInterrupt:
+        click.echo(f"not waiting any more; the run goes on, it can be stopped on its page: {page}", err=True)
+        sys.exit(130)
+    report = settings.home / "assets" / definition.name / "report" / cohort_name / "report.json"
     _show(client, ended, report, seconds=time.monotonic() - began)
     if not ended.succeeded:
         sys.exit(1)
 
 
-def _parameters(given: tuple[str, ...]) -> dict[str, object]:
+def _given(texts: tuple[str, ...]) -> dict[str, object]:
     values: dict[str, object] = {}
-    for text in given:
+    for text in texts:
         name, separator, value = text.partition("=")
         if not separator:
             raise ParameterError(f"--param takes KEY=VALUE, not {text!r}")
-        try:
-            # true, 3 and 0.5 are values of their type; all else is text.
-            parsed = json.loads(value)
-        except ValueError:
-            parsed = value
-        values[name] = parsed if isinstance(parsed, (bool, int, float)) else value
+        values[name] = value
     return values
 
 
-def _follow(client: DagsterClient, run_id: str, job: str) -> Run:
+def _launch(client: DagsterClient, workflow: Workflow, cohort: Cohort, config: dict[str, Any]) -> str:
+    job = workflow.job_name
+
+    def launch() -> str:
+        return client.launch(
+            job,
+            partition=cohort.name,
+            run_config={"ops": {f"{job}_cohort": {"ops": {f"{job}_prepare": {"config": config}}}}},
+            tags={"kaapana_assets/cohort": cohort.name, "kaapana_assets/mode": config["mode"]},
+        )
+
+    try:
+        return launch()
+    except InputError:
+        # The file may be newer than the definitions that Dagster has loaded.
+        client.reload()
+        return launch()
+
+
+def _follow(client: DagsterClient, run_id: str, workflow: Workflow) -> Run:
+    job = workflow.job_name
     shown: set[tuple[str, str]] = set()
     began = time.monotonic()
 
@@ -106,22 +126,20 @@ def _show(client: DagsterClient, run: Run, path: Path, *, seconds: float) -> Non
 
 
 def _telling_line(reason: str, uid: str) -> str:
-    """The line in which the operator speaks of the series, else the first one."""
+    """The last line in which the operator speaks of the series, else the first one."""
     first, *rest = reason.splitlines()
-    return next((line.strip() for line in rest if uid in line), first)
+    return next((line.strip() for line in reversed(rest) if uid in line), first)
 
 
 def _failures(client: DagsterClient, run: Run) -> list[str]:
-    reasons: list[str] = []
-    cursor, more = None, True
-    while more:
-        events, cursor, more = client.events(run.run_id, cursor)
-        reasons += [
-            f"{event.step or 'run'}: {event.error or event.message}"
-            for event in events
-            if event.kind in ("ExecutionStepFailureEvent", "RunFailureEvent")
-        ]
-    return reasons[:_SHOWN]
+    """Each reason once and without the names of the exceptions, which are in the run's log."""
+    reasons = []
+    for said in client.failures(run.run_id):
+        step, _, text = said.partition(": ")
+        told = next((part for part in _EXCEPTION.split(text) if part.strip()), text)
+        reasons.append(f"{step.rpartition('.')[2]}: {told.strip()}")
+    steps = [reason for reason in reasons if not reason.startswith("run: ")]
+    return list(dict.fromkeys(steps or reasons))[:_SHOWN]
 
 
 def _report(path: Path, run_id: str) -> dict[str, Any] | None:

@@ -19,8 +19,9 @@ def command(folder: Path, host: str | None, port: int | None, called: str | None
     """Send the DICOM files in FOLDER and below over the network (C-STORE)."""
     from tqdm import tqdm
 
+    from kaapana_assets.errors import TemporaryError
     from kaapana_assets.ingest.dicom_folder import files_in, inspect
-    from kaapana_assets.ingest.sender import Peer, send_files
+    from kaapana_assets.ingest.sender import Peer, answers_echo, send_files
     from kaapana_assets.settings import load_settings
     from kaapana_assets.supervision.record import settings_of_running
 
@@ -32,11 +33,17 @@ def command(folder: Path, host: str | None, port: int | None, called: str | None
         called_ae_title=called or settings.receiver_ae_title,
         calling_ae_title=calling,
     )
-    found = [inspect(path) for path in tqdm(files_in(folder), desc="reading", unit="file", leave=False)]
+    files = files_in(folder)
+    if not answers_echo(peer):
+        raise TemporaryError(
+            f"no DICOM receiver answers at {peer.host}:{peer.port} as {peer.called_ae_title}, or it does not take "
+            f"{peer.calling_ae_title}: is the platform up?"
+        )
+    found = [inspect(path) for path in tqdm(files, desc="reading", unit="file", leave=False, disable=None)]
     objects = [file for file in found if file.identity is not None]
     failures = [(file.path, file.damage) for file in found if file.damage]
     sent = 0
-    for result in tqdm(send_files(peer, objects), total=len(objects), desc="sending", unit="file"):
+    for result in tqdm(send_files(peer, objects), total=len(objects), desc="sending", unit="file", disable=None):
         if result.failure:
             failures.append((result.path, result.failure))
         else:

@@ -30,7 +30,7 @@ class FolderFile:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """All files in ``folder`` and below, by name; a file is given back as it is.
+    """All in ``folder`` and below but folders themselves, by name; a file is given back as it is.
 
     Raises:
         NotFound: there is no such folder or file.
@@ -44,6 +44,8 @@ def files_in(folder: Path) -> list[Path]:
 
 def inspect(path: Path) -> FolderFile:
     """What a file is; only as much of it is read as that takes."""
+    if not path.is_file():
+        return FolderFile(path, skipped="a link to a folder" if path.is_dir() else "no plain file")
     if path.name.upper() == _MEDIA_DIRECTORY:
         return FolderFile(path, skipped="a media directory")
     try:
@@ -56,11 +58,10 @@ def inspect(path: Path) -> FolderFile:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = Path(parent, name)
-            if path.is_file():
-                yield path
+    for parent, folders, names in os.walk(folder):
+        yield from (Path(parent, name) for name in names)
+        # Not followed, as they may lead anywhere and in circles, but told of.
+        yield from (link for link in (Path(parent, name) for name in folders) if link.is_symlink())
 
 
 def _has_prefix(path: Path) -> bool:

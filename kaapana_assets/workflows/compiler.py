@@ -38,14 +38,9 @@ class Compiled:
     job: Any
 
 
-def job_name(workflow: Workflow) -> str:
-    """The name of the job that runs the workflow for a cohort."""
-    return workflow.name.replace("-", "_")
-
-
 def names_in_dagster(workflow: Workflow) -> set[str]:
     """The names of its job, graph and steps, which must be unlike those of all other workflows."""
-    job = job_name(workflow)
+    job = workflow.job_name
     operators = [_safe(operator.full_name) for operator in workflow.operators]
     own = {job, *(f"{job}_{name}" for name in ("cohort", "prepare", REPORT, *operators))}
     return own | {f"{job}__{name}" for name in operators}
@@ -79,7 +74,7 @@ def _compiled(workflow: Workflow, runner: Runner, series_per_run: int) -> Compil
     ]
     cohort_assets = _cohort_assets(workflow, versions)
     job = dg.define_asset_job(
-        job_name(workflow),
+        workflow.job_name,
         selection=list(cohort_assets.keys),
         executor_def=dg.in_process_executor,
         description=workflow.description,
@@ -96,7 +91,7 @@ def _series_asset(workflow: Workflow, operator: Operator, version: str, series_p
         backfill_policy=dg.BackfillPolicy.multi_run(series_per_run),
         output_required=False,
         code_version=version,
-        group_name=job_name(workflow),
+        group_name=workflow.job_name,
         kinds=_kinds(operator),
         description=_description(workflow, operator),
         config_schema={"force": _FORCE, "parameters": _parameters(workflow)},
@@ -117,7 +112,7 @@ def _cohort_assets(workflow: Workflow, versions: dict[str, str]) -> dg.AssetsDef
     report = _report_op(workflow)
 
     @dg.graph(
-        name=f"{job_name(workflow)}_cohort",
+        name=f"{workflow.job_name}_cohort",
         ins={name: dg.GraphIn() for name in (*upstream, "cohort")},
         out={name: dg.GraphOut() for name in (*(_safe(o.full_name) for o in pooled), REPORT)},
     )
@@ -141,7 +136,7 @@ def _cohort_assets(workflow: Workflow, versions: dict[str, str]) -> dg.AssetsDef
             REPORT: steps.asset_key(workflow, REPORT),
         },
         partitions_def=COHORTS,
-        group_name=job_name(workflow),
+        group_name=workflow.job_name,
         backfill_policy=dg.BackfillPolicy.multi_run(1),
         descriptions_by_output_name={
             **{_safe(o.full_name): _description(workflow, o) for o in pooled},
@@ -154,7 +149,7 @@ def _cohort_assets(workflow: Workflow, versions: dict[str, str]) -> dg.AssetsDef
 
 def _prepare_op(workflow: Workflow, inputs: Sequence[str]) -> dg.OpDefinition:
     @dg.op(
-        name=f"{job_name(workflow)}_prepare",
+        name=f"{workflow.job_name}_prepare",
         description="Reads the frozen cohort and lays out the run directory.",
         ins={name: dg.In(dg.Nothing) for name in inputs},
         out=dg.Out(dg.Nothing),
@@ -174,7 +169,7 @@ def _operator_op(workflow: Workflow, operator: Operator) -> dg.OpDefinition:
     name = _safe(operator.full_name)
 
     @dg.op(
-        name=f"{job_name(workflow)}_{name}",
+        name=f"{workflow.job_name}_{name}",
         description=_description(workflow, operator),
         ins={"after": dg.In(dg.Nothing)},
         out={name: dg.Out(dg.Nothing)},
@@ -182,18 +177,24 @@ def _operator_op(workflow: Workflow, operator: Operator) -> dg.OpDefinition:
     )
     def operate(context: dg.OpExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
         with opening.resume(context, platform, workflow) as work:
-            if operator.level == "cohort":
-                yield steps.pooled_step(context, work, operator)
-            else:
-                steps.series_step(context, work, operator)
-                yield dg.Output(None, name)
+            try:
+                if operator.level == "cohort":
+                    output = steps.pooled_step(context, work, operator)
+                else:
+                    steps.series_step(context, work, operator)
+                    output = dg.Output(None, name)
+            except dg.Failure:
+                # The report's own step will not come; an earlier run's must not stand for this one.
+                steps.publish_report(work, context.run_id)
+                raise
+            yield output
 
     return operate
 
 
 def _report_op(workflow: Workflow) -> dg.OpDefinition:
     @dg.op(
-        name=f"{job_name(workflow)}_{REPORT}",
+        name=f"{workflow.job_name}_{REPORT}",
         description="Says what became of each series; fails the run when a series failed.",
         ins={"after": dg.In(dg.Nothing)},
         out={REPORT: dg.Out(dg.Nothing)},

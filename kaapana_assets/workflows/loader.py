@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from kaapana_assets.errors import WorkflowError
+from kaapana_assets.errors import NotFound, WorkflowError
 from kaapana_assets.workflows.model import Workflow
 
 BUILT_IN = Path(__file__).parent / "built_in"
@@ -24,6 +24,24 @@ class Loaded:
 
     workflows: dict[str, Workflow] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
+
+    def named(self, name: str) -> Workflow:
+        """The workflow of that name, written with hyphens or underscores.
+
+        Raises:
+            NotFound: there is none; says which there are and which files cannot be loaded.
+        """
+        for workflow in self.workflows.values():
+            if workflow.job_name == name.replace("-", "_"):
+                return workflow
+        broken = "".join(f"\n{reason.strip().splitlines()[-1]} ({file})" for file, reason in self.errors.items())
+        raise NotFound(f"no workflow {name!r}; there is: {', '.join(sorted(self.workflows))}{broken}")
+
+
+def load_platform_workflows(home: Path) -> Loaded:
+    """The built-in workflows and those of the user's folder in ``home``."""
+    folder = home / "workflows"
+    return load_workflows([BUILT_IN, folder / "dags"], plugins=folder / "plugins")
 
 
 def load_workflows(folders: list[Path], *, plugins: Path | None = None) -> Loaded:

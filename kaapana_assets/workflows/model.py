@@ -58,6 +58,11 @@ class Workflow:
             raise WorkflowError(f"{self.source}: workflow {self.name!r}: {problem}")
         object.__setattr__(self, "operators", _in_order(self))
 
+    @property
+    def job_name(self) -> str:
+        """Its name in Dagster, where names have no hyphens."""
+        return self.name.replace("-", "_")
+
     def operator(self, name: str) -> Operator:
         """The operator of that full name."""
         return next(operator for operator in self.operators if operator.full_name == name)

@@ -49,6 +49,8 @@ def pooled_step(context: dg.OpExecutionContext, work: Work, operator: Operator) 
     try:
         result = run_pooled(work, operator, _inputs(work, operator))
     except OperatorError as exc:
+        failed = OperatorResult(code_version="", failed={work.request.cohort: str(exc)})
+        work.directory.write_result(operator.full_name, failed.as_json())
         raise dg.Failure(str(exc), allow_retries=False) from exc
     work.directory.write_result(operator.full_name, result.as_json())
     cohort = work.request.cohort
@@ -83,8 +85,8 @@ def mend(context: dg.OpExecutionContext, work: Work) -> None:
         record_made(context, asset_key(work.workflow, operator.full_name), [made])
 
 
-def report_step(context: dg.OpExecutionContext, work: Work) -> tuple[dg.Output[None], dg.Failure | None]:
-    """What became of each series, on the shelf; and the failure to raise when a series failed."""
+def publish_report(work: Work, run_id: str) -> dict[str, Any]:
+    """Put on the shelf what became of each series so far, in the place of an earlier run's report."""
     results = {operator.full_name: _result(work, operator) for operator in work.workflow.operators}
     report = make_report(work, {name: result for name, result in results.items() if result is not None})
     folder = work.directory.path / REPORT
@@ -97,7 +99,13 @@ def report_step(context: dg.OpExecutionContext, work: Work) -> tuple[dg.Output[N
         dagster_run_id=work.request.dagster_run_id,
         created=work.request.created,
     )
-    work.stores.shelf.publish(origin, {work.request.cohort: (folder, context.run_id)})
+    work.stores.shelf.publish(origin, {work.request.cohort: (folder, run_id)})
+    return report
+
+
+def report_step(context: dg.OpExecutionContext, work: Work) -> tuple[dg.Output[None], dg.Failure | None]:
+    """What became of each series, on the shelf; and the failure to raise when a series failed."""
+    report = publish_report(work, context.run_id)
     entry = work.stores.shelf.entry(work.workflow.name, REPORT, work.request.cohort)
     metadata: dict[str, Any] = {
         "path": dg.MetadataValue.path(str(entry / "report.json")),

@@ -38,6 +38,8 @@ def test_each_kind_of_file_has_its_outcome(spool, folder, instance):
     (folder / "notes.txt").write_text("no DICOM")
     (folder / "cut").write_bytes(content[:200])
     (folder / "DICOMDIR").write_bytes(content)
+    (folder / "to a folder").symlink_to(folder.parent)
+    (folder / "to nothing").symlink_to(folder / "nothing")
     found = outcomes(spool, folder)
     # Several files are taken at once, so either of the same two may be the first.
     same = {found.pop("a good one.dcm"), found.pop("copy")}
@@ -49,6 +51,8 @@ def test_each_kind_of_file_has_its_outcome(spool, folder, instance):
         "notes.txt": ImportOutcome.SKIPPED,
         "cut": ImportOutcome.QUARANTINED,
         "DICOMDIR": ImportOutcome.SKIPPED,
+        "to a folder": ImportOutcome.SKIPPED,
+        "to nothing": ImportOutcome.SKIPPED,
     }
     ds.PixelData = bytes(64)
     write(ds, folder / "a good one.dcm")
@@ -72,11 +76,13 @@ def test_status_tells_of_backlog_and_quarantine(folder, instance, tmp_path, free
     (folder / "bad.dcm").write_bytes(b"broken")
     env = {"KAAPANA_HOME": str(tmp_path / "home"), "KAAPANA_RECEIVER_PORT": str(free_port), "PATH": ""}
 
-    def run(*arguments: str) -> str:
+    def run(*arguments: str, code: int = 0) -> str:
         command = [sys.executable, "-c", "from kaapana_assets.cli import main; main()", *arguments]
-        return subprocess.run(command, env=env, cwd=tmp_path, check=True, stdout=subprocess.PIPE, text=True).stdout
+        done = subprocess.run(command, env=env, cwd=tmp_path, check=False, stdout=subprocess.PIPE, text=True)
+        assert done.returncode == code
+        return done.stdout
 
-    assert "1 stored" in run("import", str(folder))
+    assert "1 stored" in run("import", str(folder), code=1)
     said = json.loads(run("status", "--json"))
     assert (said["spool"]["series"], said["spool"]["instances"]) == (1, 1)
     assert [each["origin"] for each in said["quarantine"]] == [str(folder / "bad.dcm")]

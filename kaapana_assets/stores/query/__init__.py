@@ -4,7 +4,8 @@
 translates the tree into what its engine understands. Nothing here knows of an engine.
 """
 
+from kaapana_assets.stores.query.hints import unknown_fields
 from kaapana_assets.stores.query.parser import parse
 from kaapana_assets.stores.query.tree import All, And, Exists, Not, Or, Prefix, Query, Range, Term, Text
 
-__all__ = ["All", "And", "Exists", "Not", "Or", "Prefix", "Query", "Range", "Term", "Text", "parse"]
+__all__ = ["All", "And", "Exists", "Not", "Or", "Prefix", "Query", "Range", "Term", "Text", "parse", "unknown_fields"]
