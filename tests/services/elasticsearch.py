@@ -90,11 +90,14 @@ class Elasticsearch:
             run_build([self._java / "jar", "cf", into / f"{name}.jar", "-C", classes, "."], folder=into)
 
 
-def answers(url: str) -> bool:
-    """Whether an HTTP server gives 200 at a URL."""
+def answers(url: str, statuses: Sequence[int] = (200,)) -> bool:
+    """Whether an HTTP server gives one of these statuses at a URL."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
-            return int(answer.status) == 200
+            return int(answer.status) in statuses
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code in statuses
     except (OSError, urllib.error.URLError):
         return False
 

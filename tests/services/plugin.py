@@ -39,3 +39,17 @@ def elasticsearch_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
     """Elasticsearch; tests that stop it start their own with ``service``."""
     with service("elasticsearch", tmp_path_factory.mktemp("elasticsearch")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """MinIO; tests that stop it start their own with ``service``."""
+    with service("minio", tmp_path_factory.mktemp("minio")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def orthanc_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Orthanc with DICOMweb; tests that stop it start their own with ``service``."""
+    with service("orthanc", tmp_path_factory.mktemp("orthanc")) as running:
+        yield running
