@@ -63,6 +63,36 @@ class Settings(BaseSettings):
     parallel_series: int = Field(2, ge=1, description="Series processed at once in single mode.")
     run_retention_days: float = Field(7.0, ge=0, description="Days that the directories of failed runs are kept.")
 
+    index: Literal["sqlite", "elasticsearch"] = Field(
+        "sqlite", description="The metadata index: a file, or Elasticsearch 8.19 and newer or 9."
+    )
+    elasticsearch_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Comma-separated addresses of nodes of one cluster, without user and password."
+    )
+    elasticsearch_api_key: SecretStr = Field(SecretStr(""), description="API key, encoded. Environment only.")
+    elasticsearch_user: str = Field("", description="User of Elasticsearch, instead of an API key.")
+    elasticsearch_password: SecretStr = Field(SecretStr(""), description="Password of that user. Environment only.")
+    elasticsearch_ca: Path | None = Field(None, description="File of certificates that the servers' are checked with.")
+    elasticsearch_fingerprint: str = Field(
+        "",
+        pattern="^([0-9A-Fa-f]{2}:?){32}$|^$",
+        description="SHA-256 of the certificate authority, instead of a file.",
+    )
+    elasticsearch_timeout_s: float = Field(30.0, gt=0, description="Seconds for one request.")
+    elasticsearch_patience_s: float = Field(
+        120.0, ge=0, description="Seconds that a write is tried again while the servers are away or too busy."
+    )
+    elasticsearch_index: str = Field(
+        "kaapana-series",
+        pattern="^[a-z0-9][a-z0-9_.-]{0,199}$",
+        description="Name of the alias, and beginning of all names on the servers.",
+    )
+    elasticsearch_shards: int = Field(1, ge=1, le=1024, description="Shards of a new index; one serves millions.")
+    elasticsearch_replicas: int = Field(1, ge=0, description="Copies of each shard of a new index.")
+    elasticsearch_fields: int = Field(
+        2000, ge=1, le=20_000, description="Fields with a type of their own; the rest is searched in one for all."
+    )
+
     objects: Literal["folder", "s3"] = Field("folder", description="The object store: a folder, or MinIO and other S3.")
     s3_endpoint: str = Field("", description="`host:port` of the S3 server, without scheme.")
     s3_access_key: SecretStr = Field(SecretStr(""), description="Name of the S3 user. Environment only.")
@@ -94,11 +124,22 @@ class Settings(BaseSettings):
         0, ge=0, description="Size of the local cache of series of a DICOMweb archive; 0 keeps none."
     )
 
-    @field_validator("allowed_calling_ae_titles", mode="before")
+    @field_validator("allowed_calling_ae_titles", "elasticsearch_urls", mode="before")
     @classmethod
     def _split_titles(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(title.strip() for title in value.split(",") if title.strip())
+        return value
+
+    @field_validator("elasticsearch_urls")
+    @classmethod
+    def _are_http(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            found = urlsplit(url)
+            if found.username or found.password:
+                raise ValueError("names a user: use KAAPANA_ELASTICSEARCH_USER and KAAPANA_ELASTICSEARCH_PASSWORD")
+            if found.scheme not in ("http", "https") or not found.hostname or not found.port or found.query:
+                raise ValueError(f"{url} is not http:// or https:// with a host and a port (https://host:9200)")
         return value
 
     @field_validator("s3_endpoint")
@@ -125,7 +166,7 @@ class Settings(BaseSettings):
             raise ValueError("is not dimse://AET@host:port")
         return value
 
-    @field_validator("s3_ca", "dicomweb_ca")
+    @field_validator("s3_ca", "dicomweb_ca", "elasticsearch_ca")
     @classmethod
     def _is_file(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
@@ -135,6 +176,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _stores_have_what_they_need(self) -> Settings:
         needed = {
+            "KAAPANA_INDEX=elasticsearch": (self.index == "elasticsearch", ("elasticsearch_urls",)),
             "KAAPANA_OBJECTS=s3": (self.objects == "s3", ("s3_endpoint", "s3_access_key", "s3_secret_key")),
             "KAAPANA_PACS=dicomweb": (self.pacs == "dicomweb", ("dicomweb_url",)),
             "KAAPANA_PACS=dimse": (self.pacs == "dimse", ("dimse_url", "dicomweb_url")),
@@ -147,6 +189,12 @@ class Settings(BaseSettings):
             raise ValueError("KAAPANA_DICOMWEB_USER and KAAPANA_DICOMWEB_PASSWORD go together: one of them is not set")
         if self.dicomweb_user and _text(self.dicomweb_token):
             raise ValueError("KAAPANA_DICOMWEB_TOKEN and KAAPANA_DICOMWEB_USER exclude each other")
+        if bool(self.elasticsearch_user) != bool(_text(self.elasticsearch_password)):
+            raise ValueError("KAAPANA_ELASTICSEARCH_USER and KAAPANA_ELASTICSEARCH_PASSWORD go together")
+        if self.elasticsearch_user and _text(self.elasticsearch_api_key):
+            raise ValueError("KAAPANA_ELASTICSEARCH_API_KEY and KAAPANA_ELASTICSEARCH_USER exclude each other")
+        if self.elasticsearch_ca and self.elasticsearch_fingerprint:
+            raise ValueError("KAAPANA_ELASTICSEARCH_CA and KAAPANA_ELASTICSEARCH_FINGERPRINT exclude each other")
         return self
 
     @classmethod

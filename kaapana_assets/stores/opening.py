@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kaapana_assets.settings import Settings
+    from kaapana_assets.stores.elastic_index import ElasticConnection
     from kaapana_assets.stores.index import MetadataIndex
     from kaapana_assets.stores.objects import ObjectStore
     from kaapana_assets.stores.pacs import Pacs
@@ -23,9 +24,33 @@ def open_pacs(settings: Settings) -> Pacs:
 
 def open_index(settings: Settings) -> MetadataIndex:
     """The searchable documents, one per series."""
-    from kaapana_assets.stores.sqlite_index import SqliteIndex
+    if settings.index == "sqlite":
+        from kaapana_assets.stores.sqlite_index import SqliteIndex
 
-    return SqliteIndex(settings.home / "index.sqlite")
+        return SqliteIndex(settings.home / "index.sqlite")
+    from kaapana_assets.stores.elastic_index import ElasticIndex
+
+    return ElasticIndex(elastic_connection(settings))
+
+
+def elastic_connection(settings: Settings) -> ElasticConnection:
+    """How the settings say that Elasticsearch is reached."""
+    from kaapana_assets.stores.elastic_index import ElasticConnection
+
+    return ElasticConnection(
+        urls=settings.elasticsearch_urls,
+        api_key=settings.elasticsearch_api_key.get_secret_value(),
+        user=settings.elasticsearch_user,
+        password=settings.elasticsearch_password.get_secret_value(),
+        ca_file=settings.elasticsearch_ca,
+        fingerprint=settings.elasticsearch_fingerprint.replace(":", ""),
+        timeout_s=settings.elasticsearch_timeout_s,
+        patience_s=settings.elasticsearch_patience_s,
+        index=settings.elasticsearch_index,
+        shards=settings.elasticsearch_shards,
+        replicas=settings.elasticsearch_replicas,
+        fields=settings.elasticsearch_fields,
+    )
 
 
 def open_objects(settings: Settings) -> ObjectStore:
