@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import logging
 import time
 from collections.abc import Callable
@@ -29,10 +30,15 @@ _ADDRESS_ERRORS = (
     requests.exceptions.TooManyRedirects,
 )
 
-LIBRARY_ERRORS = (
+_NO_ANSWER = (
     requests.RequestException,
     urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
     retrying.RetryError,
+)
+
+LIBRARY_ERRORS = (
+    *_NO_ANSWER,
     OSError,
     ValueError,
     LookupError,
@@ -79,6 +85,7 @@ class ArchiveConnection:
         adapter = HTTPAdapter(pool_maxsize=self.parallel, pool_block=True)
         session.mount("http://", adapter)
         session.mount("https://", adapter)
+        session.hooks["response"].append(_refuse_nothing)
         return session
 
     def client(self, session: requests.Session) -> DICOMwebClient:
@@ -118,6 +125,14 @@ class ArchiveConnection:
         raise AssertionError("there is at least one attempt")
 
 
+def _refuse_nothing(response: requests.Response, **_: object) -> None:
+    """Raise for a search that is answered with no byte: it was cut, and does not mean that nothing was found."""
+    request = response.request
+    is_search = request.method == "GET" and "json" in request.headers.get("Accept", "")
+    if is_search and response.status_code == 200 and not response.content:
+        raise requests.exceptions.ConnectionError("an empty answer")
+
+
 def translated(exc: BaseException, *, what: str, where: str) -> tuple[KaapanaAssetsError, bool]:
     """Our error for one of the libraries', and whether the same request may succeed later.
 
@@ -139,7 +154,7 @@ def translated(exc: BaseException, *, what: str, where: str) -> tuple[KaapanaAss
         return ConfigurationError(f"{where} has no certificate that is trusted: see KAAPANA_DICOMWEB_CA"), False
     if isinstance(exc, _ADDRESS_ERRORS):
         return ConfigurationError(f"{where}: KAAPANA_DICOMWEB_URL is no address of DICOMweb services"), False
-    if isinstance(exc, requests.RequestException | urllib3.exceptions.HTTPError | retrying.RetryError):
+    if isinstance(exc, _NO_ANSWER):
         return StoreUnavailable(f"{where} does not answer for {what} ({type(exc).__name__})"), True
     if isinstance(exc, OSError):
         return StoreUnavailable(f"{what}: files of this machine ({exc.strerror or type(exc).__name__})"), False

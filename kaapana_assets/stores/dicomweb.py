@@ -49,7 +49,8 @@ class StowAnswer:
     Attributes:
         stored: those that it took, with or without a warning.
         failed: the others that it named, with their Failure Reason.
-        is_complete: whether it said anything that could be read: without, ask for what is there.
+        is_complete: whether it said anything that could be read. Without, ask for what is there; with, an
+            instance that is not named was not stored.
     """
 
     stored: frozenset[str]
@@ -194,7 +195,7 @@ def _stow_answer(response: requests.Response) -> StowAnswer:
         failed = {_uid(each, _REFERENCED_SOP): int(_value(each, _FAILURE_REASON) or 0) for each in refused}
     except (ValueError, LookupError, TypeError, AttributeError):
         return StowAnswer(frozenset(), {}, is_complete=False)
-    return StowAnswer(frozenset(stored) - failed.keys(), failed, is_complete=bool(stored or failed))
+    return StowAnswer(frozenset(stored) - failed.keys(), failed, is_complete=_FAILED in said or _REFERENCED in said)
 
 
 def _items(answer: Mapping[str, Any], tag: str) -> list[Mapping[str, Any]]:

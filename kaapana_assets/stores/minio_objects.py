@@ -14,12 +14,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, TypeVar, cast
 
-import urllib3
 from minio import Minio
-from minio.error import MinioException, S3Error
+from minio.error import S3Error
 
-from kaapana_assets.errors import ConfigurationError, ConflictingContent, InvalidIdentifier, NotFound, StoreUnavailable
+from kaapana_assets.errors import InvalidIdentifier, NotFound, StoreUnavailable
 from kaapana_assets.stores.objects import StoredObject, checked_bucket, checked_expiry, checked_object_name
+from kaapana_assets.stores.s3_connection import LIBRARY_ERRORS, S3Connection, translated
 from kaapana_assets.stores.uploads import Fingerprint, HashingReader
 
 if TYPE_CHECKING:
@@ -27,21 +27,11 @@ if TYPE_CHECKING:
 
     from minio.datatypes import Object
 
-    from kaapana_assets.stores.s3_connection import S3Connection
-
 _Result = TypeVar("_Result")
 _SHA256 = "sha256"
 _METADATA_PREFIX = "x-amz-meta-"
 _PIECE = 1 << 20
 _PUTS = 3  # of one file, each with the connection's own attempts
-_BUSY = frozenset({"SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "RequestTimeout"})
-_ABSENT = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "ResourceNotFound", "MethodNotAllowed"})
-_CREDENTIALS = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"})
-_REGION = frozenset({"AuthorizationHeaderMalformed", "PermanentRedirect", "Redirect", "InvalidRegion"})
-_TAKEN = frozenset({"XMinioParentIsObject", "XMinioObjectExistsAsDirectory"})
-
-LIBRARY_ERRORS = (MinioException, urllib3.exceptions.HTTPError, OSError, ET.ParseError, ValueError)
-"""What minio 7 lets out; ValueError is what it makes of an answer that it cannot read."""
 
 
 class MinioObjects:
@@ -76,7 +66,7 @@ class MinioObjects:
             raise NotFound(f"object {bucket}/{name} cannot be stored: {path} cannot be read ({exc.strerror})") from exc
         with source:
             for _ in range(_PUTS):
-                sent = self._translated(bucket, name, lambda: self._sent(bucket, name, source))
+                sent = self._translated(bucket, name, lambda: _readable(lambda: self._sent(bucket, name, source)))
                 if sent is not None:
                     return _stored(bucket, name, sent.size_bytes, sent.sha256)
         raise StoreUnavailable(
@@ -131,7 +121,7 @@ class MinioObjects:
         checked_object_name(name)
 
         def removed() -> None:
-            self._client.stat_object(bucket, name)  # S3 does not say whether there was one
+            self._stat(bucket, name)  # S3 does not say whether there was one
             self._client.remove_object(bucket, name)
 
         self._translated(bucket, name, removed)
@@ -141,7 +131,7 @@ class MinioObjects:
         checked_bucket(bucket)
         checked_object_name(name)
         try:
-            self._translated(bucket, name, lambda: self._client.stat_object(bucket, name))
+            self._translated(bucket, name, lambda: self._stat(bucket, name))
         except NotFound:
             return False
         return True
@@ -171,7 +161,7 @@ class MinioObjects:
                 bucket, name, reader, expected.size_bytes,  # type: ignore[arg-type]
                 part_size=self._part_bytes, metadata={_SHA256: expected.sha256},
             )  # fmt: skip
-        found = self._client.stat_object(bucket, name)
+        found = self._stat(bucket, name)
         if reader.sha256 != expected.sha256 or found.size != expected.size_bytes:
             return None
         if (found.etag or "").strip('"') == expected.etag:
@@ -184,7 +174,7 @@ class MinioObjects:
 
     def _fetched(self, bucket: str, name: str, target: IO[bytes]) -> StoredObject:
         for _ in range(_PUTS):
-            found = self._translated(bucket, name, lambda: self._client.stat_object(bucket, name))
+            found = self._translated(bucket, name, lambda: self._stat(bucket, name))
             target.seek(0)
             target.truncate()
             size, digest = self._translated(bucket, name, lambda: self._copied(bucket, name, target))
@@ -207,6 +197,12 @@ class MinioObjects:
             answer.close()
             answer.release_conn()
 
+    def _stat(self, bucket: str, name: str) -> Object:
+        found = self._client.stat_object(bucket, name)
+        if not found.etag:
+            raise ValueError("an answer that was cut: every object has an entity tag")
+        return found
+
     def _listed(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
         found = self._client.list_objects(bucket, prefix or None, recursive=True, include_user_meta=True)
         while (each := self._translated(bucket, prefix, lambda: next(found, None))) is not None:
@@ -216,7 +212,7 @@ class MinioObjects:
             try:
                 size, digest = each.size, _recorded(each)
                 if digest is None:
-                    digest = _recorded(self._translated(bucket, name, lambda: self._client.stat_object(bucket, name)))  # noqa: B023
+                    digest = _recorded(self._translated(bucket, name, lambda: self._stat(bucket, name)))  # noqa: B023
                 if size is None or digest is None:
                     size, digest = self._translated(
                         bucket, name, lambda: self._copied(bucket, name, None)  # noqa: B023
@@ -233,26 +229,12 @@ class MinioObjects:
             raise translated(exc, what=f"object {bucket}/{name}", where=self._where) from exc
 
 
-def translated(exc: BaseException, *, what: str, where: str) -> Exception:
-    """Our error for one of minio's or urllib3's; its text is not repeated, it may hold signed addresses."""
-    code = exc.code or "" if isinstance(exc, S3Error) else ""
-    if code in _ABSENT:
-        return NotFound(f"no {what} on {where}")
-    if code in _TAKEN:
-        return ConflictingContent(f"{what}: a part of its name is taken by another object or by names below it")
-    if code in _CREDENTIALS:
-        return ConfigurationError(
-            f"{where} refuses KAAPANA_S3_ACCESS_KEY and KAAPANA_S3_SECRET_KEY for {what} ({code}): are they right, and "
-            "may this user read and write there?"
-        )
-    if code in _REGION:
-        return ConfigurationError(f"{where} has another region than KAAPANA_S3_REGION says ({code})")
-    if isinstance(exc, urllib3.exceptions.SSLError):
-        return ConfigurationError(f"{where} has no certificate that is trusted: see KAAPANA_S3_CA, KAAPANA_S3_SECURE")
-    said = exc.strerror if isinstance(exc, OSError) else code
-    why = "it is busy" if code in _BUSY else said or type(exc).__name__
-    status = getattr(exc, "status_code", None)
-    return StoreUnavailable(f"{where} does not serve {what}: {why}{f', status {status}' if status else ''}; try again")
+def _readable(call: Callable[[], _Result]) -> _Result:
+    """What a call gives that may be repeated, also if an answer to it was cut to what is no XML."""
+    for _ in range(_PUTS - 1):
+        with contextlib.suppress(ET.ParseError):
+            return call()
+    return call()
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kaapana_assets.stores.durable import remove_tree
 from kaapana_assets.stores.pacs import StoredSeries
-from kaapana_assets.stores.transfer import give
+from kaapana_assets.stores.transfer import give, put_in_place
 
 _LEFT_BEHIND_S = 3600.0
 _DIGEST_CHARACTERS = 32
@@ -80,8 +80,7 @@ class SeriesCache:
                 give(files / name, staged / name, writable_copy=not share)
                 (staged / name).chmod(0o444)
             self._make_room(series.size_bytes)
-            with contextlib.suppress(FileExistsError):
-                staged.rename(self._folder / _name(series))
+            put_in_place(staged, self._folder / _name(series))  # leaves what was there at ``staged``
         except OSError as exc:
             logger.warning("series %s is not kept in the cache %s: %s", series.series_instance_uid, self._folder, exc)
         finally:

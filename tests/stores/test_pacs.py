@@ -4,11 +4,9 @@ import os
 import stat
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from stores.instances import write
 
 from kaapana_assets.dicom.digests import content_digest, series_digest
 from kaapana_assets.errors import InvalidIdentifier, NotFound, StoreUnavailable
@@ -39,21 +37,6 @@ def opened(request, tmp_path) -> Pacs:
     cache_bytes = 10**9 if "cache" in request.param else 0
     changed = {"home": tmp_path / "home", "pacs": request.param.split()[0], "series_cache_bytes": cache_bytes}
     return open_pacs(load_settings(**(given | changed)))
-
-
-def write(folder: Path, sop: str, *, series: str = "1.2", study: str = "1.1", pixels: bytes = b"\1\2") -> Path:
-    ds = Dataset()
-    ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, sop
-    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.Modality = study, series, "CT"
-    ds.Rows, ds.Columns, ds.BitsAllocated, ds.SamplesPerPixel = 1, len(pixels), 8, 1
-    ds.PixelData = pixels
-    ds["PixelData"].VR = "OB"
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{series}-{sop}-{pixels[:4].hex()}.dcm"
-    ds.save_as(path, enforce_file_format=True)
-    return path
 
 
 def test_stored_series_lists_its_instances_with_sizes_and_digests(pacs, tmp_path):
