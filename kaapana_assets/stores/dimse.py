@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pydicom.errors import InvalidDicomError
-from pynetdicom import AE, _config
+from pynetdicom import AE, _config, evt
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
@@ -16,6 +17,7 @@ from kaapana_assets.stores.store_status import is_stored, status_text
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
+    from pynetdicom.events import Event
 
     from kaapana_assets.dicom.headers import InstanceIdentity
 
@@ -150,7 +152,17 @@ def _send_group(peer: Peer, group: Sequence[IdentifiedFile]) -> Iterator[SentFil
 def _associate(peer: Peer, group: Sequence[IdentifiedFile]) -> Association:
     # One context for each transfer syntax, so that none can be chosen that a file does not have.
     contexts = [build_context(*kind) for kind in dict.fromkeys(_context(file) for file in group)]
-    return _new_ae(peer).associate(peer.host, peer.port, contexts=contexts, ae_title=peer.called_ae_title)
+    handlers: list[evt.EventHandlerType] = [(evt.EVT_CONN_OPEN, _send_at_once)]
+    return _new_ae(peer).associate(
+        peer.host, peer.port, contexts=contexts, ae_title=peer.called_ae_title, evt_handlers=handlers
+    )
+
+
+def _send_at_once(event: Event) -> None:
+    """Do not let Nagle's algorithm hold back the end of each message: 40 ms for every object."""
+    connection = event.assoc.dul.socket
+    if connection is not None and connection.socket is not None:
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _send(assoc: Association, path: Path) -> SentFile:

@@ -49,7 +49,9 @@ class Orthanc:
         }
         # Without a password it answers 401, which is an answer.
         system = f"http://127.0.0.1:{http}/system"
-        return Plan([self._program, str(configuration)], lambda: answers(system, (200, 401)), settings)
+        # DCMTK, which it is built on, waits for Nagle's algorithm otherwise.
+        environment = {"TCP_NODELAY": "1"}
+        return Plan([self._program, str(configuration)], lambda: answers(system, (200, 401)), settings, environment)
 
 
 def _configuration(storage: Path, plugin: Path, *, http: int, dicom: int) -> dict[str, object]:
@@ -65,6 +67,7 @@ def _configuration(storage: Path, plugin: Path, *, http: int, dicom: int) -> dic
         "RegisteredUsers": {_USER: _PASSWORD},
         "DicomAet": AE_TITLE,
         "DicomPort": dicom,
+        "DicomAlwaysAllowGet": True,
         "UnknownSopClassAccepted": True,
         "OverwriteInstances": False,
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "EnableWado": False},
