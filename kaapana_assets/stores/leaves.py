@@ -38,17 +38,23 @@ def leaves(document: Document) -> dict[str, dict[Value, Value]]:
     Of a field with more than 1,000 different values in one document, the first 1,000.
     """
     found: dict[str, dict[Value, Value]] = {}
-    for name, value in _walk(document, ""):
-        values = found.setdefault(name, {})
-        if len(values) < VALUES_PER_FIELD:
-            values[stored(value)] = value
+    for key, part in document.items():
+        # Most of a document is one short text or number for each key: not worth a generator.
+        kind = type(part)
+        if (kind is str and 0 < len(part) <= KEY_LENGTH) or kind is float:  # type: ignore[arg-type]
+            found.setdefault(key, {})[part] = part  # type: ignore[index, assignment]
+            continue
+        for name, value in _walk(part, key):
+            values = found.setdefault(name, {})
+            if len(values) < VALUES_PER_FIELD:
+                values[stored(value)] = value
     return found
 
 
 def _walk(value: JSON, name: str) -> Iterator[tuple[str, Value]]:
     if isinstance(value, dict):
         for key, part in value.items():
-            yield from _walk(part, f"{name}.{key}" if name else key)
+            yield from _walk(part, f"{name}.{key}")
     elif isinstance(value, list):
         for part in value:
             yield from _walk(part, name)

@@ -6,7 +6,7 @@ A place is given to who comes first, and stays: a field never moves.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Set
 
 
 class FieldBudget:
@@ -24,9 +24,9 @@ class FieldBudget:
         self._full = False
         self._lock = threading.Lock()
 
-    def unmapped(self, names: Collection[str]) -> set[str]:
+    def unmapped(self, names: Set[str]) -> Set[str]:
         """Those of the names that have no place; new names take what is left."""
-        strange = set(names) - self._known
+        strange = names - self._known
         if not strange:
             return strange
         with self._lock:

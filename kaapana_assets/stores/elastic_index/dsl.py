@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from kaapana_assets.errors import InputError
-from kaapana_assets.stores.elastic_index.fields import END_OF_VALUE, LOWER_CASE, coded, marker, other_key, tokens
+from kaapana_assets.stores.elastic_index.fields import LOWER_CASE, NAMES, WORDS_APART, coded, marker, other_key, tokens
 from kaapana_assets.stores.leaves import as_number, end_of, stored
 from kaapana_assets.stores.query.tree import All, And, Exists, Not, Or, Prefix, Query, Range, Term, Text
 
@@ -44,7 +44,7 @@ def _part(query: Query, depth: int) -> DSL:
     if isinstance(query, Text):
         return _text(query)
     if isinstance(query, Exists):
-        return {"term": {"names": query.field}}
+        return _exists(query.field)
     if isinstance(query, Term):
         return _terms(query.field, [query.value])
     if isinstance(query, Prefix):
@@ -111,6 +111,12 @@ def _terms(field: str, values: Sequence[str]) -> DSL:
             for start in range(0, len(wanted), _TERMS_AT_ONCE)
         ]
     )
+
+
+def _exists(field: str) -> DSL:
+    """A sequence is there if a field within it is."""
+    places = [f"{part}.{field}{within}" for part in ("text", "number") for within in ("", ".*")]
+    return _either([*({"exists": {"field": place}} for place in places), {"term": {f"other.{NAMES}": field}}])
 
 
 def _prefix(query: Prefix) -> DSL:
@@ -186,7 +192,7 @@ def _text(query: Text) -> DSL:
 
 
 def _words_of_field(field: str, found: Sequence[str], *, prefix: bool) -> DSL:
-    """The words after the mark of the field, before the value ends."""
+    """The words after the mark of the field, within the same value."""
     whole = found[:-1] if prefix else found
     phrase: list[DSL] = [{"match": {"query": " ".join(whole), "max_gaps": 0, "ordered": True}}] if whole else []
     if prefix:
@@ -198,7 +204,7 @@ def _words_of_field(field: str, found: Sequence[str], *, prefix: bool) -> DSL:
                 "all_of": {
                     "ordered": True,
                     "intervals": [{"match": {"query": marker(field)}}, together],
-                    "filter": {"not_containing": {"match": {"query": END_OF_VALUE}}},
+                    "max_gaps": WORDS_APART - 1,
                 }
             }
         }

@@ -1,29 +1,32 @@
 """From a document to what Elasticsearch holds of it.
 
-================  ==========================================================================
-``document``      the document as it came, the only part that is kept as ``_source``
-``uid``           SeriesInstanceUID
-``names``         every field that is there, and what it lies within
-``words``         the words of each text value: ``:<field> the words .``
-``text.<field>``  text values; ``text.<field>.lower-case`` is what is compared and sorted by
+=================== ===========================================================================
+``document``        the document as it came, the only part that is kept as ``_source``
+``uid``             SeriesInstanceUID
+``changed``         when it was put
+``words``           the words of each text value: ``:<field> the words``
+``text.<field>``    text values; ``text.<field>.lower-case`` is what is compared and sorted by
 ``number.<field>``  numbers
-``date.<field>``  the days of dates and date-times, for histograms
-``other``         text and numbers of fields beyond the limit of fields, see ``overflowing``
-``changed``       when it was put
-================  ==========================================================================
+``date.<field>``    the days of dates and date-times, for histograms
+``other``           text and numbers of fields beyond the limit of fields, see ``overflowing``
+=================== ===========================================================================
 
 A field's text, numbers and dates lie apart, and names with dots are flat: no two documents can
 disagree on the type of a field, so none is refused.
+
+The JSON is put together from pieces that are remembered, because most values come again and again.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import struct
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Mapping, Set
 from datetime import date
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from itertools import islice
+from typing import TYPE_CHECKING, TypeAlias
 
 from kaapana_assets.stores.leaves import Value, folded, has_words, leaves, words
 from kaapana_assets.stores.query.tree import FIELD_NAME
@@ -31,57 +34,96 @@ from kaapana_assets.stores.query.tree import FIELD_NAME
 if TYPE_CHECKING:
     from kaapana_assets.dicom.attributes import Document
 
-Indexed: TypeAlias = dict[str, Any]
-
 LOWER_CASE = "lower-case"
 """Name of the sub-field that is compared; no field of a document has a hyphen in its name."""
 
-END_OF_VALUE = "."
+NAMES = "~"
+"""The key of ``other`` with the names of its fields and of what they lie within."""
+
+WORDS_APART = 10_000
+"""Positions between two values in ``words``: more than the words of the longest text."""
+
 _TOKEN = re.compile(r"[^\W_](?:[^\W_]|[\u0300-\u036f])*")
 _LONGEST_TOKEN = 200  # the server cuts words at 255
+_MOST_LINES = 200_000  # times WORDS_APART, the server counts positions to 2**31
 _FOLDED = "~"
+_REMEMBERED = 50_000
+_LONGEST_REMEMBERED = 100
+
+_Piece: TypeAlias = tuple[str, str, str, str]
+
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-def indexed(document: Document, *, changed_ms: int, unmapped: Callable[[Collection[str]], Collection[str]]) -> Indexed:
-    """What the server gets for a document.
+def indexed(document: Document, *, uid: str, changed_ms: int, unmapped: Callable[[Set[str]], Set[str]]) -> str:
+    """What the server gets for a document, as JSON.
 
     Args:
         document: one of ``dicom.documents``, or any other JSON object.
+        uid: its SeriesInstanceUID.
         changed_ms: now, in milliseconds since 1970.
         unmapped: gives those of some fields that must go into ``other``.
     """
     found = leaves(document)
-    fields = {name: values for name, values in found.items() if FIELD_NAME.fullmatch(name)}
-    body: Indexed = {"document": document, "uid": document["SeriesInstanceUID"], "changed": changed_ms}
-    text: dict[str, list[Value]] = {}
-    number: dict[str, list[Value]] = {}
-    days: dict[str, list[str]] = {}
-    others: dict[str, list[str]] = {}
-    beyond = unmapped(fields)
-    for name, values in fields.items():
-        if name in beyond:
+    text: list[str] = []
+    number: list[str] = []
+    days: list[str] = []
+    lines: list[str] = []
+    beyond = unmapped(found.keys())
+    others = {}
+    for name, values in found.items():
+        if len(values) == 1 and name not in beyond:
+            ((kept, value),) = values.items()
+            short = type(value) is not str or len(value) < _LONGEST_REMEMBERED
+            piece = _piece(name, kept, value) if short else _several(name, values)
+        elif name in beyond and FIELD_NAME.fullmatch(name):
             others.update(overflowing(name, values))
-            continue
-        texts = [value for value in values if isinstance(value, str)]
-        if texts:
-            text[name] = list(texts)
-            dates = [day for day in map(_day, texts) if day]
-            if dates:
-                days[name] = dates
-        if len(texts) < len(values):
-            number[name] = [value for value in values if not isinstance(value, str)]
-    for part, content in (("text", text), ("number", number), ("date", days), ("other", others)):
+            piece = ("", "", "", _several(name, values)[3])
+        else:
+            piece = _several(name, values)
+        of_text, of_number, of_days, of_words = piece
+        if of_text:
+            text.append(of_text)
+        if of_words:
+            lines.append(of_words)
+        if of_number:
+            number.append(of_number)
+        if of_days:
+            days.append(of_days)
+    if others:
+        others[NAMES] = sorted(_with_parents(beyond))
+    parts = [f'"document":{_json(document)},"uid":"{uid}","changed":{changed_ms}']
+    for part, content in (("text", text), ("number", number), ("date", days)):
         if content:
-            body[part] = content
-    body["names"] = sorted(_with_parents(fields))
-    body["words"] = [line for name, values in found.items() for line in _lines(name, values.values())]
-    return body
+            parts.append(f'"{part}":{{{",".join(content)}}}')
+    if others:
+        parts.append(f'"other":{_json(others)}')
+    return f'{{{",".join(parts)},"words":[{",".join(islice(lines, _MOST_LINES))}]}}'
+
+
+def _several(name: str, values: Mapping[Value, Value]) -> _Piece:
+    """JSON of a field for ``text``, ``number``, ``date`` and ``words``; empty if it has none."""
+    texts = [value for value in values if isinstance(value, str)]
+    lines = [line for value in values.values() if (line := _line(name, value))]
+    joined = ",".join(map(_json, lines))
+    if not FIELD_NAME.fullmatch(name):
+        return "", "", "", joined
+    numbers = [value for value in values if not isinstance(value, str)]
+    days = [day for day in map(_day, texts) if day]
+    key = _json(name)
+    text, number, dates = (f"{key}:{_json(content)}" if content else "" for content in (texts, numbers, days))
+    return text, number, dates, joined
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _piece(name: str, kept: Value, value: Value) -> _Piece:
+    return _several(name, {kept: value})
 
 
 def overflowing(name: str, values: Iterable[Value]) -> dict[str, list[str]]:
     """The entries of a field in ``other``: as it is for facets, and in the order of its values.
 
-    A key of ``other`` has only texts: those that are numbers begin with "n", the others with "s".
+    All are texts: what are numbers begin with "n", the others with "s".
     """
     kept = [coded(value, exact=True) for value in values]
     return {name: kept, name + _FOLDED: sorted({coded(value, exact=False) for value in values})}
@@ -103,7 +145,6 @@ def coded(value: Value, *, exact: bool) -> str:
     return f"n{bits:016x}"
 
 
-@lru_cache(maxsize=100_000)
 def tokens(text: str) -> tuple[str, ...]:
     """The words of a text, as a query and a document have them."""
     found = _TOKEN.findall(words(text))
@@ -118,15 +159,9 @@ def marker(name: str) -> str:
     return f":{name}"
 
 
-def _lines(name: str, values: Iterable[Value]) -> list[str]:
-    before = marker(name) if FIELD_NAME.fullmatch(name) else ":"
-    lines = []
-    for value in values:
-        if has_words(value):
-            found = tokens(str(value))
-            if found:
-                lines.append(f"{before} {' '.join(found)} {END_OF_VALUE}")
-    return lines
+def _line(name: str, value: Value) -> str:
+    found = tokens(str(value)) if has_words(value) else ()
+    return f"{marker(name) if FIELD_NAME.fullmatch(name) else ':'} {' '.join(found)}" if found else ""
 
 
 def _with_parents(names: Iterable[str]) -> set[str]:
@@ -139,7 +174,6 @@ def _with_parents(names: Iterable[str]) -> set[str]:
     return found
 
 
-@lru_cache(maxsize=100_000)
 def _day(text: str) -> str | None:
     """The day of a date or date-time; of ``2020-06`` its first."""
     if len(text) < 7 or text[4] != "-":

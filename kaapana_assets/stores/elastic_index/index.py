@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from elasticsearch import NotFoundError
 
 from kaapana_assets.dicom.identifiers import checked_uid
-from kaapana_assets.errors import InputError, NotFound
+from kaapana_assets.errors import InputError, NotFound, StoreUnavailable
 from kaapana_assets.stores.cursors import decoded, encoded
 from kaapana_assets.stores.elastic_index import schema
 from kaapana_assets.stores.elastic_index.budget import FieldBudget
@@ -21,7 +21,7 @@ from kaapana_assets.stores.elastic_index.dsl import to_dsl
 from kaapana_assets.stores.elastic_index.errors import error_type, translated
 from kaapana_assets.stores.elastic_index.facets import aggregations, buckets, order, positions
 from kaapana_assets.stores.elastic_index.fields import indexed
-from kaapana_assets.stores.elastic_index.writer import BulkWriter, Operation, refresh
+from kaapana_assets.stores.elastic_index.writer import BulkWriter, Operation
 from kaapana_assets.stores.index import Bucket, Facet, Page, SortKey
 from kaapana_assets.stores.query.tree import Query
 
@@ -138,11 +138,15 @@ class ElasticIndex:
     def _write(self, operations: Iterable[Operation]) -> None:
         with translated():
             client = self._client()
-        name = self._connection.index
+        writer = BulkWriter(client, self._connection.index, patience_s=self._connection.patience_s)
         try:
-            BulkWriter(client, name, patience_s=self._connection.patience_s).write(operations)
-        finally:
-            refresh(client, name)
+            writer.write(operations)
+        except BaseException:
+            # What was taken is seen as far as that can be; the error that is told is the first.
+            with suppress(StoreUnavailable):
+                writer.refresh(patience_s=0)
+            raise
+        writer.refresh(patience_s=self._connection.patience_s)
 
     def _putting(self, document: Document) -> Operation:
         return operation(document, self._budget)
@@ -162,9 +166,9 @@ def operation(document: Document, budget: FieldBudget) -> Operation:
     changed_ms = time.time_ns() // 1_000_000
 
     def plain() -> str:
-        return _json(indexed(document, changed_ms=changed_ms, unmapped=set))
+        return indexed(document, uid=uid, changed_ms=changed_ms, unmapped=set)
 
-    return Operation(uid, _json(indexed(document, changed_ms=changed_ms, unmapped=budget.unmapped)), plain)
+    return Operation(uid, indexed(document, uid=uid, changed_ms=changed_ms, unmapped=budget.unmapped), plain)
 
 
 def uids(client: Elasticsearch, index: str, query: dict[str, Any]) -> Iterator[str]:
@@ -195,7 +199,3 @@ def uids(client: Elasticsearch, index: str, query: dict[str, Any]) -> Iterator[s
 def _document(hit: dict[str, Any]) -> Document:
     document: Document = hit["_source"]["document"]
     return document
-
-
-def _json(body: dict[str, Any]) -> str:
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))

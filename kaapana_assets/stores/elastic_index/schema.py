@@ -13,7 +13,7 @@ from elasticsearch import BadRequestError
 
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.stores.elastic_index.errors import error_type
-from kaapana_assets.stores.elastic_index.fields import LOWER_CASE
+from kaapana_assets.stores.elastic_index.fields import LOWER_CASE, WORDS_APART
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -52,8 +52,7 @@ MAPPING: dict[str, Any] = {
         "document": {"type": "object", "enabled": False},
         "uid": {"type": "keyword"},
         "changed": {"type": "date", "format": "epoch_millis"},
-        "names": {"type": "keyword", "doc_values": False},
-        "words": {"type": "text", "analyzer": "whitespace", "norms": False},
+        "words": {"type": "text", "analyzer": "whitespace", "norms": False, "position_increment_gap": WORDS_APART},
         "other": {"type": "flattened", "ignore_above": 1024},
         **dict.fromkeys(PARTS, _FLAT),
     },

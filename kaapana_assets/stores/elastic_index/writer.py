@@ -11,12 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from elastic_transport import ApiError, ConnectionTimeout
+from elastic_transport import ApiError, ConnectionTimeout, TransportError
 from elastic_transport import ConnectionError as NoConnection
 from elasticsearch import Elasticsearch
 
 from kaapana_assets.errors import InputError, StoreUnavailable
-from kaapana_assets.stores.elastic_index.errors import WORTH_ANOTHER_TRY, translated, translation
+from kaapana_assets.stores.elastic_index.errors import WORTH_ANOTHER_TRY, translation
 
 BATCH_BYTES = 4 * 1024**2
 BATCH_OPERATIONS = 500
@@ -80,17 +80,34 @@ class BulkWriter:
                 if on_its_way is not None:
                     on_its_way.result()
 
+    def refresh(self, *, patience_s: float) -> None:
+        """Let searches see what was written.
+
+        Raises:
+            StoreUnavailable: the server was away for too long; what was written is kept.
+        """
+        deadline = time.monotonic() + patience_s
+        for pause_s in _pauses():
+            try:
+                self._client.indices.refresh(index=self._index)
+                return
+            except (ApiError, TransportError) as exc:
+                reason = translation(exc)
+                if not isinstance(reason, StoreUnavailable) or time.monotonic() > deadline:
+                    raise reason from exc
+            time.sleep(pause_s)
+
     def _send(self, batch: Sequence[Operation]) -> None:
         remaining = list(batch)
         deadline = time.monotonic() + self._patience_s
-        pause_s = _FIRST_PAUSE_S
+        pauses = _pauses()
         while remaining:
             try:
                 left, reason = self._attempt(remaining)
             except (NoConnection, ConnectionTimeout) as exc:
                 left, reason = remaining, type(exc).__name__
             if len(left) < len(remaining):
-                deadline, pause_s = time.monotonic() + self._patience_s, _FIRST_PAUSE_S
+                deadline, pauses = time.monotonic() + self._patience_s, _pauses()
             remaining = left
             if not remaining:
                 return
@@ -100,8 +117,7 @@ class BulkWriter:
                     f"first {remaining[0].uid}, are not in it: bring them in again when Elasticsearch is well"
                 )
             logger.warning("metadata index: %d of %d wait (%s)", len(remaining), len(batch), reason)
-            time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - only to not come all at once
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            time.sleep(next(pauses))
 
     def _attempt(self, batch: Sequence[Operation]) -> tuple[list[Operation], str]:
         """One request; what has to be sent again, and why."""
@@ -155,10 +171,12 @@ class BulkWriter:
         return left, reason
 
 
-def refresh(client: Elasticsearch, index: str) -> None:
-    """Let searches see what was written."""
-    with translated():
-        client.indices.refresh(index=index)
+def _pauses() -> Iterator[float]:
+    """Seconds between tries, each about twice the one before; uneven, so that clients do not all come at once."""
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        yield pause_s * random.uniform(0.5, 1.0)  # noqa: S311
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 def _batches(operations: Iterable[Operation]) -> Iterator[list[Operation]]:
