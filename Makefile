@@ -1,5 +1,7 @@
 # make demo   the whole platform with real DICOM, on a machine with nothing set up
 # make test   all tests
+# make services   real servers for tests and development, all that this machine can (ONLY="name=port ...")
+# make services-down   end them
 # make lint   style and types
 # make clean  what this file made (never a folder of data)
 
@@ -7,7 +9,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean setup
+.PHONY: help demo test lint clean setup services services-down
 
 VENV := .venv
 READY := $(VENV)/.ready
@@ -23,6 +25,12 @@ demo: $(READY)
 test: $(READY)
 	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not system"
 	$(VENV)/bin/python -m pytest -m system
+
+services: $(READY)
+	@PYTHONPATH=tests $(VENV)/bin/python -m services up $(ONLY)
+
+services-down: $(READY)
+	@PYTHONPATH=tests $(VENV)/bin/python -m services down $(ONLY)
 
 lint: $(READY)
 	@$(VENV)/bin/ruff check .

@@ -7,15 +7,24 @@ only. No other module reads the environment.
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from kaapana_assets.errors import ConfigurationError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+_DIMSE_URL = re.compile(r"dimse://[!-.0-~]{1,16}@[A-Za-z0-9._-]+:\d{1,5}")
 
 
 class Settings(BaseSettings):
@@ -54,12 +63,151 @@ class Settings(BaseSettings):
     parallel_series: int = Field(2, ge=1, description="Series processed at once in single mode.")
     run_retention_days: float = Field(7.0, ge=0, description="Days that the directories of failed runs are kept.")
 
-    @field_validator("allowed_calling_ae_titles", mode="before")
+    index: Literal["sqlite", "elasticsearch"] = Field(
+        "sqlite", description="The metadata index: a file, or Elasticsearch 8.19 and newer or 9."
+    )
+    elasticsearch_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Comma-separated addresses of nodes of one cluster, without user and password."
+    )
+    elasticsearch_api_key: SecretStr = Field(SecretStr(""), description="API key, encoded. Environment only.")
+    elasticsearch_user: str = Field("", description="User of Elasticsearch, instead of an API key.")
+    elasticsearch_password: SecretStr = Field(SecretStr(""), description="Password of that user. Environment only.")
+    elasticsearch_ca: Path | None = Field(None, description="File of certificates that the servers' are checked with.")
+    elasticsearch_fingerprint: str = Field(
+        "",
+        pattern="^([0-9A-Fa-f]{2}:?){32}$|^$",
+        description="SHA-256 of the certificate authority, instead of a file.",
+    )
+    elasticsearch_timeout_s: float = Field(30.0, gt=0, description="Seconds for one request.")
+    elasticsearch_patience_s: float = Field(
+        120.0, ge=0, description="Seconds that a write is tried again while the servers are away or too busy."
+    )
+    elasticsearch_index: str = Field(
+        "kaapana-series",
+        pattern="^[a-z0-9][a-z0-9_.-]{0,199}$",
+        description="Name of the alias, and beginning of all names on the servers.",
+    )
+    elasticsearch_shards: int = Field(1, ge=1, le=1024, description="Shards of a new index; one serves millions.")
+    elasticsearch_replicas: int = Field(1, ge=0, description="Copies of each shard of a new index.")
+    elasticsearch_fields: int = Field(
+        2000, ge=1, le=20_000, description="Fields with a type of their own; the rest is searched in one for all."
+    )
+
+    objects: Literal["folder", "s3"] = Field("folder", description="The object store: a folder, or MinIO and other S3.")
+    s3_endpoint: str = Field("", description="`host:port` of the S3 server, without scheme.")
+    s3_access_key: SecretStr = Field(SecretStr(""), description="Name of the S3 user. Environment only.")
+    s3_secret_key: SecretStr = Field(SecretStr(""), description="Password of the S3 user. Environment only.")
+    s3_secure: bool = Field(True, description="Whether the S3 server is reached by TLS.")
+    s3_region: str = Field("", description="Region of the buckets; empty asks the server.")
+    s3_ca: Path | None = Field(None, description="File of certificates that the S3 server's is checked with.")
+    s3_timeout_s: float = Field(60.0, gt=0, description="Seconds without a byte after which an S3 request is lost.")
+    s3_attempts: int = Field(6, ge=1, description="How often an S3 request is sent before the store is unavailable.")
+
+    pacs: Literal["folder", "dicomweb", "dimse"] = Field(
+        "folder", description="The PACS: a folder, DICOMweb, or C-STORE in and DICOMweb out."
+    )
+    dicomweb_url: str = Field("", description="Root of the archive's DICOMweb services, without user and password.")
+    dicomweb_user: str = Field("", description="User of the archive (HTTP Basic).")
+    dicomweb_password: SecretStr = Field(SecretStr(""), description="Password of that user. Environment only.")
+    dicomweb_token: SecretStr = Field(SecretStr(""), description="Bearer token of the archive. Environment only.")
+    dicomweb_ca: Path | None = Field(None, description="File of certificates that the archive's is checked with.")
+    dicomweb_timeout_s: float = Field(60.0, gt=0, description="Seconds without a byte after which a request is lost.")
+    dicomweb_attempts: int = Field(6, ge=1, description="How often a request is sent before the PACS is unavailable.")
+    dicomweb_parallel: int = Field(4, ge=1, le=64, description="Requests to the archive at once, of one process.")
+    dicomweb_batch_bytes: int = Field(
+        64 * 1024**2, ge=1, description="At most this many bytes in one STOW request; an instance is never split."
+    )
+    dicomweb_batch_instances: int = Field(200, ge=1, description="At most this many instances in one STOW request.")
+    dimse_url: str = Field("", description="Where `dimse` sends to: `dimse://AET@host:port`.")
+    dimse_ae_title: str = Field("KAAPANA", max_length=16, description="AE title that `dimse` sends with.")
+    series_cache_bytes: int = Field(
+        0, ge=0, description="Size of the local cache of series of a DICOMweb archive; 0 keeps none."
+    )
+
+    @field_validator("allowed_calling_ae_titles", "elasticsearch_urls", mode="before")
     @classmethod
     def _split_titles(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(title.strip() for title in value.split(",") if title.strip())
         return value
+
+    @field_validator("elasticsearch_urls")
+    @classmethod
+    def _are_http(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            found = urlsplit(url)
+            if found.username or found.password:
+                raise ValueError("names a user: use KAAPANA_ELASTICSEARCH_USER and KAAPANA_ELASTICSEARCH_PASSWORD")
+            if found.scheme not in ("http", "https") or not found.hostname or not found.port or found.query:
+                raise ValueError(f"{url} is not http:// or https:// with a host and a port (https://host:9200)")
+        return value
+
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _is_host_and_port(cls, value: str) -> str:
+        if "/" in value or "@" in value:
+            raise ValueError("is host:port, without scheme, path and user; KAAPANA_S3_SECURE says whether it is TLS")
+        return value
+
+    @field_validator("dicomweb_url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        found = urlsplit(value)
+        if value and (found.scheme not in ("http", "https") or not found.hostname or found.query):
+            raise ValueError("is not http:// or https:// with a host")
+        if found.username or found.password:
+            raise ValueError("names a user: use KAAPANA_DICOMWEB_USER and KAAPANA_DICOMWEB_PASSWORD")
+        return value.rstrip("/")
+
+    @field_validator("dimse_url")
+    @classmethod
+    def _is_dimse(cls, value: str) -> str:
+        if value and not _DIMSE_URL.fullmatch(value):
+            raise ValueError("is not dimse://AET@host:port")
+        return value
+
+    @field_validator("s3_ca", "dicomweb_ca", "elasticsearch_ca")
+    @classmethod
+    def _is_file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"there is no file {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _stores_have_what_they_need(self) -> Settings:
+        needed = {
+            "KAAPANA_INDEX=elasticsearch": (self.index == "elasticsearch", ("elasticsearch_urls",)),
+            "KAAPANA_OBJECTS=s3": (self.objects == "s3", ("s3_endpoint", "s3_access_key", "s3_secret_key")),
+            "KAAPANA_PACS=dicomweb": (self.pacs == "dicomweb", ("dicomweb_url",)),
+            "KAAPANA_PACS=dimse": (self.pacs == "dimse", ("dimse_url", "dicomweb_url")),
+        }
+        for setting, (chosen, names) in needed.items():
+            for name in names:
+                if chosen and not _text(getattr(self, name)):
+                    raise ValueError(f"{setting} needs KAAPANA_{name.upper()}")
+        if bool(self.dicomweb_user) != bool(_text(self.dicomweb_password)):
+            raise ValueError("KAAPANA_DICOMWEB_USER and KAAPANA_DICOMWEB_PASSWORD go together: one of them is not set")
+        if self.dicomweb_user and _text(self.dicomweb_token):
+            raise ValueError("KAAPANA_DICOMWEB_TOKEN and KAAPANA_DICOMWEB_USER exclude each other")
+        if bool(self.elasticsearch_user) != bool(_text(self.elasticsearch_password)):
+            raise ValueError("KAAPANA_ELASTICSEARCH_USER and KAAPANA_ELASTICSEARCH_PASSWORD go together")
+        if self.elasticsearch_user and _text(self.elasticsearch_api_key):
+            raise ValueError("KAAPANA_ELASTICSEARCH_API_KEY and KAAPANA_ELASTICSEARCH_USER exclude each other")
+        if self.elasticsearch_ca and self.elasticsearch_fingerprint:
+            raise ValueError("KAAPANA_ELASTICSEARCH_CA and KAAPANA_ELASTICSEARCH_FINGERPRINT exclude each other")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Secrets in a file are refused, see ``_FileWithoutSecrets``."""
+        return init_settings, env_settings, _FileWithoutSecrets(settings_cls)
 
     @field_validator("home", "images", "environments")
     @classmethod
@@ -91,6 +239,27 @@ class Settings(BaseSettings):
     def dagster_url(self) -> str:
         """Base address of Dagster's webserver."""
         return f"http://{self.webserver_host}:{self.webserver_port}"
+
+
+class _FileWithoutSecrets(DotEnvSettingsSource):
+    """A ``.env`` file, which is easily copied and committed: no secrets are read from it."""
+
+    def __call__(self) -> dict[str, Any]:
+        found = super().__call__()
+        secrets = [name for name in found if name in self.settings_cls.model_fields and _is_secret(self, name)]
+        if secrets:
+            raise ConfigurationError(
+                f"KAAPANA_{secrets[0].upper()} is in the file {self.env_file}: secrets come from the environment only"
+            )
+        return found
+
+
+def _is_secret(source: DotEnvSettingsSource, name: str) -> bool:
+    return source.settings_cls.model_fields[name].annotation is SecretStr
+
+
+def _text(value: str | SecretStr) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def _is_loopback(host: str) -> bool:

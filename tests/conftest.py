@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from services.plugin import elasticsearch_server, minio_server, orthanc_server  # noqa: F401 - fixtures
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = PROJECT_ROOT.parent / "shared" / "data"

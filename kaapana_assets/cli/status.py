@@ -33,8 +33,8 @@ def _gather(settings: Settings) -> dict[str, Any]:
     import logging
 
     from kaapana_assets.errors import KaapanaAssetsError
-    from kaapana_assets.ingest.sender import Peer, answers_echo
     from kaapana_assets.ingest.spool import open_spool
+    from kaapana_assets.stores.dimse import Peer, answers_echo
     from kaapana_assets.stores.opening import open_index, open_pacs
     from kaapana_assets.stores.query import All
 

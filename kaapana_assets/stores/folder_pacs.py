@@ -6,34 +6,22 @@ directories where the file system lets.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import stat
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from kaapana_assets.dicom.digests import content_digest
-from kaapana_assets.dicom.headers import InstanceIdentity, read_identity
 from kaapana_assets.dicom.identifiers import checked_uid
-from kaapana_assets.errors import InvalidIdentifier, NotFound, StoreUnavailable, UnreadableDicom
-from kaapana_assets.stores.durable import copy_into, make_folder, remove_tree, sync_folder
+from kaapana_assets.errors import NotFound, StoreUnavailable
+from kaapana_assets.stores.durable import copy_into, make_folder, sync_folder
 from kaapana_assets.stores.pacs import InstanceOutcome, PacsCounts, StoredInstance, StoredSeries, StoreOutcome
+from kaapana_assets.stores.pacs_candidates import Candidate, read_candidate
 from kaapana_assets.stores.pacs_catalog import PacsCatalog, Row
-from kaapana_assets.stores.transfer import duplicate, put_in_place
-
-_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES)
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    path: Path
-    identity: InstanceIdentity
-    size_bytes: int
-    content_digest: str
+from kaapana_assets.stores.transfer import NO_LINK, give, staged_folder
 
 
 class FolderPacs:
@@ -53,10 +41,10 @@ class FolderPacs:
 
     def store(self, files: Sequence[Path]) -> list[InstanceOutcome]:
         """Put files in; see ``Pacs.store``."""
-        read = [_read(path) for path in files]
-        candidates = [each for each in read if isinstance(each, _Candidate)]
+        read = [read_candidate(path) for path in files]
+        candidates = [each for each in read if isinstance(each, Candidate)]
         stored: Iterator[InstanceOutcome] = iter(self._store_all(candidates) if candidates else ())
-        return [next(stored) if isinstance(each, _Candidate) else each for each in read]
+        return [next(stored) if isinstance(each, Candidate) else each for each in read]
 
     def series(self, series_instance_uid: str) -> StoredSeries:
         """What is stored of a series; see ``Pacs.series``."""
@@ -71,19 +59,13 @@ class FolderPacs:
         """Put all files of a series into a folder; see ``Pacs.retrieve``."""
         series = self.series(series_instance_uid)
         source = self._folder / series.study_instance_uid / series.series_instance_uid
-        staged = into.parent / f".{into.name}.{uuid.uuid4().hex}"
-        with _unavailable(f"series {series.series_instance_uid} cannot be put from {source} into {into}"):
-            staged.mkdir(parents=True)
-            try:
-                for instance in series.instances:
-                    name = f"{instance.sop_instance_uid}.dcm"
-                    _give(source / name, staged / name, writable_copy=writable_copy)
-                former = put_in_place(staged, into)
-                if former is not None:
-                    remove_tree(former)
-            except BaseException:
-                remove_tree(staged)
-                raise
+        with (
+            _unavailable(f"series {series.series_instance_uid} cannot be put from {source} into {into}"),
+            staged_folder(into) as staged,
+        ):
+            for instance in series.instances:
+                name = f"{instance.sop_instance_uid}.dcm"
+                give(source / name, staged / name, writable_copy=writable_copy)
         return series
 
     def counts(self) -> PacsCounts:
@@ -98,7 +80,7 @@ class FolderPacs:
         """Let go of the catalog; the next call opens it again."""
         self._catalog.close()
 
-    def _store_all(self, candidates: Sequence[_Candidate]) -> list[InstanceOutcome]:
+    def _store_all(self, candidates: Sequence[Candidate]) -> list[InstanceOutcome]:
         catalog = self._ready_catalog()
         outcomes = []
         rows: list[Row] = []
@@ -116,7 +98,7 @@ class FolderPacs:
             catalog.add(rows)
         return outcomes
 
-    def _place(self, candidate: _Candidate, known: _KnownInstances, touched: dict[Path, None]) -> InstanceOutcome:
+    def _place(self, candidate: Candidate, known: _KnownInstances, touched: dict[Path, None]) -> InstanceOutcome:
         identity = candidate.identity
         sop, series, study = identity.sop_instance_uid, identity.series_instance_uid, identity.study_instance_uid
         if (other := known.study(series)) not in (None, study):
@@ -180,25 +162,15 @@ class _KnownInstances:
     def digest(self, series: str, sop: str) -> str | None:
         return self._digests[series].get(sop)
 
-    def note(self, candidate: _Candidate) -> None:
+    def note(self, candidate: Candidate) -> None:
         identity = candidate.identity
         self._studies[identity.series_instance_uid] = identity.study_instance_uid
         self._digests[identity.series_instance_uid][identity.sop_instance_uid] = candidate.content_digest
 
 
-def _read(path: Path) -> _Candidate | InstanceOutcome:
-    try:
-        return _Candidate(path, read_identity(path), path.stat().st_size, content_digest(path))
-    except (UnreadableDicom, InvalidIdentifier) as exc:
-        return InstanceOutcome(path, "", StoreOutcome.FAILED, str(exc))
-    except FileNotFoundError:
-        return InstanceOutcome(path, "", StoreOutcome.FAILED, f"{path} is not there any more")
-
-
-def _row(candidate: _Candidate) -> Row:
+def _row(candidate: Candidate) -> Row:
     identity = candidate.identity
-    instance = StoredInstance(identity.sop_instance_uid, candidate.size_bytes, candidate.content_digest)
-    return identity.study_instance_uid, identity.series_instance_uid, instance
+    return identity.study_instance_uid, identity.series_instance_uid, candidate.instance
 
 
 def _put(source: Path, target: Path, *, aside: Path) -> None:
@@ -212,7 +184,7 @@ def _put(source: Path, target: Path, *, aside: Path) -> None:
         try:
             os.link(source, target)
         except OSError as exc:
-            if exc.errno not in _NO_LINK:
+            if exc.errno not in NO_LINK:
                 raise
         else:
             return
@@ -223,19 +195,6 @@ def _put(source: Path, target: Path, *, aside: Path) -> None:
         os.link(aside, target)
     finally:
         aside.unlink()
-
-
-def _give(source: Path, target: Path, *, writable_copy: bool) -> None:
-    if not writable_copy:
-        try:
-            os.link(source, target)
-        except OSError as exc:
-            if exc.errno not in _NO_LINK:
-                raise
-        else:
-            return
-    duplicate(source, target)
-    target.chmod(0o644 if writable_copy else 0o444)
 
 
 @contextmanager

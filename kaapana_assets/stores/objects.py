@@ -16,6 +16,7 @@ from typing import BinaryIO, Protocol
 from kaapana_assets.errors import InvalidIdentifier
 
 _BUCKET = re.compile(r"[a-z0-9]([a-z0-9.-]{1,61})[a-z0-9]")
+_LONGEST_LINK_S = 604800
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,20 @@ class ObjectStore(Protocol):
         """Whether there is such an object."""
         ...
 
+    def download_link(self, bucket: str, name: str, *, expires_s: int) -> str:
+        """An address that gives the object to whoever has it, without a password.
+
+        Args:
+            bucket: its bucket.
+            name: its name.
+            expires_s: seconds that it is good for, 1 to 604800 (a week). That of a folder is a
+                ``file:`` address, which does not expire.
+
+        Raises:
+            NotFound: no such object.
+        """
+        ...
+
 
 def checked_bucket(value: str) -> str:
     """A bucket name that S3 allows.
@@ -124,6 +139,17 @@ def checked_object_name(value: str) -> str:
             "bytes, none '.' or '..', without backslashes and control characters"
         )
     return value
+
+
+def checked_expiry(seconds: int) -> int:
+    """How long a link may be good for.
+
+    Raises:
+        InvalidIdentifier: not 1 to 604800 seconds, which is what S3 allows.
+    """
+    if not 1 <= seconds <= _LONGEST_LINK_S:
+        raise InvalidIdentifier(f"a link cannot be good for {seconds} seconds: 1 to {_LONGEST_LINK_S} can be asked for")
+    return seconds
 
 
 def _is_address(value: str) -> bool:

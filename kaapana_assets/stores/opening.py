@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kaapana_assets.settings import Settings
+    from kaapana_assets.stores.elastic_index import ElasticConnection
     from kaapana_assets.stores.index import MetadataIndex
     from kaapana_assets.stores.objects import ObjectStore
     from kaapana_assets.stores.pacs import Pacs
@@ -13,20 +15,96 @@ if TYPE_CHECKING:
 
 def open_pacs(settings: Settings) -> Pacs:
     """The archive of all DICOM instances."""
-    from kaapana_assets.stores.folder_pacs import FolderPacs
+    if settings.pacs == "folder":
+        from kaapana_assets.stores.folder_pacs import FolderPacs
 
-    return FolderPacs(settings.home / "archive")
+        return FolderPacs(settings.home / "archive")
+    return _open_archive(settings)
 
 
 def open_index(settings: Settings) -> MetadataIndex:
     """The searchable documents, one per series."""
-    from kaapana_assets.stores.sqlite_index import SqliteIndex
+    if settings.index == "sqlite":
+        from kaapana_assets.stores.sqlite_index import SqliteIndex
 
-    return SqliteIndex(settings.home / "index.sqlite")
+        return SqliteIndex(settings.home / "index.sqlite")
+    from kaapana_assets.stores.elastic_index import ElasticIndex
+
+    return ElasticIndex(elastic_connection(settings))
+
+
+def elastic_connection(settings: Settings) -> ElasticConnection:
+    """How the settings say that Elasticsearch is reached."""
+    from kaapana_assets.stores.elastic_index import ElasticConnection
+
+    return ElasticConnection(
+        urls=settings.elasticsearch_urls,
+        api_key=settings.elasticsearch_api_key.get_secret_value(),
+        user=settings.elasticsearch_user,
+        password=settings.elasticsearch_password.get_secret_value(),
+        ca_file=settings.elasticsearch_ca,
+        fingerprint=settings.elasticsearch_fingerprint.replace(":", ""),
+        timeout_s=settings.elasticsearch_timeout_s,
+        patience_s=settings.elasticsearch_patience_s,
+        index=settings.elasticsearch_index,
+        shards=settings.elasticsearch_shards,
+        replicas=settings.elasticsearch_replicas,
+        fields=settings.elasticsearch_fields,
+    )
 
 
 def open_objects(settings: Settings) -> ObjectStore:
     """The buckets that results are put into."""
-    from kaapana_assets.stores.folder_objects import FolderObjects
+    if settings.objects == "folder":
+        from kaapana_assets.stores.folder_objects import FolderObjects
 
-    return FolderObjects(settings.home / "objects")
+        return FolderObjects(settings.home / "objects")
+    from kaapana_assets.stores.minio_objects import MinioObjects
+    from kaapana_assets.stores.s3_connection import S3Connection
+
+    return MinioObjects(
+        S3Connection(
+            endpoint=settings.s3_endpoint,
+            access_key=settings.s3_access_key.get_secret_value(),
+            secret_key=settings.s3_secret_key.get_secret_value(),
+            secure=settings.s3_secure,
+            region=settings.s3_region,
+            ca_file=settings.s3_ca,
+            timeout_s=settings.s3_timeout_s,
+            attempts=settings.s3_attempts,
+        )
+    )
+
+
+def _open_archive(settings: Settings) -> Pacs:
+    from kaapana_assets.stores.archive_connection import ArchiveConnection
+    from kaapana_assets.stores.dicomweb import DicomwebArchive
+    from kaapana_assets.stores.dicomweb_pacs import DicomwebPacs
+    from kaapana_assets.stores.dimse import peer_of
+    from kaapana_assets.stores.senders import DimseSender, InstanceSender, StowSender
+
+    archive = DicomwebArchive(
+        ArchiveConnection(
+            url=settings.dicomweb_url,
+            user=settings.dicomweb_user,
+            password=settings.dicomweb_password.get_secret_value(),
+            token=settings.dicomweb_token.get_secret_value(),
+            ca_file=settings.dicomweb_ca,
+            timeout_s=settings.dicomweb_timeout_s,
+            attempts=settings.dicomweb_attempts,
+            parallel=settings.dicomweb_parallel,
+        )
+    )
+    sender: InstanceSender
+    if settings.pacs == "dimse":
+        sender = DimseSender(peer_of(settings.dimse_url, calling_ae_title=settings.dimse_ae_title))
+    else:
+        sender = StowSender(
+            archive,
+            batch_bytes=settings.dicomweb_batch_bytes,
+            batch_instances=settings.dicomweb_batch_instances,
+        )
+    # What is known of one archive says nothing of another.
+    name = hashlib.sha256(settings.dicomweb_url.encode()).hexdigest()[:16]
+    folder = settings.home / "archives" / name
+    return DicomwebPacs(archive, sender, folder, cache_bytes=settings.series_cache_bytes)

@@ -1,6 +1,6 @@
-"""The catalog of the folder PACS: which instances there are, with sizes and digests.
+"""The catalog of a PACS: which instances there are, with sizes and digests.
 
-It holds nothing that could not be read again from the files.
+It holds nothing that could not be read again from the files or the archive.
 """
 
 from __future__ import annotations
@@ -63,6 +63,14 @@ class PacsCatalog:
         with self._open() as connection:
             connection.execute("BEGIN IMMEDIATE")
             _insert(connection, rows)
+
+    def replace(self, study: str, series: str, instances: Iterable[StoredInstance]) -> None:
+        """Make these all that is known of a series; none forget it."""
+        with self._open() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("DELETE FROM instances WHERE series = ?", (series,))
+            connection.execute("DELETE FROM series WHERE series = ?", (series,))
+            _insert(connection, ((study, series, instance) for instance in instances))
 
     def study_of(self, series_instance_uid: str) -> str | None:
         """StudyInstanceUID of a series that is there."""

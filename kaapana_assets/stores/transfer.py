@@ -8,7 +8,14 @@ import errno
 import fcntl
 import hashlib
 import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
+
+from kaapana_assets.stores.durable import remove_tree
+
+NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES)
+"""What ``os.link`` fails with where a copy has to do."""
 
 _FICLONE = 0x40049409  # ioctl number of linux/fs.h
 _AT_FDCWD = -100
@@ -74,6 +81,35 @@ def put_in_place(staged: Path, target: Path) -> Path | None:
                 return None
         if _exchange(staged, target):
             return staged
+
+
+@contextlib.contextmanager
+def staged_folder(target: Path) -> Iterator[Path]:
+    """A new folder beside ``target`` that takes its place at the end; after an error it is removed."""
+    staged = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    staged.mkdir(parents=True)
+    try:
+        yield staged
+        former = put_in_place(staged, target)
+        if former is not None:
+            remove_tree(former)
+    except BaseException:
+        remove_tree(staged)
+        raise
+
+
+def give(source: Path, target: Path, *, writable_copy: bool) -> None:
+    """Put ``source`` also at ``target``, as a hard link where that can be and no writable copy is asked for."""
+    if not writable_copy:
+        try:
+            os.link(source, target)
+        except OSError as exc:
+            if exc.errno not in NO_LINK:
+                raise
+        else:
+            return
+    duplicate(source, target)
+    target.chmod(0o644 if writable_copy else 0o444)
 
 
 def _exchange(one: Path, other: Path) -> bool:

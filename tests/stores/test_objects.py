@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,12 +15,13 @@ from kaapana_assets.errors import ConflictingContent, InvalidIdentifier, NotFoun
 from kaapana_assets.stores.folder_objects import FolderObjects
 from kaapana_assets.stores.objects import ObjectStore, StoredObject, checked_bucket, checked_object_name
 
-FACTORIES: dict[str, Callable[[Path], ObjectStore]] = {"folder": lambda folder: FolderObjects(folder / "objects")}
 
-
-@pytest.fixture(params=FACTORIES, ids=FACTORIES)
+@pytest.fixture(params=["folder", "minio"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    return FACTORIES[request.param](tmp_path)
+    if request.param == "folder":
+        return FolderObjects(tmp_path / "objects")
+    store: ObjectStore = request.getfixturevalue("minio_store")
+    return store
 
 
 @pytest.fixture
@@ -141,6 +143,16 @@ def test_writers_at_once_leave_one_whole_object(store: ObjectStore, tmp_path: Pa
     assert found.digest in digests
     content = content_of(store, "results", "deep/in/folders")
     assert f"sha256:{hashlib.sha256(content).hexdigest()}" == found.digest
+
+
+def test_a_link_gives_the_object_to_who_has_it(store: ObjectStore, put: Callable[..., StoredObject]) -> None:
+    put("a b/é.txt", b"content")
+    with urllib.request.urlopen(store.download_link("results", "a b/é.txt", expires_s=60)) as answer:
+        assert answer.read() == b"content"
+    with pytest.raises(NotFound):
+        store.download_link("results", "b", expires_s=60)
+    with pytest.raises(InvalidIdentifier, match="604800"):
+        store.download_link("results", "a b/é.txt", expires_s=604801)
 
 
 BAD_NAMES = {

@@ -4,39 +4,39 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from stores.instances import write
 
 from kaapana_assets.dicom.digests import content_digest, series_digest
 from kaapana_assets.errors import InvalidIdentifier, NotFound, StoreUnavailable
+from kaapana_assets.settings import load_settings
 from kaapana_assets.stores.folder_pacs import FolderPacs
+from kaapana_assets.stores.opening import open_pacs
 from kaapana_assets.stores.pacs import Pacs, StoreOutcome
 
-IMPLEMENTATIONS: dict[str, Callable[[Path], Pacs]] = {"folder": lambda folder: FolderPacs(folder / "archive")}
+KEEPING = ["folder", "dicomweb", "dicomweb with cache"]
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
+@pytest.fixture(params=[*KEEPING, "dimse"])
 def pacs(request, tmp_path) -> Pacs:
-    return IMPLEMENTATIONS[request.param](tmp_path)
+    return opened(request, tmp_path)
 
 
-def write(folder: Path, sop: str, *, series: str = "1.2", study: str = "1.1", pixels: bytes = b"\1\2") -> Path:
-    ds = Dataset()
-    ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, sop
-    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.Modality = study, series, "CT"
-    ds.Rows, ds.Columns, ds.BitsAllocated, ds.SamplesPerPixel = 1, len(pixels), 8, 1
-    ds.PixelData = pixels
-    ds["PixelData"].VR = "OB"
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{series}-{sop}-{pixels[:4].hex()}.dcm"
-    ds.save_as(path, enforce_file_format=True)
-    return path
+@pytest.fixture(params=KEEPING)
+def keeping_pacs(request, tmp_path) -> Pacs:
+    """One that keeps whole files; by C-STORE only the object goes over the network, without its file's header."""
+    return opened(request, tmp_path)
+
+
+def opened(request, tmp_path) -> Pacs:
+    if request.param == "folder":
+        return FolderPacs(tmp_path / "archive")
+    settings = request.getfixturevalue("empty_orthanc").settings
+    given = {name.removeprefix("KAAPANA_").lower(): value for name, value in settings.items()}
+    cache_bytes = 10**9 if "cache" in request.param else 0
+    changed = {"home": tmp_path / "home", "pacs": request.param.split()[0], "series_cache_bytes": cache_bytes}
+    return open_pacs(load_settings(**(given | changed)))
 
 
 def test_stored_series_lists_its_instances_with_sizes_and_digests(pacs, tmp_path):
@@ -48,7 +48,16 @@ def test_stored_series_lists_its_instances_with_sizes_and_digests(pacs, tmp_path
     digests = {"1.3.1": content_digest(files[1]), "1.3.2": content_digest(files[0])}
     assert {each.sop_instance_uid: each.content_digest for each in series.instances} == digests
     assert series.digest == series_digest(digests)
-    assert series.size_bytes == sum(file.stat().st_size for file in files)
+    pacs.retrieve("1.2", tmp_path / "out", writable_copy=True)
+    assert series.size_bytes == sum(file.stat().st_size for file in (tmp_path / "out").iterdir())
+
+
+def test_files_are_kept_as_they_are(keeping_pacs, tmp_path):
+    files = [write(tmp_path / "in", sop) for sop in ("1.3.1", "1.3.2")]
+    keeping_pacs.store(files)
+    assert keeping_pacs.counts().size_bytes == sum(file.stat().st_size for file in files)
+    keeping_pacs.retrieve("1.2", tmp_path / "out", writable_copy=True)
+    assert [path.read_bytes() for path in sorted((tmp_path / "out").iterdir())] == [path.read_bytes() for path in files]
 
 
 def test_outcomes_come_in_the_order_of_the_files(pacs, tmp_path):
@@ -108,7 +117,6 @@ def test_counts_say_how_much_is_stored(pacs, tmp_path):
     pacs.store(files)
     counts = pacs.counts()
     assert (counts.series, counts.instances) == (2, 3)
-    assert counts.size_bytes == sum(file.stat().st_size for file in files)
 
 
 @pytest.mark.parametrize("writable_copy", [True, False], ids=["writable", "shared"])
@@ -119,8 +127,8 @@ def test_retrieved_folder_holds_the_series_and_nothing_else(pacs, tmp_path, writ
     into.mkdir(parents=True)
     (into / "left from before").touch()
     assert pacs.retrieve("1.2", into, writable_copy=writable_copy) == pacs.series("1.2")
-    assert {path.name: path.read_bytes() for path in into.iterdir()} == {
-        f"{sop}.dcm": path.read_bytes() for sop, path in files.items()
+    assert {path.name: content_digest(path) for path in into.iterdir()} == {
+        f"{sop}.dcm": content_digest(path) for sop, path in files.items()
     }
     assert [path.name for path in into.parent.iterdir()] == ["initial-input"]
 
@@ -131,17 +139,17 @@ def test_writable_copy_does_not_change_what_is_stored(pacs, tmp_path):
     pacs.retrieve("1.2", tmp_path / "one", writable_copy=True)
     (tmp_path / "one" / "1.3.1.dcm").write_bytes(b"changed by an operator")
     pacs.retrieve("1.2", tmp_path / "two", writable_copy=True)
-    assert (tmp_path / "two" / "1.3.1.dcm").read_bytes() == source.read_bytes()
+    assert content_digest(tmp_path / "two" / "1.3.1.dcm") == content_digest(source)
 
 
 def test_change_of_the_file_that_was_stored_does_not_reach_the_pacs(pacs, tmp_path):
     source = write(tmp_path / "in", "1.3.1")
-    content = source.read_bytes()
+    content = content_digest(source)
     pacs.store([source])
     with source.open("r+b") as file:
         file.write(b"changed")
     pacs.retrieve("1.2", tmp_path / "out", writable_copy=False)
-    assert (tmp_path / "out" / "1.3.1.dcm").read_bytes() == content
+    assert content_digest(tmp_path / "out" / "1.3.1.dcm") == content
 
 
 def test_folder_shares_read_only_files_by_hard_link(tmp_path):

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import os
 import sqlite3
 import threading
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -17,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.errors import InputError, NotFound, StoreUnavailable
+from kaapana_assets.stores.cursors import decoded, encoded
 from kaapana_assets.stores.index import Bucket, Facet, Page, SortKey
+from kaapana_assets.stores.leaves import Value
 from kaapana_assets.stores.query.tree import Query
 from kaapana_assets.stores.sqlite_index.buckets import buckets
-from kaapana_assets.stores.sqlite_index.leaves import Value
 from kaapana_assets.stores.sqlite_index.schema import connect
 from kaapana_assets.stores.sqlite_index.selection import EVERYTHING, Condition, condition, field_id
 from kaapana_assets.stores.sqlite_index.writer import Writer, unpacked
@@ -81,7 +78,7 @@ class SqliteIndex:
         """See ``MetadataIndex.search``."""
         if not 1 <= limit <= _LARGEST_PAGE:
             raise InputError(f"a page has 1 to {_LARGEST_PAGE} documents, not {limit}")
-        position = None if after is None else _decoded(after, sort)
+        position = None if after is None else decoded(after, sort, values=len(sort) + 1)
         with self._reading() as connection:
             where = condition(query, connection)
             total = _count(connection, where)
@@ -91,7 +88,7 @@ class SqliteIndex:
             for row in page:
                 (body,) = connection.execute("SELECT body FROM bodies WHERE doc = ?", (row[0],)).fetchone()
                 documents.append(unpacked(body))
-        cursor = _encoded(sort, page[-1][1:]) if len(rows) > limit else None
+        cursor = encoded(sort, page[-1][1:]) if len(rows) > limit else None
         return Page(tuple(documents), total, cursor)
 
     def series(self, query: Query) -> Iterator[str]:
@@ -221,18 +218,3 @@ def _beyond(
         alternatives.append("(" + " AND ".join([*equal, beyond]) + ")")
         parameters += [*after[:number], value]
     return " OR ".join(alternatives), parameters
-
-
-def _encoded(sort: Sequence[SortKey], position: Sequence[Value | None]) -> str:
-    state = [[[key.field, key.descending] for key in sort], list(position)]
-    return base64.urlsafe_b64encode(zlib.compress(json.dumps(state).encode())).decode("ascii")
-
-
-def _decoded(cursor: str, sort: Sequence[SortKey]) -> list[Value | None]:
-    try:
-        keys, position = json.loads(zlib.decompress(base64.urlsafe_b64decode(cursor)))
-    except (ValueError, TypeError, zlib.error, binascii.Error) as exc:
-        raise InputError("the cursor is not one that a search gave") from exc
-    if keys != [[key.field, key.descending] for key in sort] or len(position) != len(sort) + 1:
-        raise InputError("the cursor is of a search with another sort")
-    return list(position)

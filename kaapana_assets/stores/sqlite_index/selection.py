@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kaapana_assets.stores.leaves import LAST_CHARACTER, Value, as_number, end_of, folded, stored, words
 from kaapana_assets.stores.query.tree import All, And, Exists, Not, Or, Prefix, Query, Range, Term, Text
-from kaapana_assets.stores.sqlite_index.leaves import Value, as_number, folded, stored, words
 
 _DOCUMENTS_HAVING = (
     "series.doc IN (SELECT p.doc FROM vocabulary v CROSS JOIN postings p ON p.field = v.field AND p.value = v.id WHERE"
 )
-_LAST_CHARACTER = "\U0010ffff"
 _NUMBERS_END = ""  # every number sorts before every text
-# What may follow a date or time bound in a value that lies within what it names.
-_CONTINUATIONS = (
-    (re.compile(r"\d{4}(-\d\d)?"), "-"),
-    (re.compile(r"\d{4}-\d\d-\d\d"), "t"),
-    (re.compile(r"(\d{4}-\d\d-\d\dt)?\d\d:\d\d:\d\d"), "."),
-    (re.compile(r"\d{4}-\d\d-\d\dt\d\d(:\d\d)?|\d\d:\d\d"), ":"),
-)
 
 
 @dataclass(frozen=True)
@@ -111,7 +102,7 @@ def _exists(query: Exists, connection: sqlite3.Connection) -> Condition:
     """A sequence is there if a field within it is."""
     rows = connection.execute(
         "SELECT id FROM fields WHERE name = ? OR (name >= ? AND name < ?)",
-        (query.field, f"{query.field}.", f"{query.field}.{_LAST_CHARACTER}"),
+        (query.field, f"{query.field}.", f"{query.field}.{LAST_CHARACTER}"),
     ).fetchall()
     if not rows:
         return NOTHING
@@ -125,7 +116,7 @@ def _interval(query: Range | Prefix, connection: sqlite3.Connection) -> Conditio
         return NOTHING
     if isinstance(query, Prefix):
         start = query.value.casefold()
-        return _having(number, "v.folded >= ? AND v.folded < ?", (start, start + _LAST_CHARACTER))
+        return _having(number, "v.folded >= ? AND v.folded < ?", (start, start + LAST_CHARACTER))
     parts = [_text_interval(query)]
     bounds = [None if bound is None else as_number(bound) for bound in (query.lower, query.upper)]
     if all(text is None or value is not None for text, value in zip((query.lower, query.upper), bounds, strict=True)):
@@ -150,17 +141,9 @@ def _text_interval(query: Range) -> Condition:
     if query.lower is not None:
         lower = query.lower.casefold()
         sql = "v.folded >= ?" if query.include_lower else "v.folded > ?"
-        parameters = [lower if query.include_lower else _end_of(lower)]
+        parameters = [lower if query.include_lower else end_of(lower)]
     if query.upper is not None:
         upper = query.upper.casefold()
         sql += " AND v.folded <= ?" if query.include_upper else " AND v.folded < ?"
-        parameters.append(_end_of(upper) if query.include_upper else upper)
+        parameters.append(end_of(upper) if query.include_upper else upper)
     return Condition(f"({sql})", tuple(parameters))
-
-
-def _end_of(bound: str) -> str:
-    """The last text that a date or time bound names; any other bound as it is."""
-    for pattern, continuation in _CONTINUATIONS:
-        if pattern.fullmatch(bound):
-            return bound + continuation + _LAST_CHARACTER
-    return bound

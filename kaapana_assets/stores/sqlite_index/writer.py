@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from kaapana_assets.stores.sqlite_index.leaves import Value, folded, has_words, leaves, words
+from kaapana_assets.stores.leaves import Value, folded, has_words, leaves, words
 
 if TYPE_CHECKING:
     from kaapana_assets.dicom.attributes import Document

@@ -1,4 +1,4 @@
-"""How a document and the values of a query are written into the tables, the same for both."""
+"""The values of a document and of a query as an index compares them, the same for every engine."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ _UID = re.compile(r"\d+(?:\.\d+){2,}")
 # The tokenizer takes a run of ideographs for one word; each is one, as in other search engines.
 _IDEOGRAPH = re.compile(r"([\u3041-\u309f\u3400-\u9fff\uf900-\ufaff])")
 _LARGEST_INTEGER = 2**63 - 1
+LAST_CHARACTER = "\U0010ffff"
+# What may follow a date or time bound in a value that lies within what it names.
+_CONTINUATIONS = (
+    (re.compile(r"\d{4}(-\d\d)?"), "-"),
+    (re.compile(r"\d{4}-\d\d-\d\d"), "t"),
+    (re.compile(r"(\d{4}-\d\d-\d\dt)?\d\d:\d\d:\d\d"), "."),
+    (re.compile(r"\d{4}-\d\d-\d\dt\d\d(:\d\d)?|\d\d:\d\d"), ":"),
+)
 
 
 def leaves(document: Document) -> dict[str, dict[Value, Value]]:
@@ -30,17 +38,23 @@ def leaves(document: Document) -> dict[str, dict[Value, Value]]:
     Of a field with more than 1,000 different values in one document, the first 1,000.
     """
     found: dict[str, dict[Value, Value]] = {}
-    for name, value in _walk(document, ""):
-        values = found.setdefault(name, {})
-        if len(values) < VALUES_PER_FIELD:
-            values[stored(value)] = value
+    for key, part in document.items():
+        # Most of a document is one short text or number for each key: not worth a generator.
+        kind = type(part)
+        if (kind is str and 0 < len(part) <= KEY_LENGTH) or kind is float:  # type: ignore[arg-type]
+            found.setdefault(key, {})[part] = part  # type: ignore[index, assignment]
+            continue
+        for name, value in _walk(part, key):
+            values = found.setdefault(name, {})
+            if len(values) < VALUES_PER_FIELD:
+                values[stored(value)] = value
     return found
 
 
 def _walk(value: JSON, name: str) -> Iterator[tuple[str, Value]]:
     if isinstance(value, dict):
         for key, part in value.items():
-            yield from _walk(part, f"{name}.{key}" if name else key)
+            yield from _walk(part, f"{name}.{key}")
     elif isinstance(value, list):
         for part in value:
             yield from _walk(part, name)
@@ -51,7 +65,7 @@ def _walk(value: JSON, name: str) -> Iterator[tuple[str, Value]]:
 
 
 def stored(value: Value) -> Value:
-    """The value as the vocabulary holds it; of long text a beginning and a digest of the whole."""
+    """The value as an index holds it; of long text a beginning and a digest of the whole."""
     if isinstance(value, str):
         if len(value) <= KEY_LENGTH:
             return value
@@ -80,3 +94,11 @@ def words(text: str) -> str:
     """The text as the tokenizer gets it: a UID is one word, an ideograph is one word."""
     joined = _UID.sub(lambda uid: uid[0].replace(".", "x"), text.casefold())
     return _IDEOGRAPH.sub(r" \1 ", joined)
+
+
+def end_of(bound: str) -> str:
+    """The last text that a date or time bound names, without capitals; any other bound as it is."""
+    for pattern, continuation in _CONTINUATIONS:
+        if pattern.fullmatch(bound):
+            return bound + continuation + LAST_CHARACTER
+    return bound

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pydicom.errors import InvalidDicomError
-from pynetdicom import AE, _config
+from pynetdicom import AE, _config, evt
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from kaapana_assets.ingest.dicom_folder import FolderFile
+from kaapana_assets.stores.store_status import is_stored, status_text
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
+    from pynetdicom.events import Event
+
+    from kaapana_assets.dicom.headers import InstanceIdentity
 
 _CONTEXTS_PER_ASSOCIATION = 128  # PS3.8 9.3.2.2: odd numbers from 1 to 255
 _ATTEMPTS = 3
 _ECHO_TIMEOUT_S = 3.0
 _TIMEOUT_S = 60.0
-_STATUS_TEXTS = {
-    0x0110: "processing failure",
-    0x0111: "it has an instance of this UID already",
-    0x0122: "SOP class not supported",
-    0x0124: "not authorized",
-    0xA700: "out of resources: send it again later",
-    0xA900: "the dataset does not match its SOP class",
-    0xC000: "it cannot understand the object",
-}
+
+
+class IdentifiedFile(Protocol):
+    """A file and the identifiers of the object in it."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    @property
+    def identity(self) -> InstanceIdentity | None:
+        """Of an object; None of any other file, which cannot be sent."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +51,28 @@ class Peer:
 
 @dataclass(frozen=True)
 class SentFile:
-    """One file and, where it was not taken, why; empty when it was."""
+    """One file and, where it was not taken, why.
+
+    Attributes:
+        failure: empty when it was taken.
+        status: the answer to it; None when there was none.
+        is_unfit: it could not be sent at all, over an association that goes on.
+    """
 
     path: Path
     failure: str = ""
+    status: int | None = None
+    is_unfit: bool = False
 
 
-def send_files(peer: Peer, files: Sequence[FolderFile]) -> Iterator[SentFile]:
+def peer_of(url: str, *, calling_ae_title: str) -> Peer:
+    """The receiver that ``dimse://AET@host:port`` names."""
+    called, _, address = url.removeprefix("dimse://").rpartition("@")
+    host, _, port = address.rpartition(":")
+    return Peer(host, int(port), called, calling_ae_title)
+
+
+def send_files(peer: Peer, files: Sequence[IdentifiedFile]) -> Iterator[SentFile]:
     """Send DICOM objects over as few associations as their kinds need; one result for each, in any order.
 
     A broken association is opened again up to two times for one object; nobody at the other end, or
@@ -85,8 +107,8 @@ def _new_ae(peer: Peer) -> AE:
     return ae
 
 
-def _groups(files: Sequence[FolderFile]) -> Iterator[list[FolderFile]]:
-    group: list[FolderFile] = []
+def _groups(files: Sequence[IdentifiedFile]) -> Iterator[list[IdentifiedFile]]:
+    group: list[IdentifiedFile] = []
     contexts: set[tuple[str, str]] = set()
     for file in files:
         if (context := _context(file)) not in contexts and len(contexts) == _CONTEXTS_PER_ASSOCIATION:
@@ -98,56 +120,63 @@ def _groups(files: Sequence[FolderFile]) -> Iterator[list[FolderFile]]:
         yield group
 
 
-def _context(file: FolderFile) -> tuple[str, str]:
+def _context(file: IdentifiedFile) -> tuple[str, str]:
     if file.identity is None:
         raise ValueError(f"{file.path} is no DICOM object")
     return file.identity.sop_class_uid, file.identity.transfer_syntax_uid
 
 
-def _send_group(peer: Peer, group: list[FolderFile]) -> Iterator[SentFile]:
+def _send_group(peer: Peer, group: Sequence[IdentifiedFile]) -> Iterator[SentFile]:
     assoc: Association | None = None
     try:
         for index, file in enumerate(group):
-            failure = ""
+            sent = SentFile(file.path)
             for _ in range(_ATTEMPTS):
                 if assoc is None or not assoc.is_established:
                     assoc = _associate(peer, group)
                 if not assoc.is_established:
-                    failure = _refusal(peer, assoc)
+                    sent = SentFile(file.path, _refusal(peer, assoc))
                     break
-                failure, final = _send(assoc, file.path)
-                if final:
+                sent = _send(assoc, file.path)
+                if not sent.failure or sent.status is not None or sent.is_unfit:
                     break
-            yield SentFile(file.path, failure)
-            if assoc is not None and not assoc.is_established and failure:
-                yield from (SentFile(left.path, failure) for left in group[index + 1 :])
+            yield sent
+            if assoc is not None and not assoc.is_established and sent.failure:
+                yield from (SentFile(left.path, sent.failure) for left in group[index + 1 :])
                 return
     finally:
         if assoc is not None and assoc.is_established:
             assoc.release()
 
 
-def _associate(peer: Peer, group: list[FolderFile]) -> Association:
+def _associate(peer: Peer, group: Sequence[IdentifiedFile]) -> Association:
     # One context for each transfer syntax, so that none can be chosen that a file does not have.
     contexts = [build_context(*kind) for kind in dict.fromkeys(_context(file) for file in group)]
-    return _new_ae(peer).associate(peer.host, peer.port, contexts=contexts, ae_title=peer.called_ae_title)
+    handlers: list[evt.EventHandlerType] = [(evt.EVT_CONN_OPEN, _send_at_once)]
+    return _new_ae(peer).associate(
+        peer.host, peer.port, contexts=contexts, ae_title=peer.called_ae_title, evt_handlers=handlers
+    )
 
 
-def _send(assoc: Association, path: Path) -> tuple[str, bool]:
-    """Why the object was not taken, and whether trying again is of no use."""
+def _send_at_once(event: Event) -> None:
+    """Do not let Nagle's algorithm hold back the end of each message: 40 ms for every object."""
+    connection = event.assoc.dul.socket
+    if connection is not None and connection.socket is not None:
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _send(assoc: Association, path: Path) -> SentFile:
     try:
         status = assoc.send_c_store(path)
     except (AttributeError, InvalidDicomError, OSError, ValueError) as exc:
-        return f"cannot be sent: {exc}", assoc.is_established
+        return SentFile(path, f"cannot be sent: {exc}", is_unfit=assoc.is_established)
     except RuntimeError:
-        return "the association broke", False
+        return SentFile(path, "the association broke")
     if "Status" not in status:
-        return "the association broke before the answer", False
+        return SentFile(path, "the association broke before the answer")
     code = int(status.Status)
-    if code == 0x0000 or code & 0xF000 == 0xB000:  # success, or a warning: it was stored
-        return "", True
-    known = _STATUS_TEXTS.get(code) or _STATUS_TEXTS.get(code & 0xFF00) or _STATUS_TEXTS.get(code & 0xF000, "")
-    return f"refused with 0x{code:04X} {known}".rstrip(), True
+    failure = "" if is_stored(code) else f"refused with 0x{code:04X} {status_text(code)}".rstrip()
+    return SentFile(path, failure, status=code)
 
 
 def _refusal(peer: Peer, assoc: Association) -> str:

@@ -1,0 +1,161 @@
+"""How to reach a DICOMweb archive: address, credentials, limits; and what its errors mean."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import requests
+import retrying
+import urllib3
+from dicomweb_client.web import DICOMwebClient
+from requests.adapters import HTTPAdapter
+
+from kaapana_assets.errors import ConfigurationError, KaapanaAssetsError, NotFound, StoreUnavailable
+
+_Result = TypeVar("_Result")
+_FIRST_WAIT_S = 0.2
+_LONGEST_WAIT_S = 10.0
+_CONNECT_S = 10.0
+_TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+_ADDRESS_ERRORS = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.TooManyRedirects,
+)
+
+_NO_ANSWER = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    retrying.RetryError,
+)
+
+LIBRARY_ERRORS = (
+    *_NO_ANSWER,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+"""What requests, urllib3 and dicomweb-client let out; the last four when an answer has not the shape it should."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveConnection:
+    """One DICOMweb archive and how to talk to it.
+
+    Attributes:
+        url: the root of its services, without user and password.
+        ca_file: certificates that are trusted instead of the usual ones.
+        timeout_s: without a byte for this long, a request is taken for lost.
+        attempts: of each request: what may pass is tried again after a wait that doubles, from 0.2 s
+            to 10 s.
+        parallel: requests at once.
+    """
+
+    url: str
+    user: str = ""
+    password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+    ca_file: Path | None = None
+    timeout_s: float = 60.0
+    attempts: int = 6
+    parallel: int = 4
+
+    def session(self) -> requests.Session:
+        """An HTTP session with its credentials."""
+        session = requests.Session()
+        session.trust_env = False  # a .netrc of the user would replace the credentials
+        if self.user:
+            session.auth = (self.user, self.password)
+        if self.token:
+            session.headers["Authorization"] = f"Bearer {self.token}"
+        if self.ca_file is not None:
+            session.verify = str(self.ca_file)
+        adapter = HTTPAdapter(pool_maxsize=self.parallel, pool_block=True)
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        session.hooks["response"].append(_refuse_nothing)
+        return session
+
+    def client(self, session: requests.Session) -> DICOMwebClient:
+        """A client without retries of its own."""
+        client = DICOMwebClient(self.url, session=session, timeout=self.timeouts)
+        client.set_http_retry_params(retry=False)
+        return client
+
+    @property
+    def timeouts(self) -> tuple[float, float]:
+        """To connect, and between two bytes of an answer; seconds."""
+        return min(_CONNECT_S, self.timeout_s), self.timeout_s
+
+    def tried(self, what: str, call: Callable[[], _Result]) -> _Result:
+        """What the call gives, tried again where that may help; here the libraries' errors become ours.
+
+        Args:
+            what: is worked on, for messages.
+            call: may be called several times.
+
+        Raises:
+            NotFound: the archive says so.
+            ConfigurationError: it refuses the credentials, its certificate is not trusted, or the
+                address is none.
+            StoreUnavailable: anything else, after all attempts.
+        """
+        for left in reversed(range(self.attempts)):
+            try:
+                return call()
+            except LIBRARY_ERRORS as exc:
+                error, may_pass = translated(exc, what=what, where=f"the archive {self.url}")
+                if not may_pass or not left:
+                    raise error from exc
+                wait_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (self.attempts - left - 1))
+                logger.warning("%s; trying again in %.1f s", error, wait_s)
+                time.sleep(wait_s)
+        raise AssertionError("there is at least one attempt")
+
+
+def _refuse_nothing(response: requests.Response, **_: object) -> None:
+    """Raise for a search that is answered with no byte: it was cut, and does not mean that nothing was found."""
+    request = response.request
+    is_search = request.method == "GET" and "json" in request.headers.get("Accept", "")
+    if is_search and response.status_code == 200 and not response.content:
+        raise requests.exceptions.ConnectionError("an empty answer")
+
+
+def translated(exc: BaseException, *, what: str, where: str) -> tuple[KaapanaAssetsError, bool]:
+    """Our error for one of the libraries', and whether the same request may succeed later.
+
+    The library's text is not repeated: it may hold an address with a query or what the server said.
+    """
+    response = getattr(exc, "response", None)
+    status = getattr(response, "status_code", None)
+    if status in (404, 410):
+        return NotFound(f"{where} has no {what}"), False
+    if status in (401, 403):
+        hint = "see KAAPANA_DICOMWEB_USER, KAAPANA_DICOMWEB_PASSWORD and KAAPANA_DICOMWEB_TOKEN"
+        return ConfigurationError(f"{where} refuses the credentials for {what} (status {status}): {hint}"), False
+    if status == 413:
+        hint = "lower KAAPANA_DICOMWEB_BATCH_BYTES"
+        return ConfigurationError(f"{where} takes no request as large as that of {what}: {hint}"), False
+    if status is not None:
+        return StoreUnavailable(f"{where} answers {status} for {what}"), status in _TRY_AGAIN
+    if isinstance(exc, requests.exceptions.SSLError | urllib3.exceptions.SSLError):
+        return ConfigurationError(f"{where} has no certificate that is trusted: see KAAPANA_DICOMWEB_CA"), False
+    if isinstance(exc, _ADDRESS_ERRORS):
+        return ConfigurationError(f"{where}: KAAPANA_DICOMWEB_URL is no address of DICOMweb services"), False
+    if isinstance(exc, _NO_ANSWER):
+        return StoreUnavailable(f"{where} does not answer for {what} ({type(exc).__name__})"), True
+    if isinstance(exc, OSError):
+        return StoreUnavailable(f"{what}: files of this machine ({exc.strerror or type(exc).__name__})"), False
+    return StoreUnavailable(f"{where} gives an answer for {what} that cannot be read ({type(exc).__name__})"), True

@@ -1,0 +1,201 @@
+"""``ElasticIndex``: the metadata index on a cluster, with errors of this package."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from elasticsearch import NotFoundError
+
+from kaapana_assets.dicom.identifiers import checked_uid
+from kaapana_assets.errors import InputError, NotFound, StoreUnavailable
+from kaapana_assets.stores.cursors import decoded, encoded
+from kaapana_assets.stores.elastic_index import schema
+from kaapana_assets.stores.elastic_index.budget import FieldBudget
+from kaapana_assets.stores.elastic_index.connection import ElasticConnection
+from kaapana_assets.stores.elastic_index.dsl import to_dsl
+from kaapana_assets.stores.elastic_index.errors import error_type, translated
+from kaapana_assets.stores.elastic_index.facets import aggregations, buckets, order, positions
+from kaapana_assets.stores.elastic_index.fields import indexed
+from kaapana_assets.stores.elastic_index.writer import BulkWriter, Operation
+from kaapana_assets.stores.index import Bucket, Facet, Page, SortKey
+from kaapana_assets.stores.query.tree import Query
+
+if TYPE_CHECKING:
+    from elasticsearch import Elasticsearch
+
+    from kaapana_assets.dicom.attributes import Document
+
+_LARGEST_PAGE = 10_000
+_SNAPSHOT_KEPT = "5m"
+
+
+class ElasticIndex:
+    """A ``MetadataIndex`` on Elasticsearch; safe for several threads and processes.
+
+    What ``put`` and ``delete`` did is seen by searches when they return: each call ends with one
+    refresh, so many documents in one call cost less than one by one.
+    """
+
+    def __init__(self, connection: ElasticConnection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._opened: tuple[int, Elasticsearch] | None = None
+        self._budget = FieldBudget(connection.fields, self._mapped_fields)
+
+    @property
+    def typed_fields(self) -> int:
+        """How many fields have a type and histograms; the rest is searched in one field for all."""
+        return self._connection.fields
+
+    def put(self, documents: Iterable[Document]) -> None:
+        """See ``MetadataIndex.put``; a document that the server is too busy for is sent again."""
+        self._write(self._putting(document) for document in documents)
+
+    def get(self, series_instance_uid: str) -> Document:
+        """See ``MetadataIndex.get``."""
+        with translated():
+            try:
+                found = self._client().get(index=self._connection.index, id=series_instance_uid)
+            except NotFoundError as exc:
+                if error_type(exc.body) == "index_not_found_exception":
+                    raise
+                raise NotFound(f"series {series_instance_uid} is not in the metadata index") from exc
+        return _document(found.body)
+
+    def delete(self, series_instance_uids: Iterable[str]) -> None:
+        """See ``MetadataIndex.delete``."""
+        self._write(Operation(uid, None) for uid in series_instance_uids)
+
+    def count(self, query: Query) -> int:
+        """See ``MetadataIndex.count``."""
+        with translated():
+            return int(self._client().count(index=self._connection.index, query=to_dsl(query))["count"])
+
+    def search(self, query: Query, *, sort: Sequence[SortKey] = (), limit: int = 50, after: str | None = None) -> Page:
+        """See ``MetadataIndex.search``."""
+        if not 1 <= limit <= _LARGEST_PAGE:
+            raise InputError(f"a page has 1 to {_LARGEST_PAGE} documents, not {limit}")
+        position = None if after is None else decoded(after, sort, values=positions(sort))
+        with translated():
+            answer = self._client().search(
+                index=self._connection.index,
+                query=to_dsl(query),
+                sort=order(sort),
+                search_after=position,
+                size=limit + 1,
+                track_total_hits=True,
+            )
+        hits = answer["hits"]["hits"]
+        cursor = encoded(sort, hits[limit - 1]["sort"]) if len(hits) > limit else None
+        return Page(tuple(_document(hit) for hit in hits[:limit]), int(answer["hits"]["total"]["value"]), cursor)
+
+    def series(self, query: Query) -> Iterator[str]:
+        """See ``MetadataIndex.series``."""
+        # All at once (100 bytes each): a snapshot would not outlive a caller that takes its time.
+        with translated():
+            return iter(list(uids(self._client(), self._connection.index, to_dsl(query))))
+
+    def facets(self, query: Query, facets: Sequence[Facet]) -> list[list[Bucket]]:
+        """See ``MetadataIndex.facets``; a histogram leaves out fields beyond the limit of fields.
+
+        On more than one shard, counts of the rarest of many thousand values are approximate.
+        """
+        asked = aggregations(facets)
+        if not asked:
+            return []
+        with translated():
+            answer = self._client().search(
+                index=self._connection.index, query=to_dsl(query), size=0, track_total_hits=False, aggregations=asked
+            )
+        return buckets(facets, answer["aggregations"])
+
+    def close(self) -> None:
+        """See ``MetadataIndex.close``."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened[1].close()
+            self._opened = None
+
+    def version(self) -> str:
+        """Version of the server that answers."""
+        with translated():
+            return str(self._client().info()["version"]["number"])
+
+    def _client(self) -> Elasticsearch:
+        """Connected to a cluster that has the index; a connection must not be used in a forked child."""
+        with self._lock:
+            if self._opened is None or self._opened[0] != os.getpid():
+                client = self._connection.open()
+                schema.ensure(client, self._connection)
+                self._opened = (os.getpid(), client)
+            return self._opened[1]
+
+    def _write(self, operations: Iterable[Operation]) -> None:
+        with translated():
+            client = self._client()
+        writer = BulkWriter(client, self._connection.index, patience_s=self._connection.patience_s)
+        try:
+            writer.write(operations)
+        except BaseException:
+            # What was taken is seen as far as that can be; the error that is told is the first.
+            with suppress(StoreUnavailable):
+                writer.refresh(patience_s=0)
+            raise
+        writer.refresh(patience_s=self._connection.patience_s)
+
+    def _putting(self, document: Document) -> Operation:
+        return operation(document, self._budget)
+
+    def _mapped_fields(self) -> set[str]:
+        with translated():
+            return schema.mapped_fields(self._client(), self._connection.index)
+
+
+def operation(document: Document, budget: FieldBudget) -> Operation:
+    """The writing of a document.
+
+    Raises:
+        InvalidIdentifier: it has no valid SeriesInstanceUID.
+    """
+    uid = checked_uid(str(document.get("SeriesInstanceUID", "")), keyword="SeriesInstanceUID")
+    changed_ms = time.time_ns() // 1_000_000
+
+    def plain() -> str:
+        return indexed(document, uid=uid, changed_ms=changed_ms, unmapped=set)
+
+    return Operation(uid, indexed(document, uid=uid, changed_ms=changed_ms, unmapped=budget.unmapped), plain)
+
+
+def uids(client: Elasticsearch, index: str, query: dict[str, Any]) -> Iterator[str]:
+    """The SeriesInstanceUIDs that a query finds, in order, from one snapshot of the index."""
+    snapshot = str(client.open_point_in_time(index=index, keep_alive=_SNAPSHOT_KEPT)["id"])
+    after: list[Any] | None = None
+    try:
+        while True:
+            answer = client.search(
+                query=query,
+                pit={"id": snapshot, "keep_alive": _SNAPSHOT_KEPT},
+                sort=[{"uid": "asc"}],
+                search_after=after,
+                size=_LARGEST_PAGE,
+                source=False,
+                track_total_hits=False,
+            )
+            snapshot = str(answer["pit_id"])
+            hits = answer["hits"]["hits"]
+            yield from (str(hit["sort"][0]) for hit in hits)
+            if len(hits) < _LARGEST_PAGE:
+                return
+            after = hits[-1]["sort"]
+    finally:
+        client.close_point_in_time(id=snapshot)
+
+
+def _document(hit: dict[str, Any]) -> Document:
+    document: Document = hit["_source"]["document"]
+    return document

@@ -1,0 +1,193 @@
+"""Writes in bulk: a batch is prepared while the one before is on its way, and only what failed is sent again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from elastic_transport import ApiError, ConnectionTimeout, TransportError
+from elastic_transport import ConnectionError as NoConnection
+from elasticsearch import Elasticsearch
+
+from kaapana_assets.errors import InputError, StoreUnavailable
+from kaapana_assets.stores.elastic_index.errors import WORTH_ANOTHER_TRY, translation
+
+BATCH_BYTES = 4 * 1024**2
+BATCH_OPERATIONS = 500
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 10.0
+_BLOCKED = "cluster_block_exception"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One line or two of a bulk request: a document to put, or a deletion if there is no body.
+
+    Attributes:
+        plain: makes a body that no mapping can refuse, for when the server refuses this one.
+    """
+
+    uid: str
+    body: str | None
+    plain: Callable[[], str] | None = None
+
+    def lines(self) -> list[str]:
+        """As the server reads it."""
+        action = json.dumps({"delete" if self.body is None else "index": {"_id": self.uid}})
+        return [action] if self.body is None else [action, self.body]
+
+
+class BulkWriter:
+    """Sends operations to one index, in order, and waits while the server cannot take them.
+
+    Args:
+        client: tries nothing again by itself.
+        index: name or alias.
+        patience_s: so long a batch is tried without any progress.
+    """
+
+    def __init__(self, client: Elasticsearch, index: str, *, patience_s: float, is_alias: bool = True) -> None:
+        self._client = client.options(max_retries=0)
+        self._index = index
+        self._patience_s = patience_s
+        self._is_alias = is_alias
+
+    def write(self, operations: Iterable[Operation]) -> None:
+        """All of them, durable on return; of those before an error in ``operations`` all are sent.
+
+        Raises:
+            StoreUnavailable: the server was away or too busy for too long; what it took stays.
+            InputError: a document that the server refuses, however it is put.
+        """
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="elastic-bulk") as sender:
+            # One on its way at most: a slow server slows the caller down, and the order stays.
+            on_its_way: Future[None] | None = None
+            try:
+                for batch in _batches(operations):
+                    if on_its_way is not None:
+                        on_its_way.result()
+                    on_its_way = sender.submit(self._send, batch)
+            finally:
+                if on_its_way is not None:
+                    on_its_way.result()
+
+    def refresh(self, *, patience_s: float) -> None:
+        """Let searches see what was written.
+
+        Raises:
+            StoreUnavailable: the server was away for too long; what was written is kept.
+        """
+        deadline = time.monotonic() + patience_s
+        for pause_s in _pauses():
+            try:
+                self._client.indices.refresh(index=self._index)
+                return
+            except (ApiError, TransportError) as exc:
+                reason = translation(exc)
+                if not isinstance(reason, StoreUnavailable) or time.monotonic() > deadline:
+                    raise reason from exc
+            time.sleep(pause_s)
+
+    def _send(self, batch: Sequence[Operation]) -> None:
+        remaining = list(batch)
+        deadline = time.monotonic() + self._patience_s
+        pauses = _pauses()
+        while remaining:
+            try:
+                left, reason = self._attempt(remaining)
+            except (NoConnection, ConnectionTimeout) as exc:
+                left, reason = remaining, type(exc).__name__
+            if len(left) < len(remaining):
+                deadline, pauses = time.monotonic() + self._patience_s, _pauses()
+            remaining = left
+            if not remaining:
+                return
+            if time.monotonic() > deadline:
+                raise StoreUnavailable(
+                    f"the metadata index took nothing for {self._patience_s:g} s ({reason}); {len(remaining)} series, "
+                    f"first {remaining[0].uid}, are not in it: bring them in again when Elasticsearch is well"
+                )
+            logger.warning("metadata index: %d of %d wait (%s)", len(remaining), len(batch), reason)
+            time.sleep(next(pauses))
+
+    def _attempt(self, batch: Sequence[Operation]) -> tuple[list[Operation], str]:
+        """One request; what has to be sent again, and why."""
+        lines: Any = [line for operation in batch for line in operation.lines()]  # the client sends text as it is
+        try:
+            answer = self._client.bulk(index=self._index, operations=lines, require_alias=self._is_alias).body
+        except ApiError as exc:
+            if exc.meta.status == 413 and len(batch) > 1:
+                return self._halves(batch)
+            if exc.meta.status not in WORTH_ANOTHER_TRY:
+                raise translation(exc) from exc
+            return list(batch), f"status {exc.meta.status}"
+        if not answer["errors"]:
+            return [], ""
+        return self._failed(batch, answer["items"])
+
+    def _halves(self, batch: Sequence[Operation]) -> tuple[list[Operation], str]:
+        middle = len(batch) // 2
+        left: list[Operation] = []
+        reason = ""
+        for half in (batch[:middle], batch[middle:]):
+            again, why = self._attempt(half)
+            left += again
+            reason = why or reason
+        return left, reason
+
+    def _failed(self, batch: Sequence[Operation], items: Sequence[dict[str, Any]]) -> tuple[list[Operation], str]:
+        left = []
+        reason = ""
+        for operation, item in zip(batch, items, strict=True):
+            (result,) = item.values()
+            status, kind = int(result["status"]), str(result.get("error", {}).get("type", ""))
+            if status < 300 or (status == 404 and operation.body is None and not kind):
+                continue
+            if status in WORTH_ANOTHER_TRY or kind == _BLOCKED:
+                reason = kind or f"status {status}"
+                left.append(operation)
+            elif status == 404:
+                raise StoreUnavailable(
+                    f"series {operation.uid} was not taken, the metadata index is gone from Elasticsearch ({kind}): "
+                    "make it again with `kaapana-assets index rebuild`"
+                )
+            elif operation.plain is not None:
+                logger.warning(
+                    "series %s: Elasticsearch refuses its fields (%s), it is put plainly", operation.uid, kind
+                )
+                left.append(Operation(operation.uid, operation.plain()))
+                reason = kind
+            else:
+                raise InputError(f"series {operation.uid}: Elasticsearch refuses its document ({kind})")
+        return left, reason
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds between tries, each about twice the one before; uneven, so that clients do not all come at once."""
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        yield pause_s * random.uniform(0.5, 1.0)  # noqa: S311
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def _batches(operations: Iterable[Operation]) -> Iterator[list[Operation]]:
+    batch: list[Operation] = []
+    size = 0
+    for operation in operations:
+        length = len(operation.body or "")
+        if batch and (size + length > BATCH_BYTES or len(batch) == BATCH_OPERATIONS):
+            yield batch
+            batch, size = [], 0
+        batch.append(operation)
+        size += length
+    if batch:
+        yield batch

@@ -1,0 +1,40 @@
+"""Files that are to be stored in a PACS, read once: identifiers, size, digest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kaapana_assets.dicom.digests import content_digest
+from kaapana_assets.dicom.headers import InstanceIdentity, read_identity
+from kaapana_assets.errors import InvalidIdentifier, UnreadableDicom
+from kaapana_assets.stores.pacs import InstanceOutcome, StoredInstance, StoreOutcome
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One file that is fit to be stored."""
+
+    path: Path
+    identity: InstanceIdentity
+    size_bytes: int
+    content_digest: str
+
+    @property
+    def instance(self) -> StoredInstance:
+        """What is in the PACS when it is stored."""
+        return StoredInstance(self.identity.sop_instance_uid, self.size_bytes, self.content_digest)
+
+    def outcome(self, outcome: StoreOutcome, reason: str = "") -> InstanceOutcome:
+        """What became of it."""
+        return InstanceOutcome(self.path, self.identity.sop_instance_uid, outcome, reason)
+
+
+def read_candidate(path: Path) -> Candidate | InstanceOutcome:
+    """The file, or why it is not fit to be stored."""
+    try:
+        return Candidate(path, read_identity(path), path.stat().st_size, content_digest(path))
+    except (UnreadableDicom, InvalidIdentifier) as exc:
+        return InstanceOutcome(path, "", StoreOutcome.FAILED, str(exc))
+    except FileNotFoundError:
+        return InstanceOutcome(path, "", StoreOutcome.FAILED, f"{path} is not there any more")

@@ -1,0 +1,121 @@
+"""How to reach an S3 server: address, credentials, limits; and what its errors mean."""
+
+from __future__ import annotations
+
+import http.client
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import certifi
+import urllib3
+from minio import Minio
+from minio.error import MinioAdminException, MinioException, S3Error
+
+from kaapana_assets.errors import (
+    ConfigurationError,
+    ConflictingContent,
+    KaapanaAssetsError,
+    NotFound,
+    StoreUnavailable,
+)
+
+_FIRST_WAIT_S = 0.2
+_LONGEST_WAIT_S = 10.0
+_CONNECT_S = 10.0
+_BUSY = frozenset({"SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "RequestTimeout"})
+_ABSENT = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "ResourceNotFound", "MethodNotAllowed"})
+_CREDENTIALS = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"})
+_REGION = frozenset({"AuthorizationHeaderMalformed", "PermanentRedirect", "Redirect", "InvalidRegion"})
+_TAKEN = frozenset({"XMinioParentIsObject", "XMinioObjectExistsAsDirectory"})
+
+LIBRARY_ERRORS = (
+    MinioException,
+    MinioAdminException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+    ET.ParseError,
+    ValueError,
+)
+"""What minio 7 lets out; ValueError is what it makes of an answer that it cannot read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Connection:
+    """One S3 server and how to talk to it.
+
+    Attributes:
+        endpoint: ``host:port`` without scheme.
+        secure: TLS.
+        region: empty asks the server for that of each bucket.
+        ca_file: certificates that are trusted instead of the usual ones.
+        timeout_s: without a byte for this long, a request is taken for lost.
+        attempts: of each request: a lost connection and the statuses 429, 500, 502, 503 and 504 are
+            tried again after a wait that doubles, from 0.2 s to 10 s.
+    """
+
+    endpoint: str
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    secure: bool = True
+    region: str = ""
+    ca_file: Path | None = None
+    timeout_s: float = 60.0
+    attempts: int = 6
+
+    def open(self) -> Minio:
+        """A client; nothing is sent yet.
+
+        Raises:
+            ConfigurationError: the address cannot be one.
+        """
+        retries = urllib3.Retry(
+            total=self.attempts - 1,
+            backoff_factor=_FIRST_WAIT_S,
+            backoff_max=_LONGEST_WAIT_S,
+            status_forcelist=(429, 500, 502, 503, 504),
+            allowed_methods=None,
+            raise_on_status=False,
+            respect_retry_after_header=False,
+        )
+        http = urllib3.PoolManager(
+            maxsize=10,
+            timeout=urllib3.Timeout(connect=min(_CONNECT_S, self.timeout_s), read=self.timeout_s),
+            retries=retries,
+            cert_reqs="CERT_REQUIRED",
+            ca_certs=str(self.ca_file or certifi.where()),
+        )
+        try:
+            return Minio(
+                self.endpoint,
+                access_key=self.access_key,
+                secret_key=self.secret_key,
+                secure=self.secure,
+                region=self.region or None,
+                http_client=http,
+            )
+        except ValueError as exc:
+            raise ConfigurationError(f"KAAPANA_S3_ENDPOINT={self.endpoint}: no host:port ({exc})") from exc
+
+
+def translated(exc: BaseException, *, what: str, where: str) -> KaapanaAssetsError:
+    """Our error for one of minio's or urllib3's; its text is not repeated, it may hold signed addresses."""
+    code = exc.code or "" if isinstance(exc, S3Error) else ""
+    if code in _ABSENT:
+        return NotFound(f"no {what} on {where}")
+    if code in _TAKEN:
+        return ConflictingContent(f"{what}: a part of its name is taken by another object or by names below it")
+    if code in _CREDENTIALS:
+        return ConfigurationError(
+            f"{where} refuses KAAPANA_S3_ACCESS_KEY and KAAPANA_S3_SECRET_KEY for {what} ({code}): are they right, and "
+            "may this user read and write there?"
+        )
+    if code in _REGION:
+        return ConfigurationError(f"{where} has another region than KAAPANA_S3_REGION says ({code})")
+    if isinstance(exc, urllib3.exceptions.SSLError):
+        return ConfigurationError(f"{where} has no certificate that is trusted: see KAAPANA_S3_CA, KAAPANA_S3_SECURE")
+    said = exc.strerror if isinstance(exc, OSError) else code
+    why = "it is busy" if code in _BUSY else said or type(exc).__name__
+    status = getattr(exc, "status_code", None)
+    return StoreUnavailable(f"{where} does not serve {what}: {why}{f', status {status}' if status else ''}; try again")

@@ -1,0 +1,10 @@
+"""All services that there are."""
+
+from __future__ import annotations
+
+from services.elasticsearch import Elasticsearch
+from services.minio import MinioServer
+from services.orthanc import Orthanc
+from services.service import Service
+
+KINDS: dict[str, type[Service]] = {"elasticsearch": Elasticsearch, "minio": MinioServer, "orthanc": Orthanc}
