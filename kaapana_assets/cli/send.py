@@ -21,8 +21,8 @@ def command(folder: Path, host: str | None, port: int | None, called: str | None
 
     from kaapana_assets.errors import TemporaryError
     from kaapana_assets.ingest.dicom_folder import files_in, inspect
-    from kaapana_assets.stores.dimse import Peer, answers_echo, send_files
     from kaapana_assets.settings import load_settings
+    from kaapana_assets.stores.dimse import Peer, answers_echo, send_files
     from kaapana_assets.supervision.record import settings_of_running
 
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
