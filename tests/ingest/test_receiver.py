@@ -31,6 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 @contextmanager
 def associated(receiver, *contexts, calling="TEST"):
     ae = AE(ae_title=calling)
+    ae.dimse_timeout = 5  # a receiver that was killed does not answer
     contexts = contexts or (build_context(CTImageStorage, ExplicitVRLittleEndian), build_context(Verification))
     assoc = ae.associate(receiver.host, receiver.port, contexts=list(contexts), ae_title=receiver.aet)
     try:
