@@ -17,6 +17,9 @@ from services.kinds import KINDS
 from services.running import Running
 from services.service import Missing
 
+# A test run uses what is there. It builds servers, which takes minutes, only where they are demanded.
+os.environ.setdefault("KAAPANA_SERVICES_BUILD", os.environ.get("REQUIRE_SERVICES", "0"))
+
 
 @contextmanager
 def service(name: str, folder: Path) -> Iterator[Running]:
