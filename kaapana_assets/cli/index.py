@@ -53,3 +53,22 @@ def rebuild() -> None:
     if work.failed:
         click.echo(f"{len(work.failed)} series could not be read", err=True)
         sys.exit(1)
+
+
+@command.command()
+def migrate() -> None:
+    """Bring an index on Elasticsearch to the version of this program, while the old one serves.
+
+    Run it with the new program before the platform is started with it.
+    """
+    from kaapana_assets.errors import ConfigurationError
+    from kaapana_assets.stores.elastic_index.migration import migrate as brought
+    from kaapana_assets.stores.opening import elastic_connection
+
+    settings = load_settings()
+    if settings.index != "elasticsearch":
+        raise ConfigurationError(
+            "KAAPANA_INDEX is not elasticsearch: other indices are made again with `index rebuild`"
+        )
+    old = brought(elastic_connection(settings))
+    click.echo("nothing to do" if old is None else f"done; the old index {old} can be deleted")

@@ -93,7 +93,7 @@ def has_words(value: Value) -> bool:
 def words(text: str) -> str:
     """The text as the tokenizer gets it: a UID is one word, an ideograph is one word."""
     joined = _UID.sub(lambda uid: uid[0].replace(".", "x"), text.casefold())
-    return _IDEOGRAPH.sub(r" \1 ", joined)
+    return joined if joined.isascii() else _IDEOGRAPH.sub(r" \1 ", joined)
 
 
 def end_of(bound: str) -> str:

@@ -1,10 +1,10 @@
 """From a document to what Elasticsearch holds of it.
 
 =================== ===========================================================================
-``document``        the document as it came, the only part that is kept as ``_source``
+``document``        the document as it came, not searched
 ``uid``             SeriesInstanceUID
 ``changed``         when it was put
-``words``           the words of each text value: ``:<field> the words``
+``words``           the words of each text value after its fields: ``:<field> :<field> the words``
 ``text.<field>``    text values; ``text.<field>.lower-case`` is what is compared and sorted by
 ``number.<field>``  numbers
 ``date.<field>``    the days of dates and date-times, for histograms
@@ -23,12 +23,13 @@ import json
 import re
 import struct
 from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from kaapana_assets.stores.leaves import Value, folded, has_words, leaves, words
+from kaapana_assets.stores.leaves import Value, folded, has_words, leaves, stored, words
 from kaapana_assets.stores.query.tree import FIELD_NAME
 
 if TYPE_CHECKING:
@@ -41,16 +42,15 @@ NAMES = "~"
 """The key of ``other`` with the names of its fields and of what they lie within."""
 
 WORDS_APART = 10_000
-"""Positions between two values in ``words``: more than the words of the longest text."""
+"""Positions between two values in ``words``: more than the words of the longest text and its fields."""
 
 _TOKEN = re.compile(r"[^\W_](?:[^\W_]|[\u0300-\u036f])*")
 _LONGEST_TOKEN = 200  # the server cuts words at 255
+_LONGEST_MARKS = 15_000  # characters: less than WORDS_APART words
 _MOST_LINES = 200_000  # times WORDS_APART, the server counts positions to 2**31
 _FOLDED = "~"
 _REMEMBERED = 50_000
 _LONGEST_REMEMBERED = 100
-
-_Piece: TypeAlias = tuple[str, str, str, str]
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -64,60 +64,118 @@ def indexed(document: Document, *, uid: str, changed_ms: int, unmapped: Callable
         changed_ms: now, in milliseconds since 1970.
         unmapped: gives those of some fields that must go into ``other``.
     """
-    found = leaves(document)
-    text: list[str] = []
-    number: list[str] = []
-    days: list[str] = []
-    lines: list[str] = []
+    parts, rest = _short_values(document)
+    beyond = unmapped(document.keys() - rest.keys())
+    if beyond:
+        parts, rest = _Parts(), {**document}
+    others: dict[str, list[str]] = {}
+    found = leaves(rest)
     beyond = unmapped(found.keys())
-    others = {}
     for name, values in found.items():
-        if len(values) == 1 and name not in beyond:
-            ((kept, value),) = values.items()
-            short = type(value) is not str or len(value) < _LONGEST_REMEMBERED
-            piece = _piece(name, kept, value) if short else _several(name, values)
-        elif name in beyond and FIELD_NAME.fullmatch(name):
+        if name in beyond and FIELD_NAME.fullmatch(name):
             others.update(overflowing(name, values))
-            piece = ("", "", "", _several(name, values)[3])
+            parts.add_words(name, values.values())
         else:
-            piece = _several(name, values)
-        of_text, of_number, of_days, of_words = piece
-        if of_text:
-            text.append(of_text)
-        if of_words:
-            lines.append(of_words)
-        if of_number:
-            number.append(of_number)
-        if of_days:
-            days.append(of_days)
+            parts.add(name, values)
     if others:
         others[NAMES] = sorted(_with_parents(beyond))
-    parts = [f'"document":{_json(document)},"uid":"{uid}","changed":{changed_ms}']
-    for part, content in (("text", text), ("number", number), ("date", days)):
-        if content:
-            parts.append(f'"{part}":{{{",".join(content)}}}')
-    if others:
-        parts.append(f'"other":{_json(others)}')
-    return f'{{{",".join(parts)},"words":[{",".join(islice(lines, _MOST_LINES))}]}}'
+        parts.other = f',"other":{_json(others)}'
+    return f'{{"document":{_json(document)},"uid":"{uid}","changed":{changed_ms}{parts.as_json()}}}'
 
 
-def _several(name: str, values: Mapping[Value, Value]) -> _Piece:
-    """JSON of a field for ``text``, ``number``, ``date`` and ``words``; empty if it has none."""
-    texts = [value for value in values if isinstance(value, str)]
-    lines = [line for value in values.values() if (line := _line(name, value))]
-    joined = ",".join(map(_json, lines))
-    if not FIELD_NAME.fullmatch(name):
-        return "", "", "", joined
-    numbers = [value for value in values if not isinstance(value, str)]
-    days = [day for day in map(_day, texts) if day]
-    key = _json(name)
-    text, number, dates = (f"{key}:{_json(content)}" if content else "" for content in (texts, numbers, days))
-    return text, number, dates, joined
+@dataclass
+class _Parts:
+    """JSON of the fields by where they go; ``words`` has the words of fields by their text."""
+
+    text: list[str] = field(default_factory=list)
+    number: list[str] = field(default_factory=list)
+    date: list[str] = field(default_factory=list)
+    words: dict[str, str] = field(default_factory=dict)
+    other: str = ""
+
+    def add(self, name: str, values: Mapping[Value, Value]) -> None:
+        """All values of a field."""
+        pieces = [_piece_of(name, kept, value) for kept, value in values.items()]
+        for place, found in enumerate((self.text, self.number, self.date)):
+            contents = [piece[place].partition(":")[2] for piece in pieces if piece[place]]
+            if contents:
+                found.append(f"{_key(name)}:[{','.join(contents)}]")
+        self.add_words(name, values.values())
+
+    def add_words(self, name: str, values: Iterable[Value]) -> None:
+        """Only the words of a field."""
+        for value in values:
+            text = _words(value)
+            if text:
+                self.words[text] = _joined(self.words.get(text), _mark(name))
+
+    def as_json(self) -> str:
+        """What follows the first fields of the body."""
+        named = (("text", self.text), ("number", self.number), ("date", self.date))
+        parts = "".join([f',"{name}":{{{",".join(found)}}}' for name, found in named if found])
+        # Nothing in words or marks has to be escaped.
+        lines = islice([f'"{marks} {text}"' for text, marks in self.words.items()], _MOST_LINES)
+        return f'{parts}{self.other},"words":[{",".join(lines)}]'
+
+
+def _short_values(document: Document) -> tuple[_Parts, Document]:
+    """The fields with one short value, which are most of a document, and the rest of it."""
+    parts, rest = _Parts(), {}
+    texts, numbers, days, words_of = parts.text, parts.number, parts.date, parts.words
+    for key, value in document.items():
+        kind = type(value)
+        if not (kind is float or (kind is str and 0 < len(value) < _LONGEST_REMEMBERED) or kind is int):  # type: ignore[arg-type]
+            rest[key] = value
+            continue
+        text, number, day, found, mark = _remembered(key, value)  # type: ignore[arg-type]
+        if number:
+            numbers.append(number)
+        else:
+            if text:
+                texts.append(text)
+            if found:
+                known = words_of.get(found)
+                words_of[found] = mark if known is None else _joined(known, mark)
+            if day:
+                days.append(day)
+    return parts, rest
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _piece(name: str, kept: Value, value: Value) -> _Piece:
-    return _several(name, {kept: value})
+def _remembered(name: str, value: Value) -> tuple[str, str, str, str, str]:
+    return (*_piece_of(name, stored(value), value), _words(value), _mark(name))
+
+
+def _piece_of(name: str, kept: Value, value: Value) -> tuple[str, str, str]:
+    """One value as JSON for ``text``, ``number`` and ``date``; none of a field that no query can name."""
+    key = _key(name)
+    if not key:
+        return "", "", ""
+    if not isinstance(value, str):
+        return "", f"{key}:{_json(kept)}", ""
+    day = _day(value)
+    return f"{key}:{_json(kept)}", "", f'{key}:"{day}"' if day else ""
+
+
+def _words(value: Value) -> str:
+    return " ".join(tokens(str(value))) if has_words(value) else ""
+
+
+def _joined(marks: str | None, mark: str) -> str:
+    """Fields that share a text share its line; past a number of them the last ones are not marked."""
+    if not marks:
+        return mark
+    return f"{marks} {mark}" if len(marks) < _LONGEST_MARKS else marks
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _key(name: str) -> str:
+    return f'"{name}"' if FIELD_NAME.fullmatch(name) else ""
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _mark(name: str) -> str:
+    return marker(name) if FIELD_NAME.fullmatch(name) else ":"
 
 
 def overflowing(name: str, values: Iterable[Value]) -> dict[str, list[str]]:
@@ -148,7 +206,7 @@ def coded(value: Value, *, exact: bool) -> str:
 def tokens(text: str) -> tuple[str, ...]:
     """The words of a text, as a query and a document have them."""
     found = _TOKEN.findall(words(text))
-    if all(len(token) <= _LONGEST_TOKEN for token in found):
+    if len(text) <= _LONGEST_TOKEN or all(len(token) <= _LONGEST_TOKEN for token in found):
         return tuple(found)
     starts = ((token, start) for token in found for start in range(0, len(token), _LONGEST_TOKEN))
     return tuple(token[start : start + _LONGEST_TOKEN] for token, start in starts)
@@ -157,11 +215,6 @@ def tokens(text: str) -> tuple[str, ...]:
 def marker(name: str) -> str:
     """The word that stands before those of a value of a field."""
     return f":{name}"
-
-
-def _line(name: str, value: Value) -> str:
-    found = tokens(str(value)) if has_words(value) else ()
-    return f"{marker(name) if FIELD_NAME.fullmatch(name) else ':'} {' '.join(found)}" if found else ""
 
 
 def _with_parents(names: Iterable[str]) -> set[str]:

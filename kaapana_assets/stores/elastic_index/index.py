@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _LARGEST_PAGE = 10_000
 _SNAPSHOT_KEPT = "5m"
+_KEPT = ["document"]
 
 
 class ElasticIndex:
@@ -60,12 +61,12 @@ class ElasticIndex:
         """See ``MetadataIndex.get``."""
         with translated():
             try:
-                found = self._client().get(index=self._connection.index, id=series_instance_uid)
+                found = self._client().get(index=self._connection.index, id=series_instance_uid, source_includes=_KEPT)
             except NotFoundError as exc:
                 if error_type(exc.body) == "index_not_found_exception":
                     raise
                 raise NotFound(f"series {series_instance_uid} is not in the metadata index") from exc
-        return _document(found.body)
+        return document_of(found.body)
 
     def delete(self, series_instance_uids: Iterable[str]) -> None:
         """See ``MetadataIndex.delete``."""
@@ -89,10 +90,11 @@ class ElasticIndex:
                 search_after=position,
                 size=limit + 1,
                 track_total_hits=True,
+                source_includes=_KEPT,
             )
-        hits = answer["hits"]["hits"]
-        cursor = encoded(sort, hits[limit - 1]["sort"]) if len(hits) > limit else None
-        return Page(tuple(_document(hit) for hit in hits[:limit]), int(answer["hits"]["total"]["value"]), cursor)
+        found = answer["hits"]["hits"]
+        cursor = encoded(sort, found[limit - 1]["sort"]) if len(found) > limit else None
+        return Page(tuple(document_of(hit) for hit in found[:limit]), int(answer["hits"]["total"]["value"]), cursor)
 
     def series(self, query: Query) -> Iterator[str]:
         """See ``MetadataIndex.series``."""
@@ -173,6 +175,11 @@ def operation(document: Document, budget: FieldBudget) -> Operation:
 
 def uids(client: Elasticsearch, index: str, query: dict[str, Any]) -> Iterator[str]:
     """The SeriesInstanceUIDs that a query finds, in order, from one snapshot of the index."""
+    return (str(hit["sort"][0]) for hit in hits(client, index, query, size=_LARGEST_PAGE, source=False))
+
+
+def hits(client: Elasticsearch, index: str, query: dict[str, Any], *, size: int, **wanted: Any) -> Iterator[Any]:  # noqa: ANN401
+    """What a query finds in one snapshot of the index, however much, in order of SeriesInstanceUID."""
     snapshot = str(client.open_point_in_time(index=index, keep_alive=_SNAPSHOT_KEPT)["id"])
     after: list[Any] | None = None
     try:
@@ -182,20 +189,21 @@ def uids(client: Elasticsearch, index: str, query: dict[str, Any]) -> Iterator[s
                 pit={"id": snapshot, "keep_alive": _SNAPSHOT_KEPT},
                 sort=[{"uid": "asc"}],
                 search_after=after,
-                size=_LARGEST_PAGE,
-                source=False,
+                size=size,
                 track_total_hits=False,
+                **wanted,
             )
             snapshot = str(answer["pit_id"])
-            hits = answer["hits"]["hits"]
-            yield from (str(hit["sort"][0]) for hit in hits)
-            if len(hits) < _LARGEST_PAGE:
+            found = answer["hits"]["hits"]
+            yield from found
+            if len(found) < size:
                 return
-            after = hits[-1]["sort"]
+            after = found[-1]["sort"]
     finally:
         client.close_point_in_time(id=snapshot)
 
 
-def _document(hit: dict[str, Any]) -> Document:
+def document_of(hit: dict[str, Any]) -> Document:
+    """The document of what a search or a get found."""
     document: Document = hit["_source"]["document"]
     return document

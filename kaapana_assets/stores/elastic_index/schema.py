@@ -45,7 +45,6 @@ _FLAT = {"type": "object", "subobjects": False, "dynamic": True}
 
 MAPPING: dict[str, Any] = {
     "_meta": {"version": MAPPING_VERSION},
-    "_source": {"includes": ["document"]},
     "dynamic": False,
     "dynamic_templates": _TEMPLATES,
     "properties": {
