@@ -31,7 +31,7 @@ from kaapana_assets.stores.query import parse
 BARE_FILTER = {
     "bool": {"filter": [{"term": {"Modality.keyword": "CT"}}, {"range": {"PatientAge": {"gte": 40, "lte": 60}}}]}
 }
-TURNS = 3
+
 TEXT = {"SliceThickness": "SliceThickness"}
 
 
@@ -68,18 +68,18 @@ def size_of(client: Elasticsearch, index: str) -> str:
     return f"{client.indices.stats(index=index)['_all']['primaries']['store']['size_in_bytes'] / 1e6:.0f} MB"
 
 
-def measure(count: int, url: str, client: Elasticsearch) -> list[str]:
+def measure(count: int, url: str, client: Elasticsearch, turns: int) -> list[str]:
     made = list(documents(count))
     bare_times, put_times = [], []
     # One after the other, and again: the server warms up, and neighbours come and go.
-    for turn in range(TURNS):
+    for turn in range(turns):
         name = f"bench-{uuid.uuid4().hex[:8]}"
         index = ElasticIndex(ElasticConnection(urls=(url,), index=name, replicas=0))
         index.count(FILTER)  # opens it
         client.indices.put_settings(index=name, settings={"index.requests.cache.enable": False})
         put_times.append(seconds(lambda: index.put(made), repeat=1))  # noqa: B023
         bare_times.append(seconds(lambda: bare_bulk(client, f"{name}-bare", made), repeat=1))  # noqa: B023
-        if turn < TURNS - 1:
+        if turn < turns - 1:
             forget(client, name)
             index.close()
     bare, put = min(bare_times), min(put_times)
@@ -118,6 +118,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--sizes", default="10000,100000")
     arguments.add_argument("--url", help="of an Elasticsearch that may be written to")
+    arguments.add_argument("--turns", type=int, default=3, help="puts and bare bulks, of which the best count")
     given = arguments.parse_args()
     header = ["series", "put all", "bare bulk", "of its speed", "put one more", "count, a word", "10 facets",
               "bare facets", "10 facets, filtered", "bare facets", "page of 50, sorted", "all UIDs",
@@ -133,7 +134,7 @@ def main() -> None:
             url = server.settings["KAAPANA_ELASTICSEARCH_URLS"]
         client = Elasticsearch(url, request_timeout=120)
         for size in given.sizes.split(","):
-            print("| " + " | ".join(measure(int(size), url, client)) + " |", flush=True)
+            print("| " + " | ".join(measure(int(size), url, client, given.turns)) + " |", flush=True)
 
 
 if __name__ == "__main__":
