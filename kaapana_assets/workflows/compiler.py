@@ -19,7 +19,7 @@ from kaapana_assets.resources import Platform
 from kaapana_assets.workflows import opening, steps
 from kaapana_assets.workflows.fingerprints import code_version
 from kaapana_assets.workflows.model import REPORT, Workflow
-from kaapana_assets.workflows.operators import ContainerOperator, Operator
+from kaapana_assets.workflows.operators import ContainerOperator, Operator, name_in_dagster
 
 _MODE = dg.Enum(
     "mode",
@@ -41,7 +41,7 @@ class Compiled:
 def names_in_dagster(workflow: Workflow) -> set[str]:
     """The names of its job, graph and steps, which must be unlike those of all other workflows."""
     job = workflow.job_name
-    operators = [_safe(operator.full_name) for operator in workflow.operators]
+    operators = [name_in_dagster(operator.full_name) for operator in workflow.operators]
     own = {job, *(f"{job}_{name}" for name in ("cohort", "prepare", REPORT, *operators))}
     return own | {f"{job}__{name}" for name in operators}
 
@@ -114,7 +114,7 @@ def _cohort_assets(workflow: Workflow, versions: dict[str, str]) -> dg.AssetsDef
     @dg.graph(
         name=f"{workflow.job_name}_cohort",
         ins={name: dg.GraphIn() for name in (*upstream, "cohort")},
-        out={name: dg.GraphOut() for name in (*(_safe(o.full_name) for o in pooled), REPORT)},
+        out={name: dg.GraphOut() for name in (*(name_in_dagster(o.full_name) for o in pooled), REPORT)},
     )
     def cohort_run(**inputs):  # type: ignore[no-untyped-def]  # noqa: ANN003, ANN202
         begun = prepare(**inputs)
@@ -122,7 +122,7 @@ def _cohort_assets(workflow: Workflow, versions: dict[str, str]) -> dg.AssetsDef
         for operator in workflow.operators:
             before = [ended[other.full_name] for other in workflow.predecessors(operator)]
             ended[operator.full_name] = ops[operator.full_name](after=[begun, *before])
-        outputs = {_safe(operator.full_name): ended[operator.full_name] for operator in pooled}
+        outputs = {name_in_dagster(operator.full_name): ended[operator.full_name] for operator in pooled}
         return {**outputs, REPORT: report(after=list(ended.values()))}
 
     assets = dg.AssetsDefinition.from_graph(
@@ -132,14 +132,14 @@ def _cohort_assets(workflow: Workflow, versions: dict[str, str]) -> dg.AssetsDef
             "cohort": COHORT,
         },
         keys_by_output_name={
-            **{_safe(o.full_name): steps.asset_key(workflow, o.full_name) for o in pooled},
+            **{name_in_dagster(o.full_name): steps.asset_key(workflow, o.full_name) for o in pooled},
             REPORT: steps.asset_key(workflow, REPORT),
         },
         partitions_def=COHORTS,
         group_name=workflow.job_name,
         backfill_policy=dg.BackfillPolicy.multi_run(1),
         descriptions_by_output_name={
-            **{_safe(o.full_name): _description(workflow, o) for o in pooled},
+            **{name_in_dagster(o.full_name): _description(workflow, o) for o in pooled},
             REPORT: "What became of each series of the cohort: done, reused, skipped or failed, and what was made.",
         },
     )
@@ -166,7 +166,7 @@ def _prepare_op(workflow: Workflow, inputs: Sequence[str]) -> dg.OpDefinition:
 
 
 def _operator_op(workflow: Workflow, operator: Operator) -> dg.OpDefinition:
-    name = _safe(operator.full_name)
+    name = name_in_dagster(operator.full_name)
 
     @dg.op(
         name=f"{workflow.job_name}_{name}",
@@ -238,7 +238,3 @@ def _description(workflow: Workflow, operator: Operator) -> str:
 
 def _kinds(operator: Operator) -> set[str]:
     return {"docker"} if isinstance(operator, ContainerOperator) else {"python"}
-
-
-def _safe(name: str) -> str:
-    return name.replace("-", "_")

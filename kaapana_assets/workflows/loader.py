@@ -14,6 +14,7 @@ from types import ModuleType
 
 from kaapana_assets.errors import NotFound, WorkflowError
 from kaapana_assets.workflows.model import Workflow
+from kaapana_assets.workflows.operators import name_in_dagster
 
 BUILT_IN = Path(__file__).parent / "built_in"
 
@@ -32,7 +33,7 @@ class Loaded:
             NotFound: there is none; says which there are and which files cannot be loaded.
         """
         for workflow in self.workflows.values():
-            if workflow.job_name == name.replace("-", "_"):
+            if workflow.job_name == name_in_dagster(name):
                 return workflow
         broken = "".join(f"\n{reason.strip().splitlines()[-1]} ({file})" for file, reason in self.errors.items())
         raise NotFound(f"no workflow {name!r}; there is: {', '.join(sorted(self.workflows))}{broken}")
@@ -83,7 +84,7 @@ def _workflows_of(module: ModuleType) -> list[Workflow]:
 
 
 def _add(loaded: Loaded, workflow: Workflow, path: Path) -> None:
-    same = [name for name in loaded.workflows if name.replace("-", "_") == workflow.name.replace("-", "_")]
+    same = [name for name in loaded.workflows if name_in_dagster(name) == workflow.job_name]
     if same and loaded.workflows[same[0]] is not workflow:
         first = loaded.workflows[same[0]].source
         raise WorkflowError(f"{path.name}: a workflow named {workflow.name!r} is defined in {first} already")

@@ -16,7 +16,7 @@ from typing import Literal
 
 from kaapana_assets.dicom.identifiers import checked_name
 from kaapana_assets.errors import InvalidIdentifier, WorkflowError
-from kaapana_assets.workflows.operators import ContainerOperator, Operator, PythonOperator
+from kaapana_assets.workflows.operators import ContainerOperator, Operator, PythonOperator, name_in_dagster
 from kaapana_assets.workflows.parameters import Parameter
 
 INITIAL_INPUT = "initial-input"
@@ -61,7 +61,7 @@ class Workflow:
     @property
     def job_name(self) -> str:
         """Its name in Dagster, where names have no hyphens."""
-        return self.name.replace("-", "_")
+        return name_in_dagster(self.name)
 
     def operator(self, name: str) -> Operator:
         """The operator of that full name."""
@@ -103,7 +103,7 @@ def _first_problem(workflow: Workflow) -> str | None:
         checked_name(workflow.name, kind="workflow name")
     except InvalidIdentifier as exc:
         return str(exc)
-    if workflow.name.replace("-", "_") in _RESERVED_WORKFLOWS:
+    if workflow.job_name in _RESERVED_WORKFLOWS:
         return "the platform uses this name itself"
     if "." in workflow.name:
         return "a workflow's name has no dots, because Dagster's names have none"
@@ -133,7 +133,7 @@ def _problem_of(operator: Operator, workflow: Workflow, names: list[str]) -> str
         return str(exc)
     if "." in operator.full_name:
         return "an operator's name has no dots, because Dagster's names have none"
-    same_key = [name for name in names if name.replace("-", "_") == operator.full_name.replace("-", "_")]
+    same_key = [name for name in names if name_in_dagster(name) == name_in_dagster(operator.full_name)]
     same_folder = [o.full_name for o in workflow.operators if o.out_dir == operator.out_dir]
     if len(same_key) > 1:
         return "another operator has this name; give them a parallel_id each"

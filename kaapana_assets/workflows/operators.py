@@ -17,6 +17,11 @@ from kaapana_assets.workflows.parameters import Value
 Level = Literal["series", "cohort"]
 
 
+def name_in_dagster(name: str) -> str:
+    """The name of a workflow, operator or output as Dagster has it: without hyphens."""
+    return name.replace("-", "_")
+
+
 @dataclass(frozen=True)
 class OperatorContext:
     """What a Python operator is given: the same folders that a container sees, and the stores.

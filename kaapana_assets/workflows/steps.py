@@ -16,7 +16,7 @@ from kaapana_assets.stores.shelf import Origin
 from kaapana_assets.workflows.execution import run_operator, run_pooled
 from kaapana_assets.workflows.model import REPORT, Workflow
 from kaapana_assets.workflows.opening import join_backfill
-from kaapana_assets.workflows.operators import Operator
+from kaapana_assets.workflows.operators import Operator, name_in_dagster
 from kaapana_assets.workflows.report import as_markdown, make_report
 from kaapana_assets.workflows.work import OperatorResult, Work
 
@@ -25,7 +25,7 @@ _SHOWN = 20
 
 def asset_key(workflow: Workflow, name: str) -> dg.AssetKey:
     """The key of an operator's output; Dagster's names have no hyphens."""
-    return dg.AssetKey([workflow.name.replace("-", "_"), name.replace("-", "_")])
+    return dg.AssetKey([workflow.job_name, name_in_dagster(name)])
 
 
 def upstream_keys(workflow: Workflow, operator: Operator) -> list[dg.AssetKey]:
@@ -64,7 +64,9 @@ def pooled_step(context: dg.OpExecutionContext, work: Work, operator: Operator) 
         "reused": dg.MetadataValue.bool(done.reused),
         "series": dg.MetadataValue.int(len(_inputs(work, operator))),
     }
-    return dg.Output(None, _safe(operator.full_name), metadata=metadata, data_version=dg.DataVersion(done.fingerprint))
+    return dg.Output(
+        None, name_in_dagster(operator.full_name), metadata=metadata, data_version=dg.DataVersion(done.fingerprint)
+    )
 
 
 def mend(context: dg.OpExecutionContext, work: Work) -> None:
@@ -141,7 +143,7 @@ def backfill_step(context: dg.OpExecutionContext, platform: Platform, workflow: 
             raise _failure(operator, result)
         last = workflow.leaves()[-1]
         selected = {key.path[-1] for key in context.run.asset_selection or ()}
-        if operator is last or not selected & {o.full_name.replace("-", "_") for o in _after(workflow, operator)}:
+        if operator is last or not selected & {name_in_dagster(o.full_name) for o in _after(workflow, operator)}:
             directories.remove(work.directory)
 
 
@@ -228,7 +230,3 @@ def _failure(operator: Operator, result: OperatorResult) -> dg.Failure:
         metadata={"failed series": dg.MetadataValue.json(dict(list(result.failed.items())[:_SHOWN]))},
         allow_retries=False,
     )
-
-
-def _safe(name: str) -> str:
-    return name.replace("-", "_")
