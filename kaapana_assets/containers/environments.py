@@ -1,8 +1,8 @@
 """Python environments made from requirements, each once, kept for all later runs.
 
-Virtual environments hold their own path, so each is built where it stays, under a lock, and counts
-only when its marker is written. A builder that was killed leaves no marker and the next one begins
-anew; until then no one can build beside it, because its installer holds the lock too.
+Virtual environments hold their own path, so each is built where it stays, in a folder of a name that
+no other builder uses, and is found only by a link that is set when it is whole. What a killed builder
+left is in nobody's way and is removed by the next one. The lock only keeps two from doing the same work.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ import hashlib
 import os
 import shutil
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kaapana_assets.containers.child import Child
 from kaapana_assets.errors import ConfigurationError
-
-_MARKER = "kaapana-complete"
 
 
 def environment_for(
@@ -41,21 +40,29 @@ def environment_for(
     text = requirements.read_bytes() if requirements.is_file() else b""
     base = os.path.realpath(sys.executable)
     digest = hashlib.sha256(b"\0".join([text, base.encode(), sys.version.encode()])).hexdigest()
-    folder = environments / f"python{sys.version_info.major}.{sys.version_info.minor}-{digest[:32]}"
-    marker = folder / _MARKER
-    if marker.exists():
-        return folder
+    link = environments / f"cpython{sys.version_info.major}.{sys.version_info.minor}-{digest[:32]}"
+    if link.exists():
+        return link.resolve()
     try:
         environments.mkdir(parents=True, exist_ok=True)
-        with environments.joinpath(f"{folder.name}.lock").open("w") as lock:
+        with environments.joinpath(f"{link.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # given back by the kernel when its holders end
-            if not marker.exists():
-                shutil.rmtree(folder, ignore_errors=True)
-                _build(folder, text, lock.fileno(), output, install_variables)
-                marker.touch()
+            if not link.exists():
+                for left in environments.glob(f"{link.name}.build-*"):
+                    shutil.rmtree(left, ignore_errors=True)
+                build = Path(tempfile.mkdtemp(prefix=f"{link.name}.build-", dir=environments)).resolve()
+                _build(build / "environment", text, lock.fileno(), output, install_variables)
+                _point(link, build)
     except OSError as exc:
         raise ConfigurationError(f"KAAPANA_ENVIRONMENTS={environments} cannot be written: {exc}") from exc
-    return folder
+    return link.resolve()
+
+
+def _point(link: Path, build: Path) -> None:
+    """Set the link in one step, also in the place of one whose folder somebody removed."""
+    fresh = build / "link"
+    fresh.symlink_to(Path(build.name, "environment"))  # read where it will stand, beside the build
+    fresh.replace(link)
 
 
 def _names_any(text: bytes) -> bool:
@@ -71,7 +78,7 @@ def _build(
     if _names_any(requirements):
         # From a copy: what is installed is what the digest was made of, whatever happens to the file.
         # For the same reason it cannot refer to other files beside it.
-        copy = folder.with_name(f"{folder.name}.txt")
+        copy = folder.with_name("requirements.txt")
         copy.write_bytes(requirements)
         install = [uv, "pip", "install", *options, "--compile-bytecode", "--python", str(python)]
         found_in = [word for place in _find_links(variables) for word in ("--find-links", place)]
