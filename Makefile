@@ -1,4 +1,5 @@
-# make demo   the whole platform with real DICOM, on a machine with nothing set up
+# make demo   the whole platform with real DICOM, on a machine with nothing set up (EXIT=1 stops it at the end,
+#             SERVICES=1 uses real servers)
 # make test   all tests
 # make services   real servers for tests and development, all that this machine can (ONLY="name=port ...")
 # make services-down   end them
@@ -20,10 +21,12 @@ help:
 	@sed -n 's/^# //p' Makefile
 
 demo: $(READY)
-	@$(VENV)/bin/python -m kaapana_assets demo $(if $(EXIT),--exit)
+	@$(if $(SERVICES),PYTHONPATH=tests REQUIRE_SERVICES=1 $(VENV)/bin/python -m services up)
+	$(VENV)/bin/python -m kaapana_assets demo $(if $(EXIT),--exit) $(if $(SERVICES),--services)
 
 test: $(READY)
-	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not system"
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not services and not system"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "services and not system"
 	$(VENV)/bin/python -m pytest -m system
 
 services: $(READY)

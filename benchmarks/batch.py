@@ -152,7 +152,7 @@ def postgres(place: Path) -> Iterator[psutil.Process]:
 
     server = Postgres(place / "home" / "dagster" / "postgres" / "data", place / "sockets")
     server.prepare()
-    write_instance(place / "home" / "dagster", postgres_url=server.url, code_socket=place / "code")
+    write_instance(place / "home" / "dagster", storage={"postgres_url": server.url}, code_socket=place / "code")
     log = (place / "postgres.log").open("wb")
     process = subprocess.Popen(server.argv(), stdout=log, stderr=log)
     try:

@@ -7,11 +7,13 @@ only. No other module reads the environment.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -62,6 +64,16 @@ class Settings(BaseSettings):
     series_per_launch: int = Field(1000, ge=1, description="At most this many series for one launch in batch mode.")
     parallel_series: int = Field(2, ge=1, description="Series processed at once in single mode.")
     run_retention_days: float = Field(7.0, ge=0, description="Days that the directories of failed runs are kept.")
+
+    postgres_url: str = Field(
+        "",
+        description="Database of Dagster's own storage, `postgresql://user@host:port/database` without password; "
+        "empty: the platform starts a server for it.",
+    )
+    postgres_password: SecretStr = Field(SecretStr(""), description="Password of that user. Environment only.")
+    postgres_patience_s: float = Field(
+        120.0, ge=0, description="Seconds that a run waits for Dagster's PostgreSQL when it is away."
+    )
 
     index: Literal["sqlite", "elasticsearch"] = Field(
         "sqlite", description="The metadata index: a file, or Elasticsearch 8.19 and newer or 9."
@@ -142,6 +154,16 @@ class Settings(BaseSettings):
                 raise ValueError(f"{url} is not http:// or https:// with a host and a port (https://host:9200)")
         return value
 
+    @field_validator("postgres_url")
+    @classmethod
+    def _is_postgres(cls, value: str) -> str:
+        found = urlsplit(value)
+        if value and (found.scheme not in ("postgresql", "postgres") or not found.hostname or found.path in ("", "/")):
+            raise ValueError("is not postgresql://user@host:port/database")
+        if found.password:
+            raise ValueError("has a password: use KAAPANA_POSTGRES_PASSWORD")
+        return value
+
     @field_validator("s3_endpoint")
     @classmethod
     def _is_host_and_port(cls, value: str) -> str:
@@ -185,6 +207,8 @@ class Settings(BaseSettings):
             for name in names:
                 if chosen and not _text(getattr(self, name)):
                     raise ValueError(f"{setting} needs KAAPANA_{name.upper()}")
+        if _text(self.postgres_password) and not urlsplit(self.postgres_url).username:
+            raise ValueError("KAAPANA_POSTGRES_PASSWORD needs KAAPANA_POSTGRES_URL with a user")
         if bool(self.dicomweb_user) != bool(_text(self.dicomweb_password)):
             raise ValueError("KAAPANA_DICOMWEB_USER and KAAPANA_DICOMWEB_PASSWORD go together: one of them is not set")
         if self.dicomweb_user and _text(self.dicomweb_token):
@@ -235,6 +259,22 @@ class Settings(BaseSettings):
             )
         return self
 
+    def stores(self) -> dict[str, str]:
+        """Which server or folder each store is, without credentials; those of two processes must be the same."""
+        archive = f"{self.pacs} {self.dicomweb_url}"
+        if self.pacs == "dimse":
+            archive += f" {self.dimse_url}"
+        servers = " ".join(sorted(self.elasticsearch_urls))
+        return {
+            "pacs": f"folder {self.home / 'archive'}" if self.pacs == "folder" else archive,
+            "index": (
+                f"sqlite {self.home / 'index.sqlite'}"
+                if self.index == "sqlite"
+                else f"elasticsearch {servers}, {self.elasticsearch_index}"
+            ),
+            "objects": f"folder {self.home / 'objects'}" if self.objects == "folder" else f"s3 {self.s3_endpoint}",
+        }
+
     @property
     def dagster_url(self) -> str:
         """Base address of Dagster's webserver."""
@@ -269,6 +309,27 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def take_environment(file: Path) -> None:
+    """Set the variables ``KAAPANA_*`` of a file in the environment of this process and of those it starts.
+
+    Unlike ``.env`` it is named by whoever starts a command, and may hold secrets: then only its owner
+    may read it. Variables that the environment has already stay.
+
+    Raises:
+        ConfigurationError: it is not there, or others may read it.
+    """
+    try:
+        mode = file.stat().st_mode
+        values = dotenv_values(file, interpolate=False)
+    except OSError as exc:
+        raise ConfigurationError(f"the file of settings {file} cannot be read: {exc.strerror}") from exc
+    if mode & 0o077:
+        raise ConfigurationError(f"the file of settings {file} may be read by others: chmod 600 {file}")
+    for name, value in values.items():
+        if name.startswith("KAAPANA_") and value is not None:
+            os.environ.setdefault(name, value)
 
 
 def load_settings(**given: Any) -> Settings:  # noqa: ANN401 - pydantic checks them

@@ -4,10 +4,21 @@ import socket
 from pathlib import Path
 
 import pytest
-from services.plugin import elasticsearch_server, minio_server, orthanc_server  # noqa: F401 - fixtures
+from services.plugin import (  # noqa: F401 - fixtures
+    elasticsearch_server,
+    minio_server,
+    note_test,
+    orthanc_server,
+    postgres_server,
+)
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = PROJECT_ROOT.parent / "shared" / "data"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    note_test(item)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "events": {"partitions"},
     "partitions": set(),
     "abandoned_runs": set(),
+    "patient_storage": set(),
     "resources": {"dicom", "stores", "containers", "cohorts", "workflows"},
     "ingest": {"dicom", "stores", "partitions", "resources", "events"},
     "workflows": {"dicom", "stores", "cohorts", "containers", "partitions", "resources", "events"},
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     "settings": set(),
     "cli": {"dicom", "stores", "cohorts", "containers", "workflows", "ingest", "graphql", "supervision"},
 }
-DAGSTER_IN = {"partitions", "events", "resources", "definitions", "abandoned_runs", "workflows"}
+DAGSTER_IN = {"partitions", "events", "resources", "definitions", "abandoned_runs", "patient_storage", "workflows"}
 DAGSTER_IN_FILES = {"ingest/assets.py", "ingest/sensors.py", "cohorts/assets.py"}
 
 # Never seen by a caller of the package that raises them.

@@ -9,8 +9,9 @@ import click
 
 from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.errors import DagsterUnavailable
-from kaapana_assets.settings import Settings, load_settings
+from kaapana_assets.settings import Settings
 from kaapana_assets.stores.opening import open_index
+from kaapana_assets.supervision.record import settings_in_use
 
 _WAIT_S = 120
 
@@ -25,7 +26,7 @@ def command() -> None:
 @click.option("--query", required=True, help='Which series, for example "Modality:CT AND PatientAge:[40 TO 60]".')
 def create(name: str, query: str) -> None:
     """Freeze the series that match a query now as the cohort NAME."""
-    settings = load_settings()
+    settings = settings_in_use()
     frozen = cohorts.freeze(open_index(settings), name=name, query=query, now=datetime.now(timezone.utc))
     path = cohorts.save(settings.home / "cohorts", frozen)
     click.echo(f"cohort {name}: {len(frozen.series)} series, {frozen.digest[:19]}, {path}")
@@ -38,7 +39,7 @@ def create(name: str, query: str) -> None:
 @command.command("list")
 def list_cohorts() -> None:
     """Show all cohorts."""
-    folder = load_settings().home / "cohorts"
+    folder = settings_in_use().home / "cohorts"
     for name in cohorts.names(folder):
         frozen = cohorts.read(folder, name)
         click.echo(f"{name}\t{len(frozen.series)} series\t{frozen.created}\t{frozen.query}")
@@ -48,15 +49,14 @@ def list_cohorts() -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Show the SeriesInstanceUIDs of the cohort NAME, one a line."""
-    for uid in cohorts.read(load_settings().home / "cohorts", name).series:
+    for uid in cohorts.read(settings_in_use().home / "cohorts", name).series:
         click.echo(uid)
 
 
 def _record(settings: Settings, name: str) -> None:
     from kaapana_assets.graphql import DagsterClient
-    from kaapana_assets.supervision.record import settings_of_running
 
-    client = DagsterClient(settings_of_running(settings).dagster_url)
+    client = DagsterClient(settings.dagster_url)
     client.add_dynamic_partition("cohorts", name)
     run = client.launch("record_cohort", partition=name)
     began = time.monotonic()

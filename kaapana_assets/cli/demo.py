@@ -21,7 +21,7 @@ from kaapana_assets.cli.demo_data import DemoFile, demo_files
 from kaapana_assets.errors import TemporaryError
 from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.settings import Settings, load_settings
-from kaapana_assets.supervision.record import running_platform, settings_of_running
+from kaapana_assets.supervision.record import running_platform, settings_in_use
 
 COHORT = "demo-ct-mr"
 QUERY = "Modality:CT OR Modality:MR"
@@ -31,13 +31,15 @@ _INGEST_TIMEOUT_S = 180
 
 @click.command("demo")
 @click.option("--exit", "stop_after", is_flag=True, help="Stop the platform at the end instead of leaving it up.")
-def command(stop_after: bool) -> None:
+@click.option("--services", is_flag=True, help="Use the servers that `make services` started.")
+def command(stop_after: bool, services: bool) -> None:
     """Show the whole way on real DICOM, from the network to results in Dagster's web UI."""
-    settings = load_settings()
     stages: dict[str, float] = {}
     with _stage("platform", stages):
-        started = _ensure_up(settings)
-    settings = settings_of_running(settings)
+        started = _ensure_up(load_settings(), ["--services"] if services else [])
+    settings = settings_in_use()
+    for store, where in settings.stores().items():
+        click.echo(f"  {store:<8} {where}")
     try:
         failed = _walk(settings, stages)
     finally:
@@ -87,14 +89,14 @@ def _lay_out(folder: Path, files: list[DemoFile]) -> Path:
     return folder
 
 
-def _ensure_up(settings: Settings) -> bool:
+def _ensure_up(settings: Settings, options: list[str]) -> bool:
     if running_platform(settings.home) is not None:
         click.echo(f"using the platform that is up on {settings.home}")
         return False
     settings.home.mkdir(parents=True, exist_ok=True)
     console = settings.home / "logs" / "up.log"
     console.parent.mkdir(exist_ok=True)
-    argv = ["up"]
+    argv = ["up", *options]
     for option, host, port in (
         ("--webserver-port", settings.webserver_host, settings.webserver_port),
         ("--receiver-port", settings.receiver_host, settings.receiver_port),
@@ -157,7 +159,7 @@ def _show_volumes(settings: Settings, client: DagsterClient) -> bool:
     for path in made[:3]:
         click.echo(f"  {path} ({path.stat().st_size} bytes)")
     if len(made) > len(made[:3]):
-        click.echo(f"  … and in the bucket: {settings.home / 'objects' / 'dcm2nrrd'}")
+        click.echo(f"  … and in the bucket dcm2nrrd of {settings.stores()['objects']}")
     click.echo(f"  {client.asset_url('dcm2nrrd/dcm2nrrd')}")
     status = client.partition_status("dcm2nrrd/dcm2nrrd")
     if status.failed:

@@ -21,9 +21,9 @@ def command(folder: Path) -> None:
     from kaapana_assets.ingest.dicom_folder import files_in
     from kaapana_assets.ingest.folder_import import ImportOutcome, import_files
     from kaapana_assets.ingest.spool import open_spool
-    from kaapana_assets.settings import load_settings
+    from kaapana_assets.supervision.record import settings_in_use
 
-    spool = open_spool(load_settings())
+    spool = open_spool(settings_in_use())
     spool.prepare()
     files = files_in(folder)
     results = list(tqdm(import_files(spool, files), total=len(files), desc="importing", unit="file", disable=None))

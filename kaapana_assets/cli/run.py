@@ -14,7 +14,7 @@ import click
 from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.cohorts.cohort import Cohort
 from kaapana_assets.errors import InputError, ParameterError
-from kaapana_assets.settings import load_settings
+from kaapana_assets.supervision.record import settings_in_use
 
 if TYPE_CHECKING:
     from kaapana_assets.graphql import DagsterClient
@@ -36,11 +36,10 @@ _EXCEPTION = re.compile(r"^[\w.]+\.[A-Z]\w+: ", re.MULTILINE)
 def command(workflow: str, cohort_name: str, mode: str, given: tuple[str, ...], force: bool, no_wait: bool) -> None:
     """Send a frozen cohort to WORKFLOW through Dagster, and show what it made."""
     from kaapana_assets.graphql import DagsterClient
-    from kaapana_assets.supervision.record import settings_of_running
     from kaapana_assets.workflows.loader import load_platform_workflows
     from kaapana_assets.workflows.parameters import complete
 
-    settings = settings_of_running(load_settings())
+    settings = settings_in_use()
     definition = load_platform_workflows(settings.home).named(workflow)
     parameters = complete(definition.parameters, _given(given))
     cohort = cohorts.read(settings.home / "cohorts", cohort_name)

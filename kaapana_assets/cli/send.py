@@ -21,12 +21,11 @@ def command(folder: Path, host: str | None, port: int | None, called: str | None
 
     from kaapana_assets.errors import TemporaryError
     from kaapana_assets.ingest.dicom_folder import files_in, inspect
-    from kaapana_assets.settings import load_settings
     from kaapana_assets.stores.dimse import Peer, answers_echo, send_files
-    from kaapana_assets.supervision.record import settings_of_running
+    from kaapana_assets.supervision.record import settings_in_use
 
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-    settings = settings_of_running(load_settings())
+    settings = settings_in_use()
     peer = Peer(
         host=host or settings.receiver_host,
         port=port or settings.receiver_port,

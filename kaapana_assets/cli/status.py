@@ -19,10 +19,9 @@ _SHOWN = 20
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with everything.")
 def command(as_json: bool) -> None:
     """Show the spool, the quarantine, the PACS, the index and whether the receiver answers."""
-    from kaapana_assets.settings import load_settings
-    from kaapana_assets.supervision.record import settings_of_running
+    from kaapana_assets.supervision.record import settings_in_use
 
-    found = _gather(settings_of_running(load_settings()))
+    found = _gather(settings_in_use())
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import click
 
-from kaapana_assets.settings import load_settings
+from kaapana_assets.settings import PROJECT_ROOT, load_settings, take_environment
 from kaapana_assets.supervision.platform import Platform
 
 
 @click.command("up")
 @click.option("--webserver-port", type=click.IntRange(0, 65535), help="Port of the web UI; 0 takes a free one.")
 @click.option("--receiver-port", type=click.IntRange(0, 65535), help="Port of the DICOM receiver; 0 takes a free one.")
-def command(webserver_port: int | None, receiver_port: int | None) -> None:
+@click.option("--env-file", type=click.Path(path_type=Path), help="File of settings, lines KAAPANA_X=value.")
+@click.option("--services", is_flag=True, help="Use the servers that `make services` started.")
+def command(webserver_port: int | None, receiver_port: int | None, env_file: Path | None, services: bool) -> None:
     """Start the whole platform, watch over it, and stop it with Ctrl-C.
 
     Parts that crash are started again. What each prints is in KAAPANA_HOME/logs.
     """
+    if services:
+        if env_file is not None:
+            raise click.UsageError("--services names a file of settings itself: leave --env-file away")
+        env_file = services_file()
+    if env_file is not None:
+        take_environment(env_file)
     ports = {"webserver_port": webserver_port, "receiver_port": receiver_port}
     settings = load_settings(**{name: port for name, port in ports.items() if port is not None})
     click.echo(f"KAAPANA_HOME {settings.home}")
-    Platform(settings, click.echo).run()
+    Platform(settings, click.echo, env_file=env_file).run()
+
+
+def services_file() -> Path:
+    """Where `make services` writes the settings of its servers."""
+    return Path(os.environ.get("KAAPANA_SERVICES_HOME", PROJECT_ROOT / ".services")) / "services.env"

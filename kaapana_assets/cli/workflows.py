@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from kaapana_assets.settings import load_settings
+from kaapana_assets.supervision.record import settings_in_use
 
 
 @click.command()
@@ -14,7 +14,7 @@ def command() -> None:
     """Show the workflows with their operators and parameters, and the files that cannot be loaded."""
     from kaapana_assets.workflows.loader import load_platform_workflows
 
-    loaded = load_platform_workflows(load_settings().home)
+    loaded = load_platform_workflows(settings_in_use().home)
     for workflow in sorted(loaded.workflows.values(), key=lambda each: each.name):
         click.echo(f"{workflow.name}\n  {workflow.description}")
         click.echo(f"  operators: {', '.join(operator.full_name for operator in workflow.operators)}")

@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 LOCATION = "kaapana_assets"
 
 
-def write_instance(dagster_home: Path, *, postgres_url: str, code_socket: Path) -> Path:
-    """Write dagster.yaml and workspace.yaml into ``dagster_home``; the path of the workspace file."""
+def write_instance(dagster_home: Path, *, storage: Mapping[str, Any], code_socket: Path) -> Path:
+    """Write dagster.yaml and workspace.yaml into ``dagster_home``; the path of the workspace file.
+
+    Args:
+        dagster_home: made if it is not there.
+        storage: the configuration of PostgreSQL, see ``postgres_server.storage_of``.
+        code_socket: where the code server listens.
+    """
     dagster_home.mkdir(parents=True, exist_ok=True)
-    (dagster_home / "dagster.yaml").write_text(_yaml(_instance(dagster_home, postgres_url)))
+    (dagster_home / "dagster.yaml").write_text(_yaml(_instance(dagster_home, storage)))
     workspace = dagster_home / "workspace.yaml"
     server = {"socket": str(code_socket), "location_name": LOCATION}
     workspace.write_text(_yaml({"load_from": [{"grpc_server": server}]}))
     return workspace
 
 
-def _instance(dagster_home: Path, postgres_url: str) -> dict[str, Any]:
+def _instance(dagster_home: Path, storage: Mapping[str, Any]) -> dict[str, Any]:
     cores = os.cpu_count() or 2
     return {
-        "storage": {"postgres": {"postgres_url": postgres_url}},
+        "storage": {
+            "custom": {
+                "module": "kaapana_assets.patient_storage",
+                "class": "PatientPostgresStorage",
+                "config": dict(storage),
+            }
+        },
+        # What the stores say while they wait is part of the run's log.
+        "python_logs": {"managed_python_loggers": ["kaapana_assets"], "python_log_level": "WARNING"},
         "compute_logs": {
             "module": "dagster.core.storage.local_compute_log_manager",
             "class": "LocalComputeLogManager",

@@ -11,10 +11,11 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import psutil
 
@@ -24,6 +25,7 @@ from kaapana_assets.settings import Settings
 from kaapana_assets.supervision import parts, record
 from kaapana_assets.supervision.instance import LOCATION, write_instance
 from kaapana_assets.supervision.postgres import Postgres
+from kaapana_assets.supervision.postgres_server import check_server, storage_of
 from kaapana_assets.supervision.processes import Child, Part, PartFailed
 from kaapana_assets.supervision.watchdog import TOKEN_VARIABLE, Members
 
@@ -43,9 +45,11 @@ class Platform:
     Args:
         settings: as loaded; port 0 is replaced by a free port.
         say: prints one line for the user.
+        env_file: the file that settings were taken from; other commands take it, too.
     """
 
-    def __init__(self, settings: Settings, say: Say) -> None:
+    def __init__(self, settings: Settings, say: Say, *, env_file: Path | None = None) -> None:
+        self._env_file = str(env_file.absolute()) if env_file else ""
         self.settings = parts.claim_ports(settings)
         self.client = DagsterClient(self.settings.dagster_url, location=LOCATION)
         self._say = say
@@ -85,13 +89,20 @@ class Platform:
 
     def _start(self) -> None:
         began = time.monotonic()
-        postgres = Postgres(self._places.dagster_home / "postgres" / "data", self._places.postgres_socket)
-        write_instance(self._places.dagster_home, postgres_url=postgres.url, code_socket=self._places.code_socket)
-        self._start_together([parts.postgres_part(postgres)])
+        storage = self._start_storage()
+        write_instance(self._places.dagster_home, storage=storage, code_socket=self._places.code_socket)
         self._start_together(parts.first_parts(self._places, definitions=self.settings.definitions))
         self._start_together(parts.dagster_parts(self.settings, self._places, self.client))
         self._abandoned_before = self._children[parts.CODE].started_at
         self._say(f"up after {time.monotonic() - began:.1f} s; Ctrl-C stops all")
+
+    def _start_storage(self) -> Mapping[str, Any]:
+        if self.settings.postgres_url:
+            self._say(f"{parts.POSTGRES:<12} {check_server(self.settings)}")
+            return storage_of(self.settings)
+        postgres = Postgres(self._places.dagster_home / "postgres" / "data", self._places.postgres_socket)
+        self._start_together([parts.postgres_part(postgres)])
+        return {"postgres_url": postgres.url}
 
     def _start_together(self, wanted: list[Part]) -> None:
         environment = parts.child_environment(self.settings, self._places, self._token)
@@ -241,6 +252,8 @@ class Platform:
                 receiver_port=self.settings.receiver_port,
                 receiver_ae_title=self.settings.receiver_ae_title,
                 parts=running,
+                env_file=self._env_file,
+                stores=self.settings.stores(),
             ),
         )
 

@@ -7,10 +7,10 @@ import json
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from kaapana_assets.errors import ConfigurationError
-from kaapana_assets.settings import Settings
+from kaapana_assets.settings import Settings, load_settings, take_environment
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class PlatformRecord:
     receiver_ae_title: str
     parts: dict[str, int] = field(default_factory=dict)
     """Process id by part; each leads its own process group."""
+    env_file: str = ""
+    """File of settings that it was started with."""
+    stores: dict[str, str] = field(default_factory=dict)
+    """Where it keeps what, see ``Settings.stores``."""
 
     @property
     def dagster_url(self) -> str:
@@ -46,6 +50,33 @@ def running_platform(home: Path) -> PlatformRecord | None:
     except FileNotFoundError:
         return None
     return None
+
+
+def settings_in_use(**given: Any) -> Settings:  # noqa: ANN401 - pydantic checks them
+    """The settings of this process, with those of the platform that runs on their home, where one does.
+
+    Args:
+        given: fields that a command's options set, which win over all.
+
+    Raises:
+        ConfigurationError: a setting cannot work, or names other stores than those of the running
+            platform: a command would look at data that are not the platform's.
+    """
+    settings = load_settings(**given)
+    record = running_platform(settings.home)
+    if record is None:
+        return settings
+    if record.env_file:
+        take_environment(Path(record.env_file))
+        settings = load_settings(**given)
+    for name, here in settings.stores().items():
+        there = record.stores.get(name, here)
+        if there != here:
+            raise ConfigurationError(
+                f"the platform that is up on {settings.home} has its {name} at {there}, but the settings here say "
+                f"{here}: set KAAPANA_{name.upper()} and what belongs to it as it was set for `kaapana-assets up`"
+            )
+    return settings_of_running(settings)
 
 
 def settings_of_running(settings: Settings) -> Settings:

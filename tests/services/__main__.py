@@ -1,4 +1,4 @@
-"""``python -m services up|down|status``: services for development; ``make services`` calls it.
+"""``python -m services build|up|down|status``: services for development; ``make services`` calls it.
 
 All that belongs to them is in ``.services/`` of the checkout (or ``KAAPANA_SERVICES_HOME``): data,
 logs, ``services.json`` (which processes) and ``services.env``, the settings with which the platform
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -30,13 +31,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="services", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=("up", "down", "status"))
+    parser.add_argument("what", choices=("build", "up", "down", "status"))
     parser.add_argument("names", nargs="*", metavar="NAME[=PORT,...]", help="some of them; all if none is named")
     given = parser.parse_args()
     wanted = dict(name.partition("=")[::2] for name in given.names) or dict.fromkeys(KINDS, "")
     if unknown := wanted.keys() - KINDS.keys():
         parser.error(f"no service {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
-    return {"up": up, "down": down, "status": status}[given.what](wanted)
+    return {"build": build, "up": up, "down": down, "status": status}[given.what](wanted)
+
+
+def build(wanted: dict[str, str]) -> int:
+    """Make what can be made before anything is started; what the machine lacks is named."""
+    missing = 0
+    for name in wanted:
+        began = time.monotonic()
+        try:
+            KINDS[name]().prepare()
+        except Missing as exc:
+            missing += 1
+            print(f"{name} can't be made ready, it needs {exc}")
+        else:
+            print(f"{name} is ready to start ({time.monotonic() - began:.0f} s)", flush=True)
+    return 1 if missing and os.environ.get("REQUIRE_SERVICES") == "1" else 0
 
 
 def up(wanted: dict[str, str]) -> int:

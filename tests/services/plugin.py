@@ -21,9 +21,20 @@ from services.service import Missing
 os.environ.setdefault("KAAPANA_SERVICES_BUILD", os.environ.get("REQUIRE_SERVICES", "0"))
 
 
+_ALLOWED = False
+
+
+def note_test(item: pytest.Item) -> None:
+    """Whether the test that begins may start servers; ``tests/conftest.py`` calls it."""
+    global _ALLOWED  # noqa: PLW0603 - fixtures of a session know no test
+    _ALLOWED = any(item.get_closest_marker(name) for name in ("services", "system"))
+
+
 @contextmanager
 def service(name: str, folder: Path) -> Iterator[Running]:
     """One instance of a service, ended afterwards."""
+    if not _ALLOWED:
+        pytest.fail(f"a test that uses the server {name} must have the mark `services`")
     try:
         running = Running(KINDS[name](), folder)
     except Missing as exc:
@@ -55,4 +66,11 @@ def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def orthanc_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Orthanc with DICOMweb; tests that stop it start their own with ``service``."""
     with service("orthanc", tmp_path_factory.mktemp("orthanc")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """PostgreSQL with a password; tests that stop it start their own with ``service``."""
+    with service("postgres", tmp_path_factory.mktemp("postgres")) as running:
         yield running

@@ -55,7 +55,12 @@ IMPLEMENTATIONS = {
 }
 
 
-@pytest.fixture(params=IMPLEMENTATIONS.values(), ids=IMPLEMENTATIONS.keys())
+@pytest.fixture(
+    params=[
+        pytest.param(made, id=name, marks=[] if name == "sqlite" else pytest.mark.services)
+        for name, made in IMPLEMENTATIONS.items()
+    ]
+)
 def empty(request):
     index: MetadataIndex = request.param(request)
     yield index

@@ -13,6 +13,8 @@ from kaapana_assets.errors import InvalidIdentifier, StoreUnavailable
 from kaapana_assets.stores.elastic_index import ElasticConnection, ElasticIndex
 from kaapana_assets.stores.query import All, parse
 
+pytestmark = pytest.mark.services
+
 
 def opened(running, **chosen):
     given = {"urls": (running.settings["KAAPANA_ELASTICSEARCH_URLS"],), "replicas": 0, "patience_s": 120}

@@ -13,6 +13,8 @@ from kaapana_assets.stores.elastic_index.migration import migrate
 from kaapana_assets.stores.elastic_index.writer import BulkWriter, Operation
 from kaapana_assets.stores.query import All, parse
 
+pytestmark = pytest.mark.services
+
 
 @pytest.fixture
 def connection(elasticsearch_server):

@@ -16,7 +16,7 @@ from kaapana_assets.stores.folder_objects import FolderObjects
 from kaapana_assets.stores.objects import ObjectStore, StoredObject, checked_bucket, checked_object_name
 
 
-@pytest.fixture(params=["folder", "minio"])
+@pytest.fixture(params=["folder", pytest.param("minio", marks=pytest.mark.services)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "folder":
         return FolderObjects(tmp_path / "objects")

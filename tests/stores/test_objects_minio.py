@@ -18,6 +18,8 @@ from kaapana_assets.stores.minio_objects import MinioObjects
 from kaapana_assets.stores.s3_connection import LIBRARY_ERRORS, translated
 from kaapana_assets.stores.uploads import Fingerprint
 
+pytestmark = pytest.mark.services
+
 MIB = 1 << 20
 
 

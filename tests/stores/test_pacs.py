@@ -15,10 +15,14 @@ from kaapana_assets.stores.folder_pacs import FolderPacs
 from kaapana_assets.stores.opening import open_pacs
 from kaapana_assets.stores.pacs import Pacs, StoreOutcome
 
-KEEPING = ["folder", "dicomweb", "dicomweb with cache"]
+KEEPING = [
+    "folder",
+    pytest.param("dicomweb", marks=pytest.mark.services),
+    pytest.param("dicomweb with cache", marks=pytest.mark.services),
+]
 
 
-@pytest.fixture(params=[*KEEPING, "dimse"])
+@pytest.fixture(params=[*KEEPING, pytest.param("dimse", marks=pytest.mark.services)])
 def pacs(request, tmp_path) -> Pacs:
     return opened(request, tmp_path)
 

@@ -27,6 +27,8 @@ from kaapana_assets.stores.archive_connection import LIBRARY_ERRORS, translated
 from kaapana_assets.stores.opening import open_pacs
 from kaapana_assets.stores.pacs import StoreOutcome
 
+pytestmark = pytest.mark.services
+
 STORED, THERE = StoreOutcome.STORED, StoreOutcome.ALREADY_THERE
 
 

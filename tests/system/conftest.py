@@ -8,16 +8,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 import pytest
 
+from kaapana_assets.errors import DagsterUnavailable
 from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.supervision.record import PlatformRecord, running_platform
+from kaapana_assets.supervision.watchdog import TOKEN_VARIABLE, Members
 
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
 UP_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 30
 
@@ -110,6 +114,33 @@ class RunningPlatform:
         return process.environ().get("KAAPANA_HOME") == home
 
 
+@dataclass
+class RunningDev(RunningPlatform):
+    """A bare ``dagster dev`` in the checkout with a receiver beside it: the platform without its supervisor."""
+
+    receiving: subprocess.Popen[str] | None = None
+
+    @property
+    def dagster(self) -> DagsterClient:
+        url = f"http://127.0.0.1:{self.environment['KAAPANA_WEBSERVER_PORT']}"
+        return self.clients.setdefault(url, DagsterClient(url))
+
+    def is_up(self) -> bool:
+        assert self.process.poll() is None, self.said()
+        try:
+            return self.dagster.is_loaded() and not self.dagster.silent_daemons()
+        except DagsterUnavailable:
+            return False
+
+    def stop(self, number: int = signal.SIGINT) -> None:
+        for process in (self.receiving, self.process):
+            if process is not None and process.poll() is None:
+                process.send_signal(number)
+                process.wait(STOP_TIMEOUT_S)
+        # `dagster dev` alone promises less than the supervisor: what it left is ended here.
+        Members(frozenset({self.process.pid}), self.environment[TOKEN_VARIABLE]).end(grace_s=3)
+
+
 class Platforms:
     """Starts platforms and ends those that a test left."""
 
@@ -124,26 +155,30 @@ class Platforms:
 
     def start(self, home: Path | None = None, *, wait: bool = True, **environment: str) -> RunningPlatform:
         home = home or self.new_home()
-        home.mkdir(parents=True, exist_ok=True)
-        every = {name: value for name, value in os.environ.items() if not name.startswith(("KAAPANA_", "DAGSTER_"))}
-        every |= {"KAAPANA_HOME": str(home), "KAAPANA_WEBSERVER_PORT": "0", "KAAPANA_RECEIVER_PORT": "0"} | environment
-        every.pop("PYTHONDONTWRITEBYTECODE", None)
+        every = _environment(home) | {"KAAPANA_WEBSERVER_PORT": "0", "KAAPANA_RECEIVER_PORT": "0"} | environment
         console = home.parent / f"console-{len(self._started)}.txt"
-        with console.open("w") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "kaapana_assets", "up"],
-                env=every,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-            )
+        process = _start(["kaapana_assets", "up"], every, console)
         platform = RunningPlatform(home, every, process, console)
         self._started.append(platform)
         if wait:
             platform.wait_until_said(r"up after", UP_TIMEOUT_S)
         return platform
+
+    def start_dev(self, home: Path, ports: Sequence[int], **environment: str) -> RunningDev:
+        """``dagster dev`` and ``kaapana-assets receive``, as somebody types them in two terminals."""
+        dagster_home = home / "dagster"
+        dagster_home.mkdir(parents=True, exist_ok=True)
+        (dagster_home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+        every = _environment(home) | environment
+        every |= {"DAGSTER_HOME": str(dagster_home), TOKEN_VARIABLE: uuid.uuid4().hex}
+        every |= {"KAAPANA_WEBSERVER_PORT": str(ports[0]), "KAAPANA_RECEIVER_PORT": str(ports[1])}
+        console = home.parent / "console-dev.txt"
+        process = _start(["dagster", "dev", "--port", str(ports[0])], every, console)
+        dev = RunningDev(home, every, process, console)
+        self._started.append(dev)
+        dev.receiving = _start(["kaapana_assets", "receive"], every, home.parent / "console-receive.txt")
+        dev.wait_until(dev.is_up, UP_TIMEOUT_S, "dagster dev")
+        return dev
 
     def end(self) -> None:
         try:
@@ -156,6 +191,27 @@ class Platforms:
                 platform.process.wait()
             for folder in self._folders:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _environment(home: Path) -> dict[str, str]:
+    home.mkdir(parents=True, exist_ok=True)
+    every = {name: value for name, value in os.environ.items() if not name.startswith(("KAAPANA_", "DAGSTER_"))}
+    every.pop("PYTHONDONTWRITEBYTECODE", None)
+    return every | {"KAAPANA_HOME": str(home)}
+
+
+def _start(module: list[str], environment: dict[str, str], console: Path) -> subprocess.Popen[str]:
+    with console.open("w") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", *module],
+            cwd=PROJECT_ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+from services.running import free_ports
 
 from kaapana_assets.stores.sqlite_index import SqliteIndex
 
@@ -149,8 +150,8 @@ class Site:
         return json.loads((self.shelf(workflow, "report", cohort) / "report.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def site(module_platforms, tmp_path_factory) -> Iterator[Site]:
+@pytest.fixture(scope="module", params=["up", "dagster dev"])
+def site(request, module_platforms, tmp_path_factory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     images, switches = folder / "images", folder / "switches"
     shutil.copytree(PROJECT_ROOT / "images", images)
@@ -163,7 +164,11 @@ def site(module_platforms, tmp_path_factory) -> Iterator[Site]:
     (dags / "delicate.py").write_text(WORKFLOW % (str(switches), "0", "delicate"))
     (dags / "slow.py").write_text(WORKFLOW % (str(switches), "0.02", "slow"))
     (dags / "mistake.py").write_text("from kaapana_assets.workflows import Workflow\nworkflow = Workflow(\n")
-    return Site(module_platforms.start(home, KAAPANA_IMAGES=str(images)), images, switches, folder)
+    if request.param == "up":
+        platform = module_platforms.start(home, KAAPANA_IMAGES=str(images))
+    else:
+        platform = module_platforms.start_dev(home, free_ports(2), KAAPANA_IMAGES=str(images))
+    return Site(platform, images, switches, folder)
 
 
 def test_series_sent_over_the_network_are_stored_indexed_and_shown_as_assets(site):

@@ -1,0 +1,77 @@
+"""Dagster's PostgreSQL storage, which waits for a server that is away instead of failing a run at once.
+
+Dagster tries a connection again for some 6 s. A run of hours must outlive a server that is started
+again or replaced, so here a new connection is tried for ``KAAPANA_POSTGRES_PATIENCE_S``. What breaks in
+the middle of a statement is not repeated: whether it was done cannot be known.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any, cast
+
+import psycopg2
+from dagster._core.storage.config import PostgresStorageConfig
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.utils import pg_url_from_config
+from sqlalchemy import Engine, event
+
+from kaapana_assets.settings import load_settings
+
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
+_CONNECT_S = 10
+_SILENCE_MS = 60_000  # a peer that acknowledges nothing for so long is gone
+_TELL_EVERY_S = 15.0
+
+logger = logging.getLogger(__name__)
+
+
+class PatientPostgresStorage(DagsterPostgresStorage):
+    """The same tables and answers as ``DagsterPostgresStorage``, with more patience for connections.
+
+    In the webserver Dagster makes connections of its own: a page fails rather than hangs.
+    """
+
+    def __init__(self, postgres_url: str, *, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__(postgres_url, inst_data=inst_data)
+        patience_s = load_settings().postgres_patience_s
+        for storage in (self._event_log_storage, self._run_storage, self._schedule_storage):
+            make_patient(storage._engine, patience_s)
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> PatientPostgresStorage:
+        """From ``storage: custom: config`` of dagster.yaml, which is as Dagster's own has it."""
+        return cls(pg_url_from_config(cast("PostgresStorageConfig", config_value)), inst_data=inst_data)
+
+
+def make_patient(engine: Engine, patience_s: float) -> None:
+    """Let the engine try each new connection again for that many seconds, and notice a peer that is gone."""
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, _record: object, arguments: list[Any], given: dict[str, Any]) -> Any:  # noqa: ANN401
+        given.setdefault("connect_timeout", _CONNECT_S)
+        given.setdefault("tcp_user_timeout", _SILENCE_MS)
+        began = told = time.monotonic()
+        wait_s = _FIRST_WAIT_S
+        while True:
+            try:
+                connection = dialect.connect(*arguments, **given)
+            except psycopg2.OperationalError as exc:
+                waited_s = time.monotonic() - began
+                if waited_s + wait_s > patience_s:
+                    raise
+                if told == began or time.monotonic() - told > _TELL_EVERY_S:
+                    told = time.monotonic()
+                    reason = str(exc).strip().splitlines()[-1:]
+                    logger.warning("waiting for Dagster's PostgreSQL, so far %.0f s: %s", waited_s, *reason)
+            else:
+                if told != began:
+                    logger.warning("Dagster's PostgreSQL is back after %.1f s", time.monotonic() - began)
+                return connection
+            time.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)

@@ -1,0 +1,66 @@
+"""Dagster's storage on a PostgreSQL server of the site, instead of one that the platform starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import psycopg2
+
+from kaapana_assets.errors import ConfigurationError, StoreUnavailable
+from kaapana_assets.settings import Settings
+
+_CONNECT_S = 10
+_DEFAULT_PORT = 5432
+# What a server says of credentials, a database or a rule of its own is for good. psycopg2 gives no code
+# for what happens while a connection is made, so these words are looked for.
+_FOR_GOOD = ("authentication", "password", "pg_hba.conf", "does not exist", "permission denied", "ssl", "certificate")
+
+
+def storage_of(settings: Settings) -> Mapping[str, Any]:
+    """Dagster's configuration of the database; the password stays in the environment.
+
+    References: ``dagster_postgres.utils.pg_url_from_config``.
+    """
+    if not settings.postgres_password.get_secret_value():
+        return {"postgres_url": settings.postgres_url.replace("postgres://", "postgresql://", 1)}
+    address = urlsplit(settings.postgres_url)
+    return {
+        "postgres_db": {
+            "username": unquote(address.username or ""),
+            "password": {"env": "KAAPANA_POSTGRES_PASSWORD"},
+            "hostname": address.hostname,
+            "port": address.port or _DEFAULT_PORT,
+            "db_name": unquote(address.path.lstrip("/")),
+            "params": dict(parse_qsl(address.query)),
+        }
+    }
+
+
+def check_server(settings: Settings) -> str:
+    """What answers at ``KAAPANA_POSTGRES_URL``, in words.
+
+    Raises:
+        ConfigurationError: it refuses the user, or has no such database.
+        StoreUnavailable: nothing answers.
+    """
+    where = f"KAAPANA_POSTGRES_URL={settings.postgres_url}"
+    password = settings.postgres_password.get_secret_value() or None
+    try:
+        connection = psycopg2.connect(settings.postgres_url, password=password, connect_timeout=_CONNECT_S)
+    except psycopg2.OperationalError as exc:
+        said = " ".join(str(exc).split())
+        if any(word in said.lower() for word in _FOR_GOOD):
+            raise ConfigurationError(
+                f"{where} refuses: {said}; see KAAPANA_POSTGRES_PASSWORD, and make the database and its user first"
+            ) from exc
+        raise StoreUnavailable(f"{where} does not answer: {said}") from exc
+    except psycopg2.Error as exc:
+        raise ConfigurationError(f"{where} can't be used: {' '.join(str(exc).split())}") from exc
+    try:
+        version = connection.server_version
+    finally:
+        connection.close()
+    address = urlsplit(settings.postgres_url)
+    return f"PostgreSQL {version // 10_000} at {address.hostname}:{address.port or _DEFAULT_PORT}{address.path}"
