@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 
 import dagster as dg
 
-from kaapana_assets.errors import KaapanaAssetsError
+from kaapana_assets.errors import KaapanaAssetsError, StoreUnavailable
 from kaapana_assets.events import Made, record_checks, record_failed, record_made
 from kaapana_assets.ingest.arrival import Arrival, Reception
 from kaapana_assets.ingest.spool import open_spool
@@ -20,6 +20,9 @@ ARRIVALS_TAG = "kaapana_assets/arrivals"
 """Set on runs of the sensor: series of the range of which nothing waits any more are left alone."""
 
 _RECORD_TOGETHER = 100
+# One series may be at fault itself. After so many in a row the store is, and each of the others would
+# only wait for as long as these did.
+_AWAY_ENOUGH = 3
 
 
 @dg.multi_asset(
@@ -81,22 +84,33 @@ def _take_in(context: dg.AssetExecutionContext, reception: Reception) -> dict[st
     series = list(context.partition_keys)
     if context.run.tags.get(ARRIVALS_TAG):
         series = [uid for uid in series if reception.spool.files(uid)]
+    away = place = 0
     for place, uid in enumerate(series, start=1):
         try:
             arrivals.append(reception.take_in(uid, now=datetime.now(timezone.utc)))
+            away = 0
         except KaapanaAssetsError as exc:
             failed[uid] = str(exc)
             context.log.error("series %s: %s", uid, exc)
+            away = away + 1 if isinstance(exc, StoreUnavailable) else 0
         except Exception as exc:  # noqa: BLE001 - one header that a library chokes on must not stop the others
             failed[uid] = f"{type(exc).__name__} in {_place(exc)}"
             context.log.error("series %s: %s", uid, failed[uid])
-        if len(arrivals) == _RECORD_TOGETHER or place == len(series):
+        is_last = place == len(series) or away == _AWAY_ENOUGH
+        if len(arrivals) == _RECORD_TOGETHER or is_last:
             _record(context.op_execution_context, arrivals)
             context.log.info("%d of %d series are in the PACS and the index", place - len(failed), len(series))
             if DICOM_SERIES in context.selected_asset_keys:  # else it waits for a run that records it
                 for arrival in arrivals:
                     reception.release(arrival)
             arrivals.clear()
+        if is_last:
+            break
+    if away == _AWAY_ENOUGH and place < len(series):
+        context.log.warning(
+            "a store is away: %d series are left in the spool, the sensor asks for them again later",
+            len(series) - place,
+        )
     return failed
 
 

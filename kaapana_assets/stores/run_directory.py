@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from kaapana_assets.dicom.identifiers import checked_name, checked_uid
-from kaapana_assets.errors import NotFound, StoreUnavailable
+from kaapana_assets.errors import NotFound, TemporaryError
 
 _BY_RUN = ".runs"
 
@@ -150,7 +150,7 @@ class RunDirectories:
         A run that is repeated twice at once would else have both remove and verify the same outputs.
 
         Raises:
-            StoreUnavailable: another run works there.
+            TemporaryError: another run works there.
         """
         mark = self.folder / _BY_RUN / f"{directory.name}.{checked_name(dagster_run_id, kind='run id')}"
         with mark.open("w") as lock:
@@ -158,7 +158,7 @@ class RunDirectories:
             others = self._users(directory) - {mark.name}
             if others:
                 other = min(others).partition(".")[2]
-                raise StoreUnavailable(f"run {other} works in {directory.path}: wait for its end, then repeat this one")
+                raise TemporaryError(f"run {other} works in {directory.path}: wait for its end, then repeat this one")
             yield
 
     def _users(self, directory: RunDirectory) -> set[str]:

@@ -97,7 +97,8 @@ def _series_asset(workflow: Workflow, operator: Operator, version: str, series_p
         config_schema={"force": _FORCE, "parameters": _parameters(workflow)},
     )
     def output(context: dg.AssetExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        steps.backfill_step(context.op_execution_context, platform, workflow, operator)
+        with opening.asked_again(context.op_execution_context):
+            steps.backfill_step(context.op_execution_context, platform, workflow, operator)
         return
         yield  # each series was recorded in the step; Dagster only has to see a generator
 
@@ -160,7 +161,8 @@ def _prepare_op(workflow: Workflow, inputs: Sequence[str]) -> dg.OpDefinition:
         },
     )
     def prepare(context: dg.OpExecutionContext, platform: Platform) -> None:
-        opening.begin(context, platform, workflow)
+        with opening.asked_again(context):
+            opening.begin(context, platform, workflow)
 
     return prepare
 
@@ -176,7 +178,7 @@ def _operator_op(workflow: Workflow, operator: Operator) -> dg.OpDefinition:
         tags={"kind": sorted(_kinds(operator))[0]},
     )
     def operate(context: dg.OpExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        with opening.resume(context, platform, workflow) as work:
+        with opening.asked_again(context), opening.resume(context, platform, workflow) as work:
             try:
                 if operator.level == "cohort":
                     output = steps.pooled_step(context, work, operator)
@@ -200,7 +202,7 @@ def _report_op(workflow: Workflow) -> dg.OpDefinition:
         out={REPORT: dg.Out(dg.Nothing)},
     )
     def report(context: dg.OpExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        with opening.resume(context, platform, workflow) as work:
+        with opening.asked_again(context), opening.resume(context, platform, workflow) as work:
             if context.run.parent_run_id is not None:
                 steps.mend(context, work)
             output, failure = steps.report_step(context, work)

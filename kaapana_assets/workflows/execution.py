@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from kaapana_assets.errors import InputError, NotFound, OperatorFailed
 from kaapana_assets.stores.run_directory import RunDirectory
@@ -19,6 +20,8 @@ from kaapana_assets.workflows.launching import Attempt, attempt_pooled, attempt_
 from kaapana_assets.workflows.model import INITIAL_INPUT
 from kaapana_assets.workflows.operators import ContainerOperator, Operator
 from kaapana_assets.workflows.work import Done, OperatorResult, Work
+
+_Result = TypeVar("_Result")
 
 _SINGLE_GROUP = 64  # series worked on singly whose outputs become durable together
 
@@ -152,16 +155,36 @@ def _provided(
     work: Work, operator: Operator, directory: RunDirectory, inputs: Mapping[str, str], failed: dict[str, str]
 ) -> list[str]:
     """The series whose input is in the directory; why not, for the others, goes to ``failed``."""
-    ready = []
-    for uid, fingerprint in inputs.items():
+
+    def refused(uid: str) -> str | None:
+        if work.cancelled.is_set():
+            return "the run was cancelled"
         try:
-            _provide_input(work, operator, directory, uid, fingerprint)
+            _provide_input(work, operator, directory, uid, inputs[uid])
         except InputError as exc:
-            failed[uid] = str(exc)
             shutil.rmtree(directory.batch / uid, ignore_errors=True)
-        else:
-            ready.append(uid)
-    return ready
+            return str(exc)
+        return None
+
+    reasons = dict(zip(inputs, _at_once(work, refused, inputs), strict=True))
+    failed.update({uid: reason for uid, reason in reasons.items() if reason is not None})
+    return [uid for uid, reason in reasons.items() if reason is None]
+
+
+def _at_once(work: Work, call: Callable[[str], _Result], series: Iterable[str]) -> list[_Result]:
+    """What the call gives for each series, as many at once as may be brought from the PACS at once.
+
+    The first error ends it: those that have not begun are left alone.
+    """
+    if work.stores.parallel_retrievals == 1:
+        return [call(uid) for uid in series]
+    with ThreadPoolExecutor(work.stores.parallel_retrievals, thread_name_prefix="retrieval") as pool:
+        pending = [pool.submit(call, uid) for uid in series]
+        try:
+            return [each.result() for each in pending]
+        except BaseException:  # also when the run is cancelled
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _provide_input(work: Work, operator: Operator, directory: RunDirectory, uid: str, fingerprint: str) -> None:
@@ -192,8 +215,7 @@ def _provide_pooled_input(work: Work, operator: Operator, inputs: Mapping[str, s
             _fetch(work, source, work.request.cohort, staged, inputs[work.request.cohort])
             staged.rename(folder)
         return sorted(work.directory.series_present())
-    for uid, fingerprint in inputs.items():
-        _provide_input(work, operator, work.directory, uid, fingerprint)
+    _at_once(work, lambda uid: _provide_input(work, operator, work.directory, uid, inputs[uid]), inputs)
     return sorted(inputs)
 
 

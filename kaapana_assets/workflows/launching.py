@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kaapana_assets.containers.runner import Launch, Outcome
-from kaapana_assets.errors import KaapanaAssetsError, OperatorError, OperatorFailed
+from kaapana_assets.errors import KaapanaAssetsError, OperatorError, OperatorFailed, StoreUnavailable
 from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.workflows.operators import ContainerOperator, Operator, OperatorContext, PythonOperator
 from kaapana_assets.workflows.parameters import Value, as_text
@@ -193,6 +193,8 @@ def _call(work: Work, operator: Operator, view: RunDirectory, series: Sequence[s
     )
     try:
         operator.function(context)
+    except StoreUnavailable:
+        raise  # no fault of the series: the step is repeated later
     except KaapanaAssetsError as exc:
         raise OperatorFailed(f"operator {operator.full_name}: {exc}") from exc
     except Exception as exc:  # the function is the author's code and may raise anything

@@ -11,13 +11,16 @@ from datetime import datetime, timezone
 import dagster as dg
 
 from kaapana_assets.cohorts import cohort as cohorts
-from kaapana_assets.errors import NotFound, ParameterError
+from kaapana_assets.errors import NotFound, ParameterError, StoreUnavailable
 from kaapana_assets.resources import Platform
 from kaapana_assets.stores.pacs import Pacs
 from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.parameters import complete
 from kaapana_assets.workflows.work import Request, Stores, Work
+
+_REPEATS = 5  # with pauses of 10 s to 160 s, beside what the stores wait themselves
+_FIRST_PAUSE_S = 10
 
 
 def begin(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow) -> Work:
@@ -57,6 +60,23 @@ def join_backfill(
     if (given, config.get("force", False)) != (dict(work.request.parameters), work.request.force):
         raise ParameterError(f"give all operators of {workflow.name} the same parameters and force in one backfill")
     return work
+
+
+@contextmanager
+def asked_again(context: dg.OpExecutionContext) -> Iterator[None]:
+    """Within it, a store that is away makes Dagster repeat the step later, and say so in the run's log.
+
+    The stores have tried for a minute or two themselves. What the step made already is on the shelf
+    and is not made again.
+    """
+    try:
+        yield
+    except StoreUnavailable as exc:
+        if context.retry_number >= _REPEATS:
+            raise
+        wait_s = _FIRST_PAUSE_S * 2**context.retry_number
+        context.log.warning("%s; the step is repeated in %d s", exc, wait_s)
+        raise dg.RetryRequested(max_retries=_REPEATS, seconds_to_wait=wait_s) from exc
 
 
 def _versions(pacs: Pacs, series: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -118,6 +138,8 @@ def _stores(platform: Platform) -> Stores:
         runner=platform.runner(),
         series_per_launch=settings.series_per_launch,
         parallel_series=settings.parallel_series,
+        # Files of a folder are linked or copied: more at once would only get in each other's way.
+        parallel_retrievals=1 if settings.pacs == "folder" else settings.dicomweb_parallel,
     )
 
 

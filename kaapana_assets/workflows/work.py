@@ -56,6 +56,7 @@ class Stores:
     Attributes:
         series_per_launch: at most this many series for one launch in batch mode.
         parallel_series: series worked on at once in single mode.
+        parallel_retrievals: series brought from the PACS at once.
     """
 
     pacs: Pacs
@@ -64,6 +65,7 @@ class Stores:
     runner: Runner
     series_per_launch: int
     parallel_series: int
+    parallel_retrievals: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,6 +131,7 @@ class Place:
             runner=ProcessRunner(self.images, self.environments, grace_s=0.5),
             series_per_launch=series_per_launch,
             parallel_series=2,
+            parallel_retrievals=2,
         )
         return Work(
             workflow=workflow,

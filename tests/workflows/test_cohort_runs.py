@@ -1,6 +1,7 @@
 """A cohort sent to a workflow through Dagster: one run, and what it leaves."""
 
 import json
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -336,3 +337,31 @@ def test_run_and_backfill_share_what_they_make(platform: Platform) -> None:
         ["copy", series[0]],
         ["copy", series[1]],
     ]
+
+
+def test_step_waits_for_a_store_that_is_away_says_so_and_makes_nothing_twice(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kaapana_assets.workflows.opening._FIRST_PAUSE_S", 1)
+    platform.workflow(
+        "from kaapana_assets.workflows import ContainerOperator, Workflow, put_objects\n"
+        'copy = ContainerOperator(name="copy", image="copy")\n'
+        'put = put_objects(bucket="results", input_operator=copy, name="put")\n'
+        'chain = Workflow(name="my-chain", operators=(copy, put))\n'
+    )
+    series = platform.place.series("1", "2")
+    platform.cohort("all", series)
+    objects = platform.place.home / "objects"
+    objects.write_text("in the way: this store cannot be written")
+    back = threading.Timer(2, objects.unlink)
+    back.start()
+    try:
+        result = platform.run()
+    finally:
+        back.join()
+    assert result.success
+    repeated = [event.message for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
+    assert repeated
+    assert platform.place.starts() == [["copy", *series]]
+    assert platform.status("put", series) == ["materialized"] * 2
+    assert {path.name for path in objects.rglob("*.bin")} == {"all.bin"}
