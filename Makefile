@@ -3,6 +3,7 @@
 # make test   all tests
 # make services   real servers for tests and development, all that this machine can (ONLY="name=port ...")
 # make services-down   end them
+# make services-build   make them ready to start
 # make lint   style and types
 # make clean  what this file made (never a folder of data)
 
@@ -10,7 +11,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean setup services services-down
+.PHONY: help demo test lint clean setup services services-build services-down
 
 VENV := .venv
 READY := $(VENV)/.ready
@@ -27,10 +28,13 @@ demo: $(READY)
 test: $(READY)
 	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not services and not system"
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "services and not system"
-	$(VENV)/bin/python -m pytest -m system
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m system
 
 services: $(READY)
 	@PYTHONPATH=tests $(VENV)/bin/python -m services up $(ONLY)
+
+services-build: $(READY)
+	@PYTHONPATH=tests $(VENV)/bin/python -m services build $(ONLY)
 
 services-down: $(READY)
 	@PYTHONPATH=tests $(VENV)/bin/python -m services down $(ONLY)

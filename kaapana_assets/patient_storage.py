@@ -17,7 +17,8 @@ from dagster._core.storage.config import PostgresStorageConfig
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import pg_url_from_config
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, QueuePool, event
+from sqlalchemy.exc import DisconnectionError
 
 from kaapana_assets.settings import load_settings
 
@@ -32,7 +33,8 @@ logger = logging.getLogger(__name__)
 class PatientPostgresStorage(DagsterPostgresStorage):
     """The same tables and answers as ``DagsterPostgresStorage``, with more patience for connections.
 
-    In the webserver Dagster makes connections of its own: a page fails rather than hangs.
+    In the webserver Dagster keeps connections of its own: a page fails rather than hangs while the
+    server is away, and connections that it had before are not used again.
     """
 
     def __init__(self, postgres_url: str, *, inst_data: ConfigurableClassData | None = None) -> None:
@@ -47,6 +49,15 @@ class PatientPostgresStorage(DagsterPostgresStorage):
     ) -> PatientPostgresStorage:
         """From ``storage: custom: config`` of dagster.yaml, which is as Dagster's own has it."""
         return cls(pg_url_from_config(cast("PostgresStorageConfig", config_value)), inst_data=inst_data)
+
+
+@event.listens_for(QueuePool, "checkout")
+def _still_works(connection: Any, _record: object, _proxy: object) -> None:  # noqa: ANN401
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except psycopg2.Error as exc:
+        raise DisconnectionError("the server was started again") from exc
 
 
 def make_patient(engine: Engine, patience_s: float) -> None:

@@ -13,7 +13,7 @@ import click
 
 from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.cohorts.cohort import Cohort
-from kaapana_assets.errors import InputError, ParameterError
+from kaapana_assets.errors import DagsterUnavailable, InputError, ParameterError
 from kaapana_assets.supervision.record import settings_in_use
 
 if TYPE_CHECKING:
@@ -104,7 +104,10 @@ def _follow(client: DagsterClient, run_id: str, workflow: Workflow) -> Run:
                 shown.add((name, step.status))
                 click.echo(f"  {time.monotonic() - began:6.1f} s  {name}: {step.status.lower().replace('_', ' ')}")
 
-    return client.wait(run_id, progress)
+    def away(_: DagsterUnavailable) -> None:
+        click.echo(f"  {time.monotonic() - began:6.1f} s  Dagster does not answer; the run may go on, waiting")
+
+    return client.wait(run_id, progress, on_away=away)
 
 
 def _show(client: DagsterClient, run: Run, path: Path, *, seconds: float) -> None:

@@ -144,18 +144,40 @@ class DagsterClient:
         run_id: str,
         on_progress: Callable[[Run], None] | None = None,
         *,
+        on_away: Callable[[DagsterUnavailable], None] | None = None,
         timeout_s: float | None = None,
+        patience_s: float = 120,
         poll_s: float = 0.3,
     ) -> Run:
-        """The run when it finished; ``on_progress`` sees it each time that it changed.
+        """The run when it finished.
+
+        Args:
+            run_id: the run.
+            on_progress: sees it each time that it changed.
+            on_away: is told when Dagster stops answering, which does not stop the run.
+            timeout_s: for the whole of it.
+            patience_s: how long Dagster may be away at a time.
+            poll_s: seconds between two looks.
 
         Raises:
             TimeoutError: it did not finish in ``timeout_s``; it goes on.
+            DagsterUnavailable: there was no answer for ``patience_s``.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        answered, is_away = time.monotonic(), False
         seen = None
         while True:
-            now = self.run(run_id)
+            try:
+                now = self.run(run_id)
+            except DagsterUnavailable as exc:
+                if time.monotonic() - answered > patience_s:
+                    raise
+                if on_away is not None and not is_away:
+                    on_away(exc)
+                is_away = True
+                time.sleep(poll_s)
+                continue
+            answered, is_away = time.monotonic(), False
             if on_progress is not None and now != seen:
                 on_progress(now)
             if now.finished:

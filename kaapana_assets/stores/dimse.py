@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE, _config, evt
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
@@ -137,7 +138,7 @@ def _send_group(peer: Peer, group: Sequence[IdentifiedFile]) -> Iterator[SentFil
                 if not assoc.is_established:
                     sent = SentFile(file.path, _refusal(peer, assoc))
                     break
-                sent = _send(assoc, file.path)
+                sent = _send(assoc, file)
                 if not sent.failure or sent.status is not None or sent.is_unfit:
                     break
             yield sent
@@ -165,7 +166,8 @@ def _send_at_once(event: Event) -> None:
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _send(assoc: Association, path: Path) -> SentFile:
+def _send(assoc: Association, file: IdentifiedFile) -> SentFile:
+    path = file.path
     try:
         status = assoc.send_c_store(path)
     except (AttributeError, InvalidDicomError, OSError, ValueError) as exc:
@@ -175,8 +177,17 @@ def _send(assoc: Association, path: Path) -> SentFile:
     if "Status" not in status:
         return SentFile(path, "the association broke before the answer")
     code = int(status.Status)
-    failure = "" if is_stored(code) else f"refused with 0x{code:04X} {status_text(code)}".rstrip()
-    return SentFile(path, failure, status=code)
+    if is_stored(code):
+        return SentFile(path, status=code)
+    return SentFile(path, f"refused with 0x{code:04X} {status_text(code)}".rstrip() + _hint(file), status=code)
+
+
+def _hint(file: IdentifiedFile) -> str:
+    """Why a receiver may have refused it: the request names what the file's header says (PS3.10 7.1)."""
+    announced = str(read_file_meta_info(file.path).get("MediaStorageSOPInstanceUID", ""))
+    if file.identity is None or announced == file.identity.sop_instance_uid:
+        return ""
+    return f": its file header says SOPInstanceUID {announced}, its dataset {file.identity.sop_instance_uid}"
 
 
 def _refusal(peer: Peer, assoc: Association) -> str:

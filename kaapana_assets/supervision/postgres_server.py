@@ -13,6 +13,7 @@ from kaapana_assets.settings import Settings
 
 _CONNECT_S = 10
 _DEFAULT_PORT = 5432
+_SCHEME = "postgresql+psycopg2"  # without the driver's name SQLAlchemy takes another one
 # What a server says of credentials, a database or a rule of its own is for good. psycopg2 gives no code
 # for what happens while a connection is made, so these words are looked for.
 _FOR_GOOD = ("authentication", "password", "pg_hba.conf", "does not exist", "permission denied", "ssl", "certificate")
@@ -24,10 +25,11 @@ def storage_of(settings: Settings) -> Mapping[str, Any]:
     References: ``dagster_postgres.utils.pg_url_from_config``.
     """
     if not settings.postgres_password.get_secret_value():
-        return {"postgres_url": settings.postgres_url.replace("postgres://", "postgresql://", 1)}
+        return {"postgres_url": f"{_SCHEME}://{settings.postgres_url.partition('://')[2]}"}
     address = urlsplit(settings.postgres_url)
     return {
         "postgres_db": {
+            "scheme": _SCHEME,
             "username": unquote(address.username or ""),
             "password": {"env": "KAAPANA_POSTGRES_PASSWORD"},
             "hostname": address.hostname,

@@ -345,3 +345,13 @@ def test_sender_says_that_nobody_answers(free_port, instance, tmp_path):
     results = list(send_files(Peer("127.0.0.1", free_port, "NOBODY"), objects))
     assert len(results) == 3
     assert all("is the receiver running" in result.failure for result in results)
+
+
+def test_sender_says_which_file_names_itself_otherwise_than_its_dataset_does(receiver, instance, tmp_path):
+    ds = instance()
+    ds.preamble, ds.file_meta.MediaStorageSOPInstanceUID = bytes(128), "1.2.3.4.5"
+    pydicom.dcmwrite(tmp_path / "x.dcm", ds, enforce_file_format=False)
+    (result,) = send_files(Peer(receiver.host, receiver.port, receiver.aet), [inspect(tmp_path / "x.dcm")])
+    assert "0xC000" in result.failure
+    assert "1.2.3.4.5" in result.failure
+    assert ds.SOPInstanceUID in result.failure
