@@ -113,7 +113,7 @@ class Settings(BaseSettings):
     s3_region: str = Field("", description="Region of the buckets; empty asks the server.")
     s3_ca: Path | None = Field(None, description="File of certificates that the S3 server's is checked with.")
     s3_timeout_s: float = Field(60.0, gt=0, description="Seconds without a byte after which an S3 request is lost.")
-    s3_attempts: int = Field(6, ge=1, description="How often an S3 request is sent before the store is unavailable.")
+    s3_attempts: int = Field(8, ge=1, description="How often an S3 request is sent before the store is unavailable.")
 
     pacs: Literal["folder", "dicomweb", "dimse"] = Field(
         "folder", description="The PACS: a folder, DICOMweb, or C-STORE in and DICOMweb out."
@@ -124,7 +124,7 @@ class Settings(BaseSettings):
     dicomweb_token: SecretStr = Field(SecretStr(""), description="Bearer token of the archive. Environment only.")
     dicomweb_ca: Path | None = Field(None, description="File of certificates that the archive's is checked with.")
     dicomweb_timeout_s: float = Field(60.0, gt=0, description="Seconds without a byte after which a request is lost.")
-    dicomweb_attempts: int = Field(6, ge=1, description="How often a request is sent before the PACS is unavailable.")
+    dicomweb_attempts: int = Field(8, ge=1, description="How often a request is sent before the PACS is unavailable.")
     dicomweb_parallel: int = Field(4, ge=1, le=64, description="Requests to the archive at once, of one process.")
     dicomweb_batch_bytes: int = Field(
         64 * 1024**2, ge=1, description="At most this many bytes in one STOW request; an instance is never split."

@@ -20,6 +20,7 @@ import click
 from kaapana_assets.cli.demo_data import DemoFile, demo_files
 from kaapana_assets.errors import TemporaryError
 from kaapana_assets.graphql import DagsterClient
+from kaapana_assets.ingest.spool import open_spool
 from kaapana_assets.settings import Settings, load_settings
 from kaapana_assets.supervision.record import running_platform, settings_in_use
 
@@ -27,6 +28,7 @@ COHORT = "demo-ct-mr"
 QUERY = "Modality:CT OR Modality:MR"
 _UP_TIMEOUT_S = 180
 _INGEST_TIMEOUT_S = 180
+_STUCK_S = 45  # a series that failed is asked for again meanwhile
 
 
 @click.command("demo")
@@ -66,7 +68,7 @@ def _walk(settings: Settings, stages: dict[str, float]) -> list[str]:
     with _stage("send", stages):
         _kaapana("send", str(outgoing))
     with _stage("ingest", stages):
-        _wait_for_ingest(client, {file.series_instance_uid for file in files})
+        _wait_for_ingest(settings, client, {file.series_instance_uid for file in files})
     with _stage("cohort", stages):
         _kaapana("cohort", "create", COHORT, "--query", QUERY)
     failed = []
@@ -129,15 +131,25 @@ def _wait_for_up(process: subprocess.Popen[bytes], console: Path) -> None:
         time.sleep(0.2)
 
 
-def _wait_for_ingest(client: DagsterClient, wanted: set[str]) -> None:
+def _wait_for_ingest(settings: Settings, client: DagsterClient, wanted: set[str]) -> None:
+    spool = open_spool(settings)
     deadline = time.monotonic() + _INGEST_TIMEOUT_S
+    moved, left = time.monotonic(), len(wanted)
     while True:
         status = client.partition_status("series_metadata")
         missing = wanted - status.materialized
-        if not missing:
-            click.echo(f"  {len(wanted)} series in the PACS and searchable: {client.asset_url('series_metadata')}")
+        if len(missing) < left:
+            moved, left = time.monotonic(), len(missing)
+        set_aside = {each.series_instance_uid: each.reason for each in spool.quarantined()}
+        stuck = missing <= status.failed and time.monotonic() - moved > _STUCK_S
+        if missing <= set_aside.keys() or stuck:
+            there = len(wanted) - len(missing)
+            click.echo(f"  {there} series in the PACS and searchable: {client.asset_url('series_metadata')}")
+            for uid in sorted(missing):
+                what = f"is set aside: {set_aside[uid]}" if uid in set_aside else "is refused by the PACS, and waits"
+                click.echo(f"  series {uid} {what} (see `kaapana-assets status`)")
             return
-        if missing <= status.failed or time.monotonic() > deadline:
+        if time.monotonic() > deadline:
             raise TemporaryError(f"{len(missing)} series were not taken in: {', '.join(sorted(missing)[:5])} …")
         time.sleep(0.5)
 

@@ -69,7 +69,7 @@ class ArchiveConnection:
     token: str = field(default="", repr=False)
     ca_file: Path | None = None
     timeout_s: float = 60.0
-    attempts: int = 6
+    attempts: int = 8
     parallel: int = 4
 
     def session(self) -> requests.Session:

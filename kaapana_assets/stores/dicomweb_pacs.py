@@ -23,6 +23,7 @@ from kaapana_assets.stores.durable import make_folder
 from kaapana_assets.stores.pacs import InstanceOutcome, PacsCounts, StoredInstance, StoredSeries, StoreOutcome
 from kaapana_assets.stores.pacs_candidates import Candidate, read_candidate
 from kaapana_assets.stores.pacs_catalog import PacsCatalog
+from kaapana_assets.stores.refusals import Refusals
 from kaapana_assets.stores.senders import InstanceSender, Refused
 from kaapana_assets.stores.series_cache import SeriesCache
 from kaapana_assets.stores.store_status import Refusal
@@ -61,6 +62,7 @@ class DicomwebPacs:
         self._folder = folder
         self._catalog = PacsCatalog(folder / "catalog.sqlite")
         self._records = ArchiveRecords(archive, self._catalog, folder / "scratch")
+        self._refusals = Refusals(folder / "refused")
         self._cache = SeriesCache(folder / "series", cache_bytes) if cache_bytes else None
         self._is_ready = False
 
@@ -183,9 +185,11 @@ class DicomwebPacs:
         results = self._sender.send(candidates)
         pairs = list(zip(candidates, results, strict=True))
         works = any(result is None for result in results)
+        if works:
+            self._refusals.note_taken()
         for candidate, result in pairs:
             if result is not None:
-                _raise_unless_final(candidate, result, works=works)
+                self._raise_unless_final(candidate, result, works=works)
         self._note_arrived([candidate for candidate, result in pairs if result is None], targets)
         return [
             candidate.outcome(StoreOutcome.STORED)
@@ -193,6 +197,17 @@ class DicomwebPacs:
             else self._refused(candidate, result, targets[candidate.identity.series_instance_uid])
             for candidate, result in pairs
         ]
+
+    def _raise_unless_final(self, candidate: Candidate, refused: Refused, *, works: bool) -> None:
+        """Raise for what is no fault of the file. An unclear refusal is the file's if the archive takes others."""
+        sop = candidate.identity.sop_instance_uid
+        text = f"instance {sop}: {refused.reason}"
+        if refused.meaning is Refusal.NOT_ALLOWED:
+            raise ConfigurationError(f"{text}: see KAAPANA_DICOMWEB_USER and the archive's rules for it")
+        if refused.meaning is Refusal.BUSY:
+            raise StoreUnavailable(text)
+        if refused.meaning is Refusal.UNKNOWN and not works and not self._refusals.is_of_the_file(sop):
+            raise StoreUnavailable(f"{text}; it is tried again, and set aside if it is refused after others were taken")
 
     def _refused(self, candidate: Candidate, result: Refused, target: _Target) -> InstanceOutcome:
         if result.meaning is Refusal.DUPLICATE and target.archived is not None:
@@ -263,12 +278,3 @@ class DicomwebPacs:
             yield
         except OSError as exc:
             raise StoreUnavailable(f"{what}: {self._folder} or its target: {exc.strerror or exc}") from exc
-
-
-def _raise_unless_final(candidate: Candidate, refused: Refused, *, works: bool) -> None:
-    """Raise for what is no fault of the file. An unclear refusal is the file's if the archive took others."""
-    text = f"instance {candidate.identity.sop_instance_uid}: {refused.reason}"
-    if refused.meaning is Refusal.BUSY or (refused.meaning is Refusal.UNKNOWN and not works):
-        raise StoreUnavailable(text)
-    if refused.meaning is Refusal.NOT_ALLOWED:
-        raise ConfigurationError(f"{text}: see KAAPANA_DICOMWEB_USER and the archive's rules for it")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import logging
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 
 import certifi
 import urllib3
@@ -19,6 +21,8 @@ from kaapana_assets.errors import (
     NotFound,
     StoreUnavailable,
 )
+
+logger = logging.getLogger(__name__)
 
 _FIRST_WAIT_S = 0.2
 _LONGEST_WAIT_S = 10.0
@@ -62,7 +66,7 @@ class S3Connection:
     region: str = ""
     ca_file: Path | None = None
     timeout_s: float = 60.0
-    attempts: int = 6
+    attempts: int = 8
 
     def open(self) -> Minio:
         """A client; nothing is sent yet.
@@ -70,7 +74,7 @@ class S3Connection:
         Raises:
             ConfigurationError: the address cannot be one.
         """
-        retries = urllib3.Retry(
+        retries = _ToldRetry(
             total=self.attempts - 1,
             backoff_factor=_FIRST_WAIT_S,
             backoff_max=_LONGEST_WAIT_S,
@@ -97,6 +101,28 @@ class S3Connection:
             )
         except ValueError as exc:
             raise ConfigurationError(f"KAAPANA_S3_ENDPOINT={self.endpoint}: no host:port ({exc})") from exc
+
+
+class _ToldRetry(urllib3.Retry):
+    """Says in the log what is waited for; nothing of a request but the server's address, the rest may be signed."""
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: urllib3.BaseHTTPResponse | None = None,
+        error: Exception | None = None,
+        _pool: urllib3.connectionpool.ConnectionPool | None = None,
+        _stacktrace: TracebackType | None = None,
+    ) -> _ToldRetry:
+        """One attempt less; as ``urllib3.Retry`` does it."""
+        left = super().increment(method, url, response, error, _pool, _stacktrace)
+        where = f"{_pool.host}:{_pool.port}" if _pool is not None else "the server"
+        why = f"status {response.status}" if response is not None else type(error).__name__
+        logger.warning(
+            "S3 at %s does not serve a request (%s); trying again in %.1f s", where, why, left.get_backoff_time()
+        )
+        return left
 
 
 def translated(exc: BaseException, *, what: str, where: str) -> KaapanaAssetsError:

@@ -17,10 +17,17 @@ _PLUGIN_FOLDERS = [Path(folder, "orthanc", "plugins") for folder in ("/usr/share
 
 
 class Orthanc:
-    """One archive that keeps what it is given byte by byte; ports: HTTP, DICOM."""
+    """One archive that keeps what it is given byte by byte; ports: HTTP, DICOM.
+
+    Args:
+        full_at_mb: it takes nothing more when it holds so many megabytes; 0: never.
+    """
 
     name = "orthanc"
     ports = 2
+
+    def __init__(self, *, full_at_mb: int = 0) -> None:
+        self.full_at_mb = full_at_mb
 
     def prepare(self) -> None:
         """Needs the Debian packages orthanc and orthanc-dicomweb."""
@@ -39,7 +46,9 @@ class Orthanc:
         storage = folder / "orthanc"
         storage.mkdir(parents=True, exist_ok=True)
         configuration = folder / "orthanc.json"
-        configuration.write_text(json.dumps(_configuration(storage, self._plugin, http=http, dicom=dicom), indent=1))
+        content = _configuration(storage, self._plugin, http=http, dicom=dicom)
+        content |= {"MaximumStorageSize": self.full_at_mb, "MaximumStorageMode": "Reject"}
+        configuration.write_text(json.dumps(content, indent=1))
         settings = {
             "KAAPANA_PACS": "dicomweb",
             "KAAPANA_DICOMWEB_URL": f"http://127.0.0.1:{http}/dicom-web",

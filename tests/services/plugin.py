@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,12 +32,12 @@ def note_test(item: pytest.Item) -> None:
 
 
 @contextmanager
-def service(name: str, folder: Path) -> Iterator[Running]:
-    """One instance of a service, ended afterwards."""
+def service(name: str, folder: Path, **given: Any) -> Iterator[Running]:
+    """One instance of a service, ended afterwards; what is given is for its kind."""
     if not _ALLOWED:
         pytest.fail(f"a test that uses the server {name} must have the mark `services`")
     try:
-        running = Running(KINDS[name](), folder)
+        running = Running(KINDS[name](**given), folder)
     except Missing as exc:
         reason = f"the service {name} needs {exc}"
         if os.environ.get("REQUIRE_SERVICES") == "1":

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -124,6 +125,18 @@ def test_a_damaged_file_fails_beside_good_ones_and_waits_alone(pacs, tmp_path):
         pacs.store([cut])
 
 
+def test_a_file_that_is_refused_again_after_others_were_taken_is_at_fault(pacs, tmp_path):
+    cut = write(tmp_path / "in", "1.3.2", pixels=bytes(range(200)))
+    cut.write_bytes(cut.read_bytes()[:-150])
+    for _ in range(2):  # nothing says yet that the archive takes anything
+        with pytest.raises(StoreUnavailable, match=r"1\.3\.2"):
+            pacs.store([cut])
+    pacs.store([write(tmp_path / "in", "1.9.1", series="1.9")])
+    (result,) = pacs.store([cut])
+    assert result.outcome is StoreOutcome.FAILED
+    assert "refuses it" in result.reason
+
+
 def said(status, sop, reason, referenced=()):
     failed = {"00081155": {"vr": "UI", "Value": [sop]}, "00081197": {"vr": "US", "Value": [reason]}}
     body = {
@@ -219,6 +232,28 @@ def test_an_archive_that_is_killed_and_started_again_has_all_once(tmp_path):
         for use in (lambda: short.store(files), lambda: short.series("1.2"), short.counts, short.series_uids):
             with pytest.raises(StoreUnavailable, match="does not answer"):
                 use()
+
+
+def test_a_full_archive_is_waited_for_and_nothing_is_set_aside(tmp_path):
+    files = [
+        write(tmp_path / "in", f"1.3.{number}", series=f"1.{number}", pixels=os.urandom(60_000)) for number in range(30)
+    ]
+    with service("orthanc", tmp_path / "server", full_at_mb=1) as running:
+        pacs = open_archive(running, tmp_path / "home")
+        stored = []
+        with pytest.raises(StoreUnavailable):
+            for file in files:
+                stored += pacs.store([file])
+        assert 10 < len(stored) < 20
+        assert set(outcomes(stored)) == {STORED}
+        waiting = files[len(stored)]
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                pacs.store([waiting])
+        running.stop()
+        running.service.full_at_mb = 0  # the administrator gave it room
+        running.start()
+        assert outcomes(pacs.store([waiting])) == [STORED]
 
 
 def test_an_archive_that_hangs_is_left_after_the_timeout(tmp_path):
