@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from kaapana_assets.errors import ConfigurationError, DagsterUnavailable
+from kaapana_assets.errors import ConfigurationError, DagsterUnavailable, StoreUnavailable
 from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.settings import Settings
 from kaapana_assets.supervision import parts, record
@@ -98,11 +98,27 @@ class Platform:
 
     def _start_storage(self) -> Mapping[str, Any]:
         if self.settings.postgres_url:
-            self._say(f"{parts.POSTGRES:<12} {check_server(self.settings)}")
+            self._say(f"{parts.POSTGRES:<12} {self._wait_for_server()}")
             return storage_of(self.settings)
         postgres = Postgres(self._places.dagster_home / "postgres" / "data", self._places.postgres_socket)
         self._start_together([parts.postgres_part(postgres)])
         return {"postgres_url": postgres.url}
+
+    def _wait_for_server(self) -> str:
+        """A server that starts at the same time as the platform may need some time more."""
+        deadline = time.monotonic() + self.settings.postgres_patience_s
+        told = False
+        while True:
+            try:
+                return check_server(self.settings)
+            except StoreUnavailable as exc:
+                if time.monotonic() > deadline:
+                    raise
+                if not told:
+                    self._say(f"{exc}; waiting for up to {self.settings.postgres_patience_s:.0f} s")
+                told = True
+            if self._stop.wait(1):
+                raise StopAsked
 
     def _start_together(self, wanted: list[Part]) -> None:
         environment = parts.child_environment(self.settings, self._places, self._token)

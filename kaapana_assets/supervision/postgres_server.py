@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -41,10 +42,10 @@ def storage_of(settings: Settings) -> Mapping[str, Any]:
 
 
 def check_server(settings: Settings) -> str:
-    """What answers at ``KAAPANA_POSTGRES_URL``, in words.
+    """What answers at ``KAAPANA_POSTGRES_URL``, in words; the database is this home's from now on.
 
     Raises:
-        ConfigurationError: it refuses the user, or has no such database.
+        ConfigurationError: it refuses the user, has no such database, or that is another home's.
         StoreUnavailable: nothing answers.
     """
     where = f"KAAPANA_POSTGRES_URL={settings.postgres_url}"
@@ -62,7 +63,34 @@ def check_server(settings: Settings) -> str:
         raise ConfigurationError(f"{where} can't be used: {' '.join(str(exc).split())}") from exc
     try:
         version = connection.server_version
+        _claim(connection, settings)
+    except psycopg2.Error as exc:
+        raise ConfigurationError(f"{where} can't be used: {' '.join(str(exc).split())}") from exc
     finally:
         connection.close()
     address = urlsplit(settings.postgres_url)
     return f"PostgreSQL {version // 10_000} at {address.hostname}:{address.port or _DEFAULT_PORT}{address.path}"
+
+
+def _claim(connection: Any, settings: Settings) -> None:  # noqa: ANN401 - psycopg2 has no types
+    """Two platforms on one database would take each other's partitions and runs for theirs."""
+    file = settings.home / "platform-id"
+    if not file.exists():
+        settings.home.mkdir(parents=True, exist_ok=True)
+        file.write_text(uuid.uuid4().hex)
+    own = file.read_text().strip()
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE IF NOT EXISTS kaapana_home "
+            "(one boolean PRIMARY KEY DEFAULT true CHECK (one), id text NOT NULL, path text NOT NULL)"
+        )
+        cursor.execute(
+            "INSERT INTO kaapana_home (id, path) VALUES (%s, %s) ON CONFLICT DO NOTHING", (own, str(settings.home))
+        )
+        cursor.execute("SELECT id, path FROM kaapana_home")
+        owner, path = cursor.fetchone()
+    if owner != own:
+        raise ConfigurationError(
+            f"KAAPANA_POSTGRES_URL={settings.postgres_url} has the runs of another KAAPANA_HOME ({path}): "
+            "make a database for this one"
+        )
