@@ -28,7 +28,7 @@ demo: $(READY)
 test: $(READY)
 	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not services and not system"
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "services and not system"
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m system
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m system
 
 services: $(READY)
 	@PYTHONPATH=tests $(VENV)/bin/python -m services up $(ONLY)
