@@ -225,7 +225,7 @@ def measure(platform: Platform, folder: Path, size: int) -> dict:
     asked = time.time()
     platform.kaapana("run", "clock", "--cohort", "all")
     whole = time.time() - asked
-    first = next((platform.home / "assets" / "clock" / "clock").glob("*/began.txt"))
+    first = min(float(path.read_text()) for path in (platform.home / "assets" / "clock" / "clock").glob("*/began.txt"))
     assert len(list(index.series(parse("*")))) == 50 + size
     return {
         "size": size,
@@ -234,7 +234,7 @@ def measure(platform: Platform, folder: Path, size: int) -> dict:
         "cpu_ms": cpu / size * 1000,
         "look_ms": look_ms,
         "frozen": frozen,
-        "first": float(first.read_text()) - asked,
+        "first": first - asked,
         "whole": whole,
         "peak": dict(platform.peak_mib),
     }
