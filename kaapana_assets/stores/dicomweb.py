@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import requests
 
 from kaapana_assets.dicom.identifiers import checked_uid
-from kaapana_assets.errors import InvalidIdentifier, NotFound
+from kaapana_assets.errors import ConfigurationError, InvalidIdentifier, NotFound
 from kaapana_assets.stores.archive_connection import ArchiveConnection
 from kaapana_assets.stores.multipart import MultipartFiles, boundary_of, write_parts
 
@@ -92,7 +92,11 @@ class DicomwebArchive:
         return [each for each in found if each.series_instance_uid == series_instance_uid]
 
     def all_series(self) -> Iterator[ArchivedSeries]:
-        """Every series, in no order."""
+        """Every series, in no order.
+
+        Raises:
+            ConfigurationError: the archive gives its first page again and again, so there may be more.
+        """
         seen: set[ArchivedSeries] = set()
 
         def page() -> list[ArchivedSeries]:
@@ -101,8 +105,15 @@ class DicomwebArchive:
             )
             return [_archived(each) for each in answer]
 
-        # An archive may give shorter pages than asked for, or always the first one.
-        while new := set(self._tried("the list of series", page)) - seen:
+        while found := self._tried("the list of series", page):  # may be shorter than was asked for
+            new = set(found) - seen
+            if not new:
+                if len(found) < _PAGE:
+                    return
+                raise ConfigurationError(
+                    f"the archive {self.url} gives the same {len(found)} series for each page: let it answer QIDO "
+                    "requests with limit and offset"
+                )
             seen |= new
             yield from new
 

@@ -80,10 +80,18 @@ class Rebuild:
         # In this order: a series is in the PACS before it is in the index.
         indexed = list(self.index.series(All()))
         stored = set(self.pacs.series_uids())
-        gone = [uid for uid in indexed if uid not in stored]
+        # A list can be short (an archive that limits it); what it lacks is asked for by name.
+        gone = [uid for uid in indexed if uid not in stored and self._is_gone(uid)]
         self.index.delete(gone)
         self.record.unlink(missing_ok=True)
         return len(gone)
+
+    def _is_gone(self, uid: str) -> bool:
+        try:
+            self.pacs.series(uid)
+        except NotFound:
+            return True
+        return False
 
     def _described(self, uid: str, now: datetime) -> tuple[Document, str] | None:
         self.scratch.mkdir(parents=True, exist_ok=True)

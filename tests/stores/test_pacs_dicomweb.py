@@ -304,3 +304,16 @@ def test_every_error_of_the_libraries_is_translated(kind):
     error, _ = translated(kind.__new__(kind), what="series 1.2", where="the archive")
     assert isinstance(error, KaapanaAssetsError)
     assert "series 1.2" in str(error) or "DICOMWEB" in str(error)
+
+
+def test_an_archive_that_gives_its_first_page_again_and_again_is_said(empty_orthanc, tmp_path):
+    listed = [
+        {"0020000D": {"vr": "UI", "Value": ["1.1"]}, "0020000E": {"vr": "UI", "Value": [f"1.2.{number}"]}}
+        for number in range(500)
+    ]
+    page = http_answer(200, json.dumps(listed).encode(), "application/dicom+json")
+    with fault_proxy(empty_orthanc.ports[0]) as proxy:
+        pacs = open_archive(empty_orthanc, tmp_path / "home", dicomweb_url=through(proxy))
+        proxy.answers += [page, page]
+        with pytest.raises(ConfigurationError, match="limit and offset"):
+            pacs.series_uids()
