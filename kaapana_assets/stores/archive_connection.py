@@ -17,6 +17,7 @@ from dicomweb_client.web import DICOMwebClient
 from requests.adapters import HTTPAdapter
 
 from kaapana_assets.errors import ConfigurationError, KaapanaAssetsError, NotFound, StoreUnavailable
+from kaapana_assets.stores.tls_errors import fails_for_good
 
 _Result = TypeVar("_Result")
 _FIRST_WAIT_S = 0.2
@@ -150,7 +151,7 @@ def translated(exc: BaseException, *, what: str, where: str) -> tuple[KaapanaAss
         return ConfigurationError(f"{where} takes no request as large as that of {what}: {hint}"), False
     if status is not None:
         return StoreUnavailable(f"{where} answers {status} for {what}"), status in _TRY_AGAIN
-    if isinstance(exc, requests.exceptions.SSLError | urllib3.exceptions.SSLError):
+    if fails_for_good(exc):
         return ConfigurationError(f"{where} has no certificate that is trusted: see KAAPANA_DICOMWEB_CA"), False
     if isinstance(exc, _ADDRESS_ERRORS):
         return ConfigurationError(f"{where}: KAAPANA_DICOMWEB_URL is no address of DICOMweb services"), False

@@ -21,6 +21,7 @@ from kaapana_assets.errors import (
     NotFound,
     StoreUnavailable,
 )
+from kaapana_assets.stores.tls_errors import fails_for_good
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,9 @@ class _ToldRetry(urllib3.Retry):
         _pool: urllib3.connectionpool.ConnectionPool | None = None,
         _stacktrace: TracebackType | None = None,
     ) -> _ToldRetry:
-        """One attempt less; as ``urllib3.Retry`` does it."""
+        """One attempt less, as ``urllib3.Retry`` does it; none is left for a certificate that is not trusted."""
+        if error is not None and fails_for_good(error):
+            raise error
         left = super().increment(method, url, response, error, _pool, _stacktrace)
         where = f"{_pool.host}:{_pool.port}" if _pool is not None else "the server"
         why = f"status {response.status}" if response is not None else type(error).__name__
@@ -139,7 +142,7 @@ def translated(exc: BaseException, *, what: str, where: str) -> KaapanaAssetsErr
         )
     if code in _REGION:
         return ConfigurationError(f"{where} has another region than KAAPANA_S3_REGION says ({code})")
-    if isinstance(exc, urllib3.exceptions.SSLError):
+    if fails_for_good(exc):
         return ConfigurationError(f"{where} has no certificate that is trusted: see KAAPANA_S3_CA, KAAPANA_S3_SECURE")
     said = exc.strerror if isinstance(exc, OSError) else code
     why = "it is busy" if code in _BUSY else said or type(exc).__name__

@@ -14,6 +14,7 @@ from elastic_transport import ApiError, SerializationError, TlsError, TransportE
 from elasticsearch import AuthenticationException, AuthorizationException, BadRequestError, UnsupportedProductError
 
 from kaapana_assets.errors import ConfigurationError, InputError, KaapanaAssetsError, NotFound, StoreUnavailable
+from kaapana_assets.stores.tls_errors import fails_for_good
 
 WORTH_ANOTHER_TRY = frozenset((429, 502, 503, 504))
 _BLOCKED = "cluster_block_exception"
@@ -39,7 +40,7 @@ def translation(exc: ApiError | TransportError) -> KaapanaAssetsError:
             "Elasticsearch does not know the user: mend KAAPANA_ELASTICSEARCH_API_KEY, or "
             "KAAPANA_ELASTICSEARCH_USER and KAAPANA_ELASTICSEARCH_PASSWORD"
         )
-    if isinstance(exc, TlsError):
+    if isinstance(exc, TlsError) and fails_for_good(exc):
         return ConfigurationError(
             "Elasticsearch's certificate is not trusted, or it does not speak TLS: mend "
             "KAAPANA_ELASTICSEARCH_CA, KAAPANA_ELASTICSEARCH_FINGERPRINT or KAAPANA_ELASTICSEARCH_URLS"

@@ -17,6 +17,7 @@ from elasticsearch import Elasticsearch
 
 from kaapana_assets.errors import InputError, StoreUnavailable
 from kaapana_assets.stores.elastic_index.errors import WORTH_ANOTHER_TRY, translation
+from kaapana_assets.stores.tls_errors import fails_for_good
 
 BATCH_BYTES = 4 * 1024**2
 BATCH_OPERATIONS = 500
@@ -105,6 +106,8 @@ class BulkWriter:
             try:
                 left, reason = self._attempt(remaining)
             except (NoConnection, ConnectionTimeout) as exc:
+                if fails_for_good(exc):
+                    raise translation(exc) from exc
                 left, reason = remaining, type(exc).__name__
             if len(left) < len(remaining):
                 deadline, pauses = time.monotonic() + self._patience_s, _pauses()
