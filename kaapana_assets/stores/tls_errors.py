@@ -16,9 +16,10 @@ def fails_for_good(exc: BaseException) -> bool:
     todo: list[object] = [exc]
     while todo:
         each = todo.pop()
-        if not isinstance(each, BaseException) or each in seen:
+        if not isinstance(each, BaseException) or any(each is other for other in seen):
             continue
-        if isinstance(each, ssl.SSLCertVerificationError) or any(sign in str(each) for sign in _SIGNS):
+        texts = [text for text in each.args if isinstance(text, str)]
+        if isinstance(each, ssl.SSLCertVerificationError) or any(sign in text for text in texts for sign in _SIGNS):
             return True
         seen.append(each)
         errors = getattr(each, "errors", ())
