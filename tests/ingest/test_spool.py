@@ -212,7 +212,8 @@ def small_disk(tmp_path):
     if subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False).returncode != 0:
         pytest.skip("this machine does not allow a small file system to be mounted")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    # Lazily: a process that another test forked at this moment may still hold its open files.
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def test_full_disk_refuses_the_object_and_keeps_what_is_there(small_disk):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kaapana_assets.errors import InvalidIdentifier, NotFound, StoreUnavailable
+from kaapana_assets.errors import InvalidIdentifier, NotFound, TemporaryError
 from kaapana_assets.stores.run_directory import RunDirectories, RunDirectory
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=timezone.utc)
@@ -114,7 +114,7 @@ def test_only_directories_that_nothing_was_written_to_for_so_long_are_old(direct
 def test_directory_is_used_by_one_run_at_a_time_and_by_all_its_processes(directories: RunDirectories) -> None:
     directory = begun(directories)
     with directories.used(directory, "r1"), directories.used(directory, "r1"):
-        with pytest.raises(StoreUnavailable, match="run r1 works in"), directories.used(directory, "again"):
+        with pytest.raises(TemporaryError, match="run r1 works in"), directories.used(directory, "again"):
             pass
         with directories.used(begun(directories, "r2"), "r2"):
             pass
