@@ -1,15 +1,20 @@
-"""Dagster's storage on a PostgreSQL server of the site, instead of one that the platform starts."""
+"""Dagster's storage on a PostgreSQL server of the site, and what a server says when it is asked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import psycopg2
 
 from kaapana_assets.errors import ConfigurationError, StoreUnavailable
 from kaapana_assets.settings import Settings
+from kaapana_assets.supervision.postgres import ROLE
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection
 
 _CONNECT_S = 10
 _DEFAULT_PORT = 5432
@@ -38,8 +43,12 @@ def storage_of(settings: Settings) -> Mapping[str, Any]:
     }
 
 
-def check_server(settings: Settings) -> str:
+def check_server(settings: Settings, *, connect_s: int = _CONNECT_S) -> str:
     """What answers at ``KAAPANA_POSTGRES_URL``, in words.
+
+    Args:
+        settings: with its address and password.
+        connect_s: seconds to wait for it, 2 at least.
 
     Raises:
         ConfigurationError: it refuses the user, or has no such database.
@@ -48,7 +57,7 @@ def check_server(settings: Settings) -> str:
     where = f"KAAPANA_POSTGRES_URL={settings.postgres_url}"
     password = settings.postgres_password.get_secret_value() or None
     try:
-        connection = psycopg2.connect(settings.postgres_url, password=password, connect_timeout=_CONNECT_S)
+        connection = psycopg2.connect(settings.postgres_url, password=password, connect_timeout=connect_s)
     except psycopg2.OperationalError as exc:
         said = " ".join(str(exc).split())
         if any(word in said.lower() for word in _FOR_GOOD):
@@ -58,9 +67,25 @@ def check_server(settings: Settings) -> str:
         raise StoreUnavailable(f"{where} does not answer: {said}") from exc
     except psycopg2.Error as exc:
         raise ConfigurationError(f"{where} can't be used: {' '.join(str(exc).split())}") from exc
+    address = urlsplit(settings.postgres_url)
+    return f"{_product(connection)} at {address.hostname}:{address.port or _DEFAULT_PORT}{address.path}"
+
+
+def check_embedded(socket_folder: Path, *, connect_s: int = _CONNECT_S) -> str:
+    """What answers of the server that the platform started itself, in words.
+
+    Raises:
+        StoreUnavailable: nothing answers.
+    """
     try:
-        version = connection.server_version
+        connection = psycopg2.connect(host=str(socket_folder), user=ROLE, dbname=ROLE, connect_timeout=connect_s)
+    except psycopg2.Error as exc:
+        raise StoreUnavailable(f"the platform's PostgreSQL does not answer: {' '.join(str(exc).split())}") from exc
+    return _product(connection)
+
+
+def _product(connection: connection) -> str:
+    try:
+        return f"PostgreSQL {connection.server_version // 10_000}"
     finally:
         connection.close()
-    address = urlsplit(settings.postgres_url)
-    return f"PostgreSQL {version // 10_000} at {address.hostname}:{address.port or _DEFAULT_PORT}{address.path}"
