@@ -132,7 +132,7 @@ def start(folder: Path) -> Platform:
     for image in (Path(__file__).parent.parent / "images").iterdir():
         shutil.copytree(image, images / image.name)
     environment = {**os.environ, "KAAPANA_HOME": str(home), "KAAPANA_IMAGES": str(images)}
-    environment |= {"KAAPANA_WEBSERVER_PORT": "0", "KAAPANA_RECEIVER_PORT": "0"}
+    environment |= {"KAAPANA_WEBSERVER_PORT": "0", "KAAPANA_RECEIVER_PORT": "0", "KAAPANA_HEALTH_PORT": "0"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     console = folder / "console.txt"
     with console.open("wb") as output:

@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     webserver_host: str = Field("127.0.0.1", description="Address of Dagster's web UI.")
     webserver_port: int = Field(3000, ge=0, le=65535, description="Port of Dagster's web UI; 0 takes a free one.")
 
+    health_host: str = Field("127.0.0.1", description="Address of the health page.")
+    health_port: int = Field(3001, ge=0, le=65535, description="Port of the health page; 0 takes a free one.")
+
     definitions: str = Field(
         "kaapana_assets.definitions", description="Module of the Dagster definitions that the platform serves."
     )
@@ -257,6 +260,11 @@ class Settings(BaseSettings):
                 f"KAAPANA_WEBSERVER_HOST={self.webserver_host} is not loopback: Dagster's web UI has no "
                 "authentication, put a proxy that authenticates in front of it"
             )
+        if not _is_loopback(self.health_host):
+            raise ValueError(
+                f"KAAPANA_HEALTH_HOST={self.health_host} is not loopback: the health page has no authentication, put "
+                "a proxy that authenticates in front of it"
+            )
         return self
 
     def stores(self) -> dict[str, str]:
@@ -279,6 +287,12 @@ class Settings(BaseSettings):
     def dagster_url(self) -> str:
         """Base address of Dagster's webserver."""
         return f"http://{self.webserver_host}:{self.webserver_port}"
+
+    @property
+    def health_url(self) -> str:
+        """Address of the health page."""
+        host = f"[{self.health_host}]" if ":" in self.health_host else self.health_host
+        return f"http://{host}:{self.health_port}/"
 
 
 class _FileWithoutSecrets(DotEnvSettingsSource):

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "cohorts": {"dicom", "stores"},
     "containers": {"dicom"},
     "supervision": {"graphql"},
+    "health": {"stores", "ingest", "graphql"},
     "graphql": set(),
     "events": {"partitions"},
     "partitions": set(),
@@ -33,7 +34,7 @@ MAY_IMPORT = {
     "workflows": {"dicom", "stores", "cohorts", "containers", "partitions", "resources", "events"},
     "errors": set(),
     "settings": set(),
-    "cli": {"dicom", "stores", "cohorts", "containers", "workflows", "ingest", "graphql", "supervision"},
+    "cli": {"dicom", "stores", "cohorts", "containers", "workflows", "ingest", "graphql", "supervision", "health"},
 }
 DAGSTER_IN = {"partitions", "events", "resources", "definitions", "abandoned_runs", "patient_storage", "workflows"}
 DAGSTER_IN_FILES = {"ingest/assets.py", "ingest/sensors.py", "cohorts/assets.py"}

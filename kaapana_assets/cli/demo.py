@@ -102,6 +102,7 @@ def _ensure_up(settings: Settings, options: list[str]) -> bool:
     for option, host, port in (
         ("--webserver-port", settings.webserver_host, settings.webserver_port),
         ("--receiver-port", settings.receiver_host, settings.receiver_port),
+        ("--health-port", settings.health_host, settings.health_port),
     ):
         if not _is_free(host, port):
             click.echo(f"port {port} is taken; {option} 0 takes a free one")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from pathlib import Path
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from kaapana_assets.workflows.model import Workflow
 
 _SHOWN = 10
-_EXCEPTION = re.compile(r"^[\w.]+\.[A-Z]\w+: ", re.MULTILINE)
 
 
 @click.command()
@@ -135,11 +133,12 @@ def _telling_line(reason: str, uid: str) -> str:
 
 def _failures(client: DagsterClient, run: Run) -> list[str]:
     """Each reason once and without the names of the exceptions, which are in the run's log."""
+    from kaapana_assets.graphql.answers import told
+
     reasons = []
     for said in client.failures(run.run_id):
         step, _, text = said.partition(": ")
-        told = next((part for part in _EXCEPTION.split(text) if part.strip()), text)
-        reasons.append(f"{step.rpartition('.')[2]}: {told.strip()}")
+        reasons.append(f"{step.rpartition('.')[2]}: {told(text)}")
     steps = [reason for reason in reasons if not reason.startswith("run: ")]
     return list(dict.fromkeys(steps or reasons))[:_SHOWN]
 

@@ -21,7 +21,7 @@ def command(folder: Path, host: str | None, port: int | None, called: str | None
 
     from kaapana_assets.errors import TemporaryError
     from kaapana_assets.ingest.dicom_folder import files_in, inspect
-    from kaapana_assets.stores.dimse import Peer, answers_echo, send_files
+    from kaapana_assets.stores.dimse import Echo, Peer, echo, send_files
     from kaapana_assets.supervision.record import settings_in_use
 
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
@@ -33,7 +33,7 @@ def command(folder: Path, host: str | None, port: int | None, called: str | None
         calling_ae_title=calling,
     )
     files = files_in(folder)
-    if not answers_echo(peer):
+    if echo(peer) is not Echo.ANSWERS:
         raise TemporaryError(
             f"no DICOM receiver answers at {peer.host}:{peer.port} as {peer.called_ae_title}, or it does not take "
             f"{peer.calling_ae_title}: is the platform up?"

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from kaapana_assets.cli.quiet import quiet_libraries
+from kaapana_assets.health.stores import check_before_start
 from kaapana_assets.settings import PROJECT_ROOT, load_settings, take_environment
 from kaapana_assets.supervision.platform import Platform
 
@@ -14,12 +16,20 @@ from kaapana_assets.supervision.platform import Platform
 @click.command("up")
 @click.option("--webserver-port", type=click.IntRange(0, 65535), help="Port of the web UI; 0 takes a free one.")
 @click.option("--receiver-port", type=click.IntRange(0, 65535), help="Port of the DICOM receiver; 0 takes a free one.")
+@click.option("--health-port", type=click.IntRange(0, 65535), help="Port of the health page; 0 takes a free one.")
 @click.option("--env-file", type=click.Path(path_type=Path), help="File of settings, lines KAAPANA_X=value.")
 @click.option("--services", is_flag=True, help="Use the servers that `make services` started.")
-def command(webserver_port: int | None, receiver_port: int | None, env_file: Path | None, services: bool) -> None:
+def command(
+    webserver_port: int | None,
+    receiver_port: int | None,
+    health_port: int | None,
+    env_file: Path | None,
+    services: bool,
+) -> None:
     """Start the whole platform, watch over it, and stop it with Ctrl-C.
 
-    Parts that crash are started again. What each prints is in KAAPANA_HOME/logs.
+    Settings that can't work are refused; a store that is away is said, and waited for. Parts that crash
+    are started again. What each prints is in KAAPANA_HOME/logs.
     """
     if services:
         if env_file is not None:
@@ -27,10 +37,13 @@ def command(webserver_port: int | None, receiver_port: int | None, env_file: Pat
         env_file = services_file()
     if env_file is not None:
         take_environment(env_file)
-    ports = {"webserver_port": webserver_port, "receiver_port": receiver_port}
+    ports = {"webserver_port": webserver_port, "receiver_port": receiver_port, "health_port": health_port}
     settings = load_settings(**{name: port for name, port in ports.items() if port is not None})
     click.echo(f"KAAPANA_HOME {settings.home}")
-    Platform(settings, click.echo, env_file=env_file).run()
+    platform = Platform(settings, click.echo, env_file=env_file)
+    quiet_libraries()
+    check_before_start(settings, click.echo)
+    platform.run()
 
 
 def services_file() -> Path:

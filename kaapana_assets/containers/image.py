@@ -111,7 +111,9 @@ def content_digest(image: Image) -> str:
 
 def content(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """The files that make up an image and their status, in the order of their paths; no bytecode."""
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
         if entry.name in _NOT_CONTENT or entry.name.endswith(".pyc"):
             continue
         if entry.is_dir():

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+_EXCEPTION = re.compile(r"^[\w.]+\.[A-Z]\w+: ", re.MULTILINE)
+_FRAME = re.compile(r"Error occurred while executing [^\n]*:\n")
 FINISHED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 
 
@@ -100,6 +103,12 @@ def error_message(error: Mapping[str, Any]) -> str:
     parts = [error.get("message") or "", *(part["message"] for part in error.get("errors") or ())]
     parts += [link["error"]["message"] for link in error.get("errorChain") or ()]
     return "\n".join(part.strip() for part in parts if part.strip()) or str(error["__typename"])
+
+
+def told(error: str) -> str:
+    """The part of an error that was written for people: without Dagster's frame and the names of exceptions."""
+    reason = _FRAME.sub("\n", error)
+    return next((part for part in _EXCEPTION.split(reason) if part.strip()), error).strip()
 
 
 def parse_run(found: Mapping[str, Any]) -> Run:

@@ -27,6 +27,7 @@ from kaapana_assets.graphql.answers import (
     metadata_value,
     parse_event,
     parse_run,
+    told,
 )
 
 REPOSITORY = "__repository__"
@@ -204,6 +205,17 @@ class DagsterClient:
                     said.append(f"{event.step or 'run'}: {event.error or event.message}")
         return said
 
+    def first_failure(self, run_id: str) -> str | None:
+        """Why the run failed, as its log says it first; for people, without the names of exceptions."""
+        cursor: str | None = None
+        more = True
+        while more:
+            events, cursor, more = self.events(run_id, cursor)
+            for event in events:
+                if event.kind in ("ExecutionStepFailureEvent", "RunFailureEvent"):
+                    return told(event.error or event.message)
+        return None
+
     def captured_logs(self, run_id: str, file_key: str, cursor: str | None = None) -> CapturedLogs:
         """What a step wrote to its outputs after ``cursor``; the key is in the run's LogsCapturedEvent."""
         found = self._ask(documents.CAPTURED_LOGS, {"key": [run_id, "compute_logs", file_key], "cursor": cursor})
@@ -286,6 +298,10 @@ class DagsterClient:
             return False
         _check_location(found)
         return True
+
+    def version(self) -> str:
+        """Version of Dagster."""
+        return str(self._ask(documents.VERSION, {}))
 
     def silent_daemons(self, *, since: float = 0) -> list[str]:
         """The required daemons of Dagster without a heartbeat after ``since``, seconds since the epoch."""

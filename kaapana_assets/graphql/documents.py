@@ -253,6 +253,8 @@ query Location($location: String!) {
     + _PYTHON_ERROR
 )
 
+VERSION = "query Version { result: version }"
+
 DAEMONS = """
 query Daemons {
   result: instance {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import heapq
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from kaapana_assets.errors import SpoolUnavailable
 from kaapana_assets.stores.durable import link_or_copy, make_folder, sync_folder, write_all
 
 UNKNOWN_SERIES = "unknown"
@@ -92,6 +94,38 @@ class Quarantine:
                 if path.is_file():
                     yield _read(path, note)
 
+    def newest(self, limit: int) -> tuple[int, list[QuarantinedFile]]:
+        """How many files are kept, and the newest of them, the newest first; only their notes are read.
+
+        Raises:
+            SpoolUnavailable: the folder cannot be read.
+        """
+        try:
+            notes = [
+                (note.stat().st_mtime, note.path)
+                for folder in _entries(self.folder)
+                if folder.is_dir() and not folder.name.startswith(".")
+                for note in _entries(folder.path)
+                if note.name.endswith(".json")
+            ]
+        except OSError as exc:
+            raise SpoolUnavailable(f"{self.folder} cannot be read: {exc.strerror}") from exc
+        found = []
+        for _, name in heapq.nlargest(limit, notes):
+            note = Path(name)
+            with contextlib.suppress(FileNotFoundError):  # removed at this moment
+                found.append(_read(note.with_suffix(""), note))
+        return len(notes), found
+
+
+def _entries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+    try:
+        entries = os.scandir(folder)
+    except FileNotFoundError:
+        return
+    with entries:
+        yield from entries
+
 
 def _name_for(name: str, source: Path) -> str:
     digest = hashlib.sha256()
@@ -105,11 +139,11 @@ def _name_for(name: str, source: Path) -> str:
 
 
 def _read(path: Path, note: Path) -> QuarantinedFile:
-    said = json.loads(note.read_text())
-    return QuarantinedFile(
-        path=path,
-        series_instance_uid=path.parent.name,
-        reason=said["reason"],
-        time=datetime.fromisoformat(said["time"]),
-        origin=said["origin"],
-    )
+    text = note.read_text()
+    try:
+        said = json.loads(text)
+        reason, time, origin = said["reason"], datetime.fromisoformat(said["time"]), said["origin"]
+    except (ValueError, LookupError, TypeError):  # somebody changed it
+        reason, origin = f"{note} cannot be read", "unknown"
+        time = datetime.fromtimestamp(note.stat().st_mtime, timezone.utc)
+    return QuarantinedFile(path=path, series_instance_uid=path.parent.name, reason=reason, time=time, origin=origin)

@@ -27,10 +27,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kaapana_assets.dicom.identifiers import checked_uid
-from kaapana_assets.errors import InvalidIdentifier, NotFound, SpoolUnavailable, UnreadableDicom
+from kaapana_assets.errors import InvalidIdentifier, NotFound, SpoolUnavailable, StoreUnavailable, UnreadableDicom
 from kaapana_assets.ingest.associations import OpenAssociation, held_series, open_mark
 from kaapana_assets.ingest.quarantine import Quarantine, QuarantinedFile
 from kaapana_assets.ingest.series_folders import SeriesFolders, dicom_files, remove_if_empty
+from kaapana_assets.stores.checks import free_where
 from kaapana_assets.stores.durable import Buffer, copy_into, free_bytes, make_folder, sync_file, write_all
 
 if TYPE_CHECKING:
@@ -64,6 +65,24 @@ class SpoolSeries:
     size_bytes: int
     newest_mtime: float
     open: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backlog:
+    """How much waits, and the room for more.
+
+    Attributes:
+        open_series: of the series those that an open association has sent to.
+        oldest_age_s: since a file last came to the series that has been quiet for the longest; None
+            where nothing waits.
+        free_bytes: of the disk of the spool.
+    """
+
+    series: int
+    instances: int
+    open_series: int
+    oldest_age_s: float | None
+    free_bytes: int
 
 
 class Spool:
@@ -167,6 +186,34 @@ class Spool:
                     found.append(SpoolSeries(entry.name, len(sizes), sum(sizes), newest, entry.name in held))
         return found
 
+    def backlog(self) -> Backlog:
+        """How much waits, counted without a look at each file.
+
+        Raises:
+            SpoolUnavailable: the folder cannot be reached or written.
+        """
+        try:
+            free = free_where(self.incoming)
+        except StoreUnavailable as exc:
+            raise SpoolUnavailable(str(exc)) from exc
+        with _unavailable(self.incoming):
+            held = held_series(self._marks_folder)
+            now = time.time()
+            instances, ages, open_series = 0, [], 0
+            for entry in self._folders.entries():
+                with suppress(FileNotFoundError):  # taken out at this moment
+                    if count := sum(1 for _ in dicom_files(entry.path)):
+                        instances += count
+                        ages.append(max(0.0, now - entry.stat().st_mtime))
+                        open_series += entry.name in held
+        return Backlog(
+            series=len(ages),
+            instances=instances,
+            open_series=open_series,
+            oldest_age_s=max(ages, default=None),
+            free_bytes=free,
+        )
+
     def ready(self, quiet_s: float) -> list[str]:
         """The SeriesInstanceUIDs that no open association has sent to and that were quiet for ``quiet_s``.
 
@@ -267,6 +314,10 @@ class Spool:
     def quarantined(self) -> Iterator[QuarantinedFile]:
         """All that was set apart, with the reasons."""
         return self._quarantine.files()
+
+    def newest_quarantined(self, limit: int) -> tuple[int, list[QuarantinedFile]]:
+        """How many files were set apart, and the newest of them, the newest first."""
+        return self._quarantine.newest(limit)
 
     @contextmanager
     def _adding(self, series_uid: str, sop_uid: str, temporary: Path) -> Iterator[None]:

@@ -178,6 +178,30 @@ class DicomwebArchive:
             raise NotFound(f"the archive {self.url} has no {what}")
         return files
 
+    def check(self) -> str:
+        """What the archive calls itself (the header ``Server``), once it answered a search; often empty.
+
+        Raises:
+            ConfigurationError: what answers is no archive.
+        """
+
+        def search() -> str:
+            response = self._session.get(
+                f"{self.url}/series",
+                params={"limit": 1},
+                headers={"Accept": "application/dicom+json"},
+                timeout=self.connection.timeouts,
+            )
+            response.raise_for_status()
+            if response.status_code != 204 and not _is_list(response):
+                raise ConfigurationError(f"KAAPANA_DICOMWEB_URL={self.url}: what answers there is no DICOMweb archive")
+            return str(response.headers.get("Server", ""))
+
+        try:
+            return self._tried("a search for one series", search)
+        except NotFound as exc:
+            raise ConfigurationError(f"KAAPANA_DICOMWEB_URL={self.url}: there are no DICOMweb services") from exc
+
     def _tried(self, what: str, call: Callable[[], _Result]) -> _Result:
         def with_slot() -> _Result:
             with self._slots:
@@ -196,6 +220,13 @@ def _written(response: requests.Response, into: Path) -> list[Path]:
         for chunk in chunks:
             file.write(chunk)
     return [path]
+
+
+def _is_list(response: requests.Response) -> bool:
+    try:
+        return isinstance(response.json(), list)
+    except ValueError:
+        return False
 
 
 def _stow_answer(response: requests.Response) -> StowAnswer:

@@ -11,13 +11,14 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kaapana_assets.dicom.digests import content_digest
 from kaapana_assets.dicom.sameness import same_object
 from kaapana_assets.errors import ConfigurationError, NotFound, StoreUnavailable
 from kaapana_assets.stores.archive_records import ArchiveRecords
+from kaapana_assets.stores.checks import StoreReport, free_where
 from kaapana_assets.stores.dicomweb import ArchivedSeries, DicomwebArchive
 from kaapana_assets.stores.durable import make_folder
 from kaapana_assets.stores.pacs import InstanceOutcome, PacsCounts, StoredInstance, StoredSeries, StoreOutcome
@@ -119,6 +120,20 @@ class DicomwebPacs:
     def series_uids(self) -> Iterable[str]:
         """All that is stored; see ``Pacs.series_uids``."""
         return sorted({each.series_instance_uid for each in self._archive.all_series()})
+
+    def check(self) -> StoreReport:
+        """Whether it works; see ``Pacs.check``.
+
+        An archive does not say how much it holds without listing it, so what is counted is what this
+        platform stored there or retrieved.
+        """
+        free_where(self._folder)
+        server = self._archive.check()
+        self._sender.check()
+        known = self._catalog.known_counts()
+        counts = {f"known_{name}": count for name, count in asdict(known).items()} if known else {}
+        product, _, version = server.partition("/")
+        return StoreReport(product=product or "DICOMweb archive", version=version, counts=counts)
 
     def close(self) -> None:
         """Let go of the catalog; the next call opens it again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -88,17 +89,36 @@ def send_files(peer: Peer, files: Sequence[IdentifiedFile]) -> Iterator[SentFile
         yield from _send_group(peer, group)
 
 
-def answers_echo(peer: Peer) -> bool:
-    """Whether a DICOM receiver answers there."""
+class Echo(Enum):
+    """What comes back from a peer that is asked for nothing."""
+
+    ANSWERS = "answers"
+    IS_BUSY = "has as many associations as it takes"
+    REJECTS = "rejects this sender"
+    IS_SILENT = "does not answer"
+
+
+def echo(peer: Peer, *, timeout_s: float = _ECHO_TIMEOUT_S) -> Echo:
+    """What a DICOM receiver does with C-ECHO.
+
+    Args:
+        peer: whom to ask.
+        timeout_s: for the connection, the association and the answer, each.
+
+    References: PS3.8 9.3.4 (result 2 of a rejection is transient).
+    """
     ae = _new_ae(peer)
-    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = _ECHO_TIMEOUT_S
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
     ae.add_requested_context(Verification)
     assoc = ae.associate(peer.host, peer.port, ae_title=peer.called_ae_title)
+    if assoc.is_rejected:
+        said = assoc.acceptor.primitive
+        return Echo.IS_BUSY if said is not None and said.result == 2 else Echo.REJECTS
     if not assoc.is_established:
-        return False
+        return Echo.IS_SILENT
     status = assoc.send_c_echo()
     assoc.release()
-    return "Status" in status and status.Status == 0x0000
+    return Echo.ANSWERS if "Status" in status and status.Status == 0x0000 else Echo.IS_SILENT
 
 
 def _new_ae(peer: Peer) -> AE:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kaapana_assets.errors import ConflictingContent, InvalidIdentifier, NotFound, StoreUnavailable
+from kaapana_assets.stores.checks import StoreReport, free_where
 from kaapana_assets.stores.durable import make_folder
 from kaapana_assets.stores.objects import StoredObject, checked_bucket, checked_expiry, checked_object_name
 
@@ -95,7 +96,8 @@ class FolderObjects:
     def buckets(self) -> tuple[str, ...]:
         """The names of all buckets, in order."""
         try:
-            names = sorted(entry.name for entry in os.scandir(self._folder) if entry.is_dir(follow_symlinks=False))
+            with os.scandir(self._folder) as entries:
+                names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
         except FileNotFoundError:
             return ()
         except OSError as exc:
@@ -132,6 +134,11 @@ class FolderObjects:
         checked_expiry(expires_s)
         self.open_read(bucket, name).close()
         return (self._folder / bucket / name).as_uri()
+
+    def check(self) -> StoreReport:
+        """Whether it works, as ``ObjectStore.check`` says."""
+        free = free_where(self._folder)
+        return StoreReport(product="folder", counts={"buckets": len(self.buckets())}, free_bytes=free)
 
     def _listed(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
         root = self._folder / bucket

@@ -12,11 +12,13 @@ import stat
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from kaapana_assets.dicom.digests import content_digest
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.errors import NotFound, StoreUnavailable
+from kaapana_assets.stores.checks import StoreReport, free_where
 from kaapana_assets.stores.durable import copy_into, make_folder, sync_folder
 from kaapana_assets.stores.pacs import InstanceOutcome, PacsCounts, StoredInstance, StoredSeries, StoreOutcome
 from kaapana_assets.stores.pacs_candidates import Candidate, read_candidate
@@ -75,6 +77,13 @@ class FolderPacs:
     def series_uids(self) -> Iterable[str]:
         """All that is stored; see ``Pacs.series_uids``."""
         return self._ready_catalog().series_uids()
+
+    def check(self) -> StoreReport:
+        """Whether it works; see ``Pacs.check``. Waits for nobody who stores, and does not fill the catalog."""
+        free = free_where(self._folder)
+        known = self._catalog.known_counts()
+        counts = asdict(known or PacsCounts(0, 0, 0)) if known or not self._folder.exists() else {}
+        return StoreReport(product="folder", counts=counts, free_bytes=free)
 
     def close(self) -> None:
         """Let go of the catalog; the next call opens it again."""

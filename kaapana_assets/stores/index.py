@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
+from kaapana_assets.stores.checks import StoreReport
 from kaapana_assets.stores.query.tree import Query
 
 if TYPE_CHECKING:
@@ -122,6 +123,13 @@ class MetadataIndex(Protocol):
 
         A series counts once in every bucket that one of its values is in. Histograms are in
         ascending order of key.
+        """
+
+    def check(self) -> StoreReport:
+        """Whether it works, in a moment; nothing is made that is not there.
+
+        Raises:
+            ConfigurationError: what answers is no such index or refuses the credentials; names the setting.
         """
 
     def close(self) -> None:

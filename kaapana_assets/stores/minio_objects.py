@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 from minio import Minio
-from minio.error import S3Error
+from minio.error import InvalidResponseError, S3Error
 
-from kaapana_assets.errors import InvalidIdentifier, NotFound, StoreUnavailable
+from kaapana_assets.errors import ConfigurationError, InvalidIdentifier, NotFound, StoreUnavailable
+from kaapana_assets.stores.checks import StoreReport
 from kaapana_assets.stores.objects import StoredObject, checked_bucket, checked_expiry, checked_object_name
 from kaapana_assets.stores.s3_connection import LIBRARY_ERRORS, S3Connection, translated
 from kaapana_assets.stores.uploads import Fingerprint, HashingReader
@@ -144,6 +145,31 @@ class MinioObjects:
         expires = timedelta(seconds=expires_s)
         return self._translated(bucket, name, lambda: self._client.presigned_get_object(bucket, name, expires))
 
+    def check(self) -> StoreReport:
+        """Whether it works, as ``ObjectStore.check`` says; S3 has no versions to tell."""
+        client, pool = self._connection.open_naming()
+
+        def buckets() -> dict[str, int]:
+            try:
+                return {"buckets": len(client.list_buckets())}
+            except S3Error as exc:
+                if exc.code != "AccessDenied":
+                    raise
+                return {}  # the user is known, and may see its own buckets only
+
+        try:
+            counts = self._translated("", "", buckets)
+        except StoreUnavailable as exc:
+            cause = exc.__cause__
+            if isinstance(cause, ET.ParseError) or (isinstance(cause, InvalidResponseError) and cause._code < 500):
+                raise ConfigurationError(
+                    f"KAAPANA_S3_ENDPOINT={self._connection.endpoint}: what answers there does not speak S3"
+                ) from exc
+            raise
+        finally:
+            pool.clear()
+        return StoreReport(product=pool.server or "S3", counts=counts)
+
     @property
     def _where(self) -> str:
         return f"the object store {self._connection.endpoint}"
@@ -226,7 +252,8 @@ class MinioObjects:
         try:
             return call()
         except LIBRARY_ERRORS as exc:
-            raise translated(exc, what=f"object {bucket}/{name}", where=self._where) from exc
+            what = f"object {bucket}/{name}" if bucket else "the list of buckets"
+            raise translated(exc, what=what, where=self._where) from exc
 
 
 def _readable(call: Callable[[], _Result]) -> _Result:

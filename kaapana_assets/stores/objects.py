@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from kaapana_assets.errors import InvalidIdentifier
+from kaapana_assets.stores.checks import StoreReport
 
 _BUCKET = re.compile(r"[a-z0-9]([a-z0-9.-]{1,61})[a-z0-9]")
 _LONGEST_LINK_S = 604800
@@ -101,6 +102,14 @@ class ObjectStore(Protocol):
 
         Raises:
             NotFound: no such object.
+        """
+        ...
+
+    def check(self) -> StoreReport:
+        """Whether it works, in a moment.
+
+        Raises:
+            ConfigurationError: what answers is no such store or refuses the credentials; names the setting.
         """
         ...
 

@@ -97,7 +97,8 @@ def _open_archive(settings: Settings) -> Pacs:
     )
     sender: InstanceSender
     if settings.pacs == "dimse":
-        sender = DimseSender(peer_of(settings.dimse_url, calling_ae_title=settings.dimse_ae_title))
+        peer = peer_of(settings.dimse_url, calling_ae_title=settings.dimse_ae_title)
+        sender = DimseSender(peer, check_timeout_s=min(3.0, settings.dicomweb_timeout_s))
     else:
         sender = StowSender(
             archive,

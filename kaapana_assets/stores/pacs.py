@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kaapana_assets.dicom.digests import series_digest
+from kaapana_assets.stores.checks import StoreReport
 
 
 class StoreOutcome(Enum):
@@ -131,3 +132,14 @@ class Pacs(Protocol):
         Raises:
             StoreUnavailable: the PACS does not answer.
         """
+
+    def check(self) -> StoreReport:
+        """Whether it works, in a moment and whatever else goes on; counts are of what is known without asking much.
+
+        Raises:
+            StoreUnavailable: the PACS does not answer or cannot be written.
+            ConfigurationError: what answers is no PACS or refuses the credentials; names the setting.
+        """
+
+    def close(self) -> None:
+        """Let go of files and connections; the next call opens them again."""

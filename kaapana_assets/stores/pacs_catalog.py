@@ -96,6 +96,15 @@ class PacsCatalog:
             instances, size = connection.execute("SELECT count(*), coalesce(sum(size), 0) FROM instances").fetchone()
             return PacsCounts(series=series, instances=instances, size_bytes=size)
 
+    def known_counts(self) -> PacsCounts | None:
+        """How much there is; None of a catalog that is not there or is being filled, and nothing is made."""
+        if not self._path.exists():
+            return None
+        with self._open() as connection:
+            if _version(connection) != _VERSION:
+                return None
+        return self.counts()
+
     def close(self) -> None:
         """Let go of the file; the next call opens it again."""
         with self._lock:

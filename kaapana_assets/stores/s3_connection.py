@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import certifi
 import urllib3
@@ -46,6 +47,24 @@ LIBRARY_ERRORS = (
 """What minio 7 lets out; ValueError is what it makes of an answer that it cannot read."""
 
 
+class NamingPool(urllib3.PoolManager):
+    """Connections that keep what the server calls itself, which minio's client does not hand out.
+
+    Attributes:
+        server: the header ``Server`` of the last answer; empty before.
+    """
+
+    server = ""
+
+    def urlopen(  # type: ignore[override]
+        self, method: str, url: str, redirect: bool = True, **given: Any  # noqa: ANN401 - as urllib3 has it
+    ) -> urllib3.BaseHTTPResponse:  # fmt: skip
+        """One request, as in the base class."""
+        answer = super().urlopen(method, url, redirect, **given)
+        self.server = answer.headers.get("Server", "")
+        return answer
+
+
 @dataclass(frozen=True, kw_only=True)
 class S3Connection:
     """One S3 server and how to talk to it.
@@ -75,6 +94,10 @@ class S3Connection:
         Raises:
             ConfigurationError: the address cannot be one.
         """
+        return self.open_naming()[0]
+
+    def open_naming(self) -> tuple[Minio, NamingPool]:
+        """A client, and what knows the name of the server that answered it."""
         retries = _ToldRetry(
             total=self.attempts - 1,
             backoff_factor=_FIRST_WAIT_S,
@@ -84,7 +107,7 @@ class S3Connection:
             raise_on_status=False,
             respect_retry_after_header=False,
         )
-        http = urllib3.PoolManager(
+        http = NamingPool(
             maxsize=10,
             timeout=urllib3.Timeout(connect=min(_CONNECT_S, self.timeout_s), read=self.timeout_s),
             retries=retries,
@@ -92,7 +115,7 @@ class S3Connection:
             ca_certs=str(self.ca_file or certifi.where()),
         )
         try:
-            return Minio(
+            client = Minio(
                 self.endpoint,
                 access_key=self.access_key,
                 secret_key=self.secret_key,
@@ -102,6 +125,7 @@ class S3Connection:
             )
         except ValueError as exc:
             raise ConfigurationError(f"KAAPANA_S3_ENDPOINT={self.endpoint}: no host:port ({exc})") from exc
+        return client, http
 
 
 class _ToldRetry(urllib3.Retry):
@@ -142,9 +166,11 @@ def translated(exc: BaseException, *, what: str, where: str) -> KaapanaAssetsErr
         )
     if code in _REGION:
         return ConfigurationError(f"{where} has another region than KAAPANA_S3_REGION says ({code})")
+    # What was tried again is told inside of another error.
+    reason = exc.reason if isinstance(exc, urllib3.exceptions.MaxRetryError) else exc
     if fails_for_good(exc):
         return ConfigurationError(f"{where} has no certificate that is trusted: see KAAPANA_S3_CA, KAAPANA_S3_SECURE")
     said = exc.strerror if isinstance(exc, OSError) else code
-    why = "it is busy" if code in _BUSY else said or type(exc).__name__
+    why = "it is busy" if code in _BUSY else said or type(reason).__name__
     status = getattr(exc, "status_code", None)
     return StoreUnavailable(f"{where} does not serve {what}: {why}{f', status {status}' if status else ''}; try again")

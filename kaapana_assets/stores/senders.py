@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from kaapana_assets.errors import StoreUnavailable
+from kaapana_assets.errors import ConfigurationError, StoreUnavailable
 from kaapana_assets.stores.dicomweb import DicomwebArchive
-from kaapana_assets.stores.dimse import Peer, send_files
+from kaapana_assets.stores.dimse import Echo, Peer, echo, send_files
 from kaapana_assets.stores.pacs_candidates import Candidate
 from kaapana_assets.stores.store_status import Refusal, refusal, status_text
 
@@ -38,6 +38,14 @@ class InstanceSender(Protocol):
             StoreUnavailable: the archive does not answer.
         """
 
+    def check(self) -> None:
+        """See that the way to the archive is open, beside its DICOMweb services.
+
+        Raises:
+            ConfigurationError: it does not take what this sender would bring.
+            StoreUnavailable: it does not answer.
+        """
+
 
 class StowSender:
     """Sends by STOW, in requests of a bounded size.
@@ -64,6 +72,9 @@ class StowSender:
                 unclear = result is not None and result.meaning is Refusal.UNKNOWN
                 results += self._post([candidate]) if unclear else [result]
         return results
+
+    def check(self) -> None:
+        """See ``InstanceSender.check``: there is no other way than DICOMweb."""
 
     def _post(self, batch: Sequence[Candidate]) -> list[Refused | None]:
         answer = self._archive.store([each.path for each in batch])
@@ -100,12 +111,25 @@ class DimseSender:
 
     Args:
         peer: who takes them.
+        check_timeout_s: of ``check``, for each step.
     """
 
     keeps_bytes = False
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, *, check_timeout_s: float = 3.0) -> None:
         self._peer = peer
+        self._check_timeout_s = check_timeout_s
+
+    def check(self) -> None:
+        """See ``InstanceSender.check``: C-ECHO."""
+        where = f"{self._peer.called_ae_title} at {self._peer.host}:{self._peer.port}"
+        answer = echo(self._peer, timeout_s=self._check_timeout_s)
+        if answer is Echo.REJECTS:
+            raise ConfigurationError(
+                f"{where} rejects {self._peer.calling_ae_title}: see KAAPANA_DIMSE_URL and KAAPANA_DIMSE_AE_TITLE"
+            )
+        if answer is not Echo.ANSWERS:
+            raise StoreUnavailable(f"{where} {answer.value} (C-ECHO)")
 
     def send(self, candidates: Sequence[Candidate]) -> list[Refused | None]:
         """See ``InstanceSender.send``."""

@@ -50,7 +50,8 @@ class SeriesCache:
         """
         entry = self._folder / _name(series)
         try:
-            sizes = {each.name: each.stat().st_size for each in os.scandir(entry)}
+            with os.scandir(entry) as files:
+                sizes = {each.name: each.stat().st_size for each in files}
             if sizes != {f"{each.sop_instance_uid}.dcm": each.size_bytes for each in series.instances}:
                 return False
             for name in sizes:
@@ -108,8 +109,8 @@ class SeriesCache:
 
     def _entries(self) -> list[_Entry]:
         found = []
-        with contextlib.suppress(FileNotFoundError):
-            for each in os.scandir(self._folder):
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._folder) as entries:
+            for each in entries:
                 size = each.name.rpartition("-")[2]
                 if each.name.startswith(".") or not size.isdigit():
                     continue

@@ -22,6 +22,7 @@ from kaapana_assets.supervision.processes import Part
 from kaapana_assets.supervision.watchdog import TOKEN_VARIABLE
 
 POSTGRES, CODE, RECEIVER, WEBSERVER, DAEMON = "postgres", "code-server", "receiver", "webserver", "daemon"
+HEALTH = "health"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class Places:
         """Written by the receiver once it listens."""
         return self.folder / "receiver.ready"
 
+    @property
+    def health_ready(self) -> Path:
+        """Written by the health page once it is served."""
+        return self.folder / "health.ready"
+
     def log(self, part: str) -> Path:
         """What the part prints."""
         return self.home / "logs" / f"{part}.log"
@@ -71,6 +77,7 @@ def child_environment(settings: Settings, places: Places, token: str) -> dict[st
         "KAAPANA_HOME": str(settings.home),
         "KAAPANA_WEBSERVER_PORT": str(settings.webserver_port),
         "KAAPANA_RECEIVER_PORT": str(settings.receiver_port),
+        "KAAPANA_HEALTH_PORT": str(settings.health_port),
         "DAGSTER_HOME": str(places.dagster_home),
         "DAGSTER_EVENT_BATCH_SIZE": "1000",
         "DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS": "1",
@@ -115,6 +122,16 @@ def dagster_parts(settings: Settings, places: Places, client: DagsterClient) -> 
     ]
 
 
+def health_part(places: Places) -> Part:
+    """The health page."""
+    return Part(
+        HEALTH,
+        [sys.executable, "-m", "kaapana_assets", "health", "--ready-file", str(places.health_ready)],
+        is_ready=places.health_ready.exists,
+        before_start=lambda: places.health_ready.unlink(missing_ok=True),
+    )
+
+
 def postgres_part(postgres: Postgres) -> Part:
     """Dagster's storage."""
     return Part(
@@ -135,6 +152,7 @@ def claim_ports(settings: Settings) -> Settings:
     addresses: Mapping[str, tuple[str, int]] = {
         "webserver_port": (settings.webserver_host, settings.webserver_port),
         "receiver_port": (settings.receiver_host, settings.receiver_port),
+        "health_port": (settings.health_host, settings.health_port),
     }
     probes = []
     found = {}

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,7 +26,7 @@ from kaapana_assets.settings import Settings
 from kaapana_assets.supervision import parts, record
 from kaapana_assets.supervision.instance import LOCATION, write_instance
 from kaapana_assets.supervision.postgres import Postgres
-from kaapana_assets.supervision.postgres_server import check_server, storage_of
+from kaapana_assets.supervision.postgres_server import check_server, claim_database, storage_of
 from kaapana_assets.supervision.processes import Child, Part, PartFailed
 from kaapana_assets.supervision.watchdog import TOKEN_VARIABLE, Members
 
@@ -33,6 +34,7 @@ Say = Callable[[str], None]
 _POLL_S = 0.1
 _GRACE_S = 6.0
 _POSTGRES_GRACE_S = 5.0
+_CRASHES_KEPT = 20
 
 
 class StopAsked(Exception):
@@ -56,6 +58,7 @@ class Platform:
         self._token = uuid.uuid4().hex
         self._children: dict[str, Child] = {}
         self._waiting: dict[str, float] = {}
+        self._crashes: deque[record.Crash] = deque(maxlen=_CRASHES_KEPT)
         self._abandoned_before: float | None = None
         self._stop = threading.Event()
         self._places = parts.Places(self.settings.home, Path())
@@ -92,7 +95,8 @@ class Platform:
         storage = self._start_storage()
         write_instance(self._places.dagster_home, storage=storage, code_socket=self._places.code_socket)
         self._start_together(parts.first_parts(self._places, definitions=self.settings.definitions))
-        self._start_together(parts.dagster_parts(self.settings, self._places, self.client))
+        last = parts.dagster_parts(self.settings, self._places, self.client)
+        self._start_together([*last, parts.health_part(self._places)])
         self._abandoned_before = self._children[parts.CODE].started_at
         self._say(f"up after {time.monotonic() - began:.1f} s; Ctrl-C stops all")
 
@@ -110,7 +114,9 @@ class Platform:
         told = False
         while True:
             try:
-                return check_server(self.settings)
+                found = check_server(self.settings)
+                claim_database(self.settings)
+                return found
             except StoreUnavailable as exc:
                 if time.monotonic() > deadline:
                     raise
@@ -160,14 +166,18 @@ class Platform:
             # What the crashed process started must be gone before it is started again.
             Members(frozenset({group})).end(grace_s=0)
             self._tell(f"ended {group}")
+        self._note_crash(child, how)
         pause = child.forget()
+        self._write_record()
         self._say(f"{child.part.name} crashed ({how}); starts again in {pause:.0f} s; see {child.log}")
 
     def _restart(self, child: Child) -> None:
         try:
             self._launch(child)
         except (OSError, ConfigurationError) as exc:
+            self._note_crash(child, f"can't be started: {exc}")
             self._say(f"{child.part.name} can't be started: {exc}; tries again in {child.forget():.0f} s")
+            self._write_record()
             return
         self._waiting[child.part.name] = time.monotonic()
 
@@ -183,6 +193,9 @@ class Platform:
         self._say(f"{name} is back after {time.monotonic() - self._waiting.pop(name):.1f} s")
         if name == parts.CODE:
             self._abandoned_before = child.started_at
+
+    def _note_crash(self, child: Child, how: str) -> None:
+        self._crashes.append(record.Crash(child.part.name, time.time(), how, str(child.log)))
 
     def _fail_abandoned_runs(self, *, before: float) -> None:
         try:
@@ -270,6 +283,11 @@ class Platform:
                 parts=running,
                 env_file=self._env_file,
                 stores=self.settings.stores(),
+                health_host=self.settings.health_host,
+                health_port=self.settings.health_port,
+                down=[name for name, child in self._children.items() if child.pid is None],
+                restarts=sum(child.restarts for child in self._children.values()),
+                crashes=list(self._crashes),
             ),
         )
 
@@ -280,6 +298,8 @@ class Platform:
         if name == parts.RECEIVER:
             host, port = self.settings.receiver_host, self.settings.receiver_port
             return f"DICOM {self.settings.receiver_ae_title} at {host}:{port}"
+        if name == parts.HEALTH:
+            return self.settings.health_url
         return ""
 
 

@@ -17,7 +17,7 @@ import psutil
 
 from kaapana_assets.errors import ConfigurationError
 
-_ROLE = "postgres"
+ROLE = "postgres"
 _NOBODY = 65534
 _VERSION_FOLDER = "pginstall18"
 
@@ -33,7 +33,7 @@ class Postgres:
     @property
     def url(self) -> str:
         """The address as SQLAlchemy wants it, driver named."""
-        return f"postgresql+psycopg2://{_ROLE}@/{_ROLE}?host={self.socket_folder}"
+        return f"postgresql+psycopg2://{ROLE}@/{ROLE}?host={self.socket_folder}"
 
     def argv(self) -> list[str]:
         """The command that runs the server in the foreground; SIGINT ends it fast and clean."""
@@ -55,7 +55,7 @@ class Postgres:
 
     def is_ready(self) -> bool:
         """Whether it takes connections."""
-        argv = [str(_binary("pg_isready")), "-q", "-h", str(self.socket_folder), "-U", _ROLE]
+        argv = [str(_binary("pg_isready")), "-q", "-h", str(self.socket_folder), "-U", ROLE]
         return subprocess.run(argv, check=False).returncode == 0
 
     def _create(self) -> None:
@@ -67,7 +67,7 @@ class Postgres:
         self.data.mkdir(mode=0o700)
         if self._prefix:
             os.chown(self.data, _NOBODY, _NOBODY)
-        argv = [*self._prefix, str(_binary("initdb")), "-D", str(self.data), "-U", _ROLE]
+        argv = [*self._prefix, str(_binary("initdb")), "-D", str(self.data), "-U", ROLE]
         argv += ["--auth=trust", "--encoding=UTF8", "--locale=C"]
         made = subprocess.run(argv, capture_output=True, text=True, check=False, start_new_session=True)
         if made.returncode != 0:

@@ -1,16 +1,21 @@
-"""Dagster's storage on a PostgreSQL server of the site, instead of one that the platform starts."""
+"""Dagster's storage on a PostgreSQL server of the site, and what a server says when it is asked."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import psycopg2
 
 from kaapana_assets.errors import ConfigurationError, StoreUnavailable
 from kaapana_assets.settings import Settings
+from kaapana_assets.supervision.postgres import ROLE
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection
 
 _CONNECT_S = 10
 _DEFAULT_PORT = 5432
@@ -41,17 +46,60 @@ def storage_of(settings: Settings) -> Mapping[str, Any]:
     }
 
 
-def check_server(settings: Settings) -> str:
-    """What answers at ``KAAPANA_POSTGRES_URL``, in words; the database is this home's from now on.
+def check_server(settings: Settings, *, connect_s: int = _CONNECT_S) -> str:
+    """What answers at ``KAAPANA_POSTGRES_URL``, in words.
+
+    Args:
+        settings: with its address and password.
+        connect_s: seconds to wait for it, 2 at least.
 
     Raises:
-        ConfigurationError: it refuses the user, has no such database, or that is another home's.
+        ConfigurationError: it refuses the user, or has no such database.
+        StoreUnavailable: nothing answers.
+    """
+    address = urlsplit(settings.postgres_url)
+    product = _product(_connected(settings, connect_s))
+    return f"{product} at {address.hostname}:{address.port or _DEFAULT_PORT}{address.path}"
+
+
+def claim_database(settings: Settings) -> None:
+    """Note in the database that it is this home's: two platforms would take each other's runs for theirs.
+
+    Raises:
+        ConfigurationError: it is another home's, or the user may not make tables in it.
         StoreUnavailable: nothing answers.
     """
     where = f"KAAPANA_POSTGRES_URL={settings.postgres_url}"
+    file = settings.home / "platform-id"
+    if not file.exists():
+        settings.home.mkdir(parents=True, exist_ok=True)
+        file.write_text(uuid.uuid4().hex)
+    own = file.read_text().strip()
+    database = _connected(settings, _CONNECT_S)
+    try:
+        with database, database.cursor() as cursor:
+            cursor.execute(
+                "CREATE TABLE IF NOT EXISTS kaapana_home "
+                "(one boolean PRIMARY KEY DEFAULT true CHECK (one), id text NOT NULL, path text NOT NULL)"
+            )
+            cursor.execute(
+                "INSERT INTO kaapana_home (id, path) VALUES (%s, %s) ON CONFLICT DO NOTHING", (own, str(settings.home))
+            )
+            cursor.execute("SELECT id, path FROM kaapana_home")
+            owner, path = cursor.fetchone()
+    except psycopg2.Error as exc:
+        raise ConfigurationError(f"{where} can't be used: {' '.join(str(exc).split())}") from exc
+    finally:
+        database.close()
+    if owner != own:
+        raise ConfigurationError(f"{where} has the runs of another KAAPANA_HOME ({path}): make a database for this one")
+
+
+def _connected(settings: Settings, connect_s: int) -> connection:
+    where = f"KAAPANA_POSTGRES_URL={settings.postgres_url}"
     password = settings.postgres_password.get_secret_value() or None
     try:
-        connection = psycopg2.connect(settings.postgres_url, password=password, connect_timeout=_CONNECT_S)
+        return psycopg2.connect(settings.postgres_url, password=password, connect_timeout=connect_s)
     except psycopg2.OperationalError as exc:
         said = " ".join(str(exc).split())
         if any(word in said.lower() for word in _FOR_GOOD):
@@ -61,36 +109,23 @@ def check_server(settings: Settings) -> str:
         raise StoreUnavailable(f"{where} does not answer: {said}") from exc
     except psycopg2.Error as exc:
         raise ConfigurationError(f"{where} can't be used: {' '.join(str(exc).split())}") from exc
+
+
+def check_embedded(socket_folder: Path, *, connect_s: int = _CONNECT_S) -> str:
+    """What answers of the server that the platform started itself, in words.
+
+    Raises:
+        StoreUnavailable: nothing answers.
+    """
     try:
-        version = connection.server_version
-        _claim(connection, settings)
+        connection = psycopg2.connect(host=str(socket_folder), user=ROLE, dbname=ROLE, connect_timeout=connect_s)
     except psycopg2.Error as exc:
-        raise ConfigurationError(f"{where} can't be used: {' '.join(str(exc).split())}") from exc
+        raise StoreUnavailable(f"the platform's PostgreSQL does not answer: {' '.join(str(exc).split())}") from exc
+    return _product(connection)
+
+
+def _product(connection: connection) -> str:
+    try:
+        return f"PostgreSQL {connection.server_version // 10_000}"
     finally:
         connection.close()
-    address = urlsplit(settings.postgres_url)
-    return f"PostgreSQL {version // 10_000} at {address.hostname}:{address.port or _DEFAULT_PORT}{address.path}"
-
-
-def _claim(connection: Any, settings: Settings) -> None:  # noqa: ANN401 - psycopg2 has no types
-    """Two platforms on one database would take each other's partitions and runs for theirs."""
-    file = settings.home / "platform-id"
-    if not file.exists():
-        settings.home.mkdir(parents=True, exist_ok=True)
-        file.write_text(uuid.uuid4().hex)
-    own = file.read_text().strip()
-    with connection, connection.cursor() as cursor:
-        cursor.execute(
-            "CREATE TABLE IF NOT EXISTS kaapana_home "
-            "(one boolean PRIMARY KEY DEFAULT true CHECK (one), id text NOT NULL, path text NOT NULL)"
-        )
-        cursor.execute(
-            "INSERT INTO kaapana_home (id, path) VALUES (%s, %s) ON CONFLICT DO NOTHING", (own, str(settings.home))
-        )
-        cursor.execute("SELECT id, path FROM kaapana_home")
-        owner, path = cursor.fetchone()
-    if owner != own:
-        raise ConfigurationError(
-            f"KAAPANA_POSTGRES_URL={settings.postgres_url} has the runs of another KAAPANA_HOME ({path}): "
-            "make a database for this one"
-        )

@@ -14,6 +14,18 @@ from kaapana_assets.settings import Settings, load_settings, take_environment
 
 
 @dataclass(frozen=True)
+class Crash:
+    """The end of a part that was not asked for."""
+
+    part: str
+    time: float
+    """Seconds since the epoch."""
+    how: str
+    log: str
+    """File of what the part printed."""
+
+
+@dataclass(frozen=True)
 class PlatformRecord:
     """Where a running platform is to be reached."""
 
@@ -33,11 +45,25 @@ class PlatformRecord:
     """File of settings that it was started with."""
     stores: dict[str, str] = field(default_factory=dict)
     """Where it keeps what, see ``Settings.stores``."""
+    health_host: str = ""
+    health_port: int = 0
+    down: list[str] = field(default_factory=list)
+    """Parts that crashed and will be started again."""
+    restarts: int = 0
+    """How often a part was started again."""
+    crashes: list[Crash] = field(default_factory=list)
+    """The last ones, the oldest first."""
 
     @property
     def dagster_url(self) -> str:
         """Base address of Dagster's webserver."""
         return f"http://{self.webserver_host}:{self.webserver_port}"
+
+    @property
+    def health_url(self) -> str:
+        """Address of the health page."""
+        host = f"[{self.health_host}]" if ":" in self.health_host else self.health_host
+        return f"http://{host}:{self.health_port}/"
 
 
 def running_platform(home: Path) -> PlatformRecord | None:
@@ -91,6 +117,8 @@ def settings_of_running(settings: Settings) -> Settings:
             "receiver_host": record.receiver_host,
             "receiver_port": record.receiver_port,
             "receiver_ae_title": record.receiver_ae_title,
+            "health_host": record.health_host,
+            "health_port": record.health_port,
         }
     )
 
@@ -98,8 +126,10 @@ def settings_of_running(settings: Settings) -> Settings:
 def read_record(home: Path) -> PlatformRecord | None:
     """The record that lies in ``home``, of a platform that may be gone."""
     try:
-        return PlatformRecord(**json.loads(_record_path(home).read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+        found = json.loads(_record_path(home).read_text())
+        crashes = [Crash(**each) for each in found.pop("crashes", ())]
+        return PlatformRecord(**found, crashes=crashes)
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return None
 
 

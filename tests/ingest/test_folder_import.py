@@ -84,9 +84,7 @@ def test_status_tells_of_backlog_and_quarantine(folder, instance, tmp_path, free
 
     assert "1 stored" in run("import", str(folder), code=1)
     said = json.loads(run("status", "--json"))
-    assert (said["spool"]["series"], said["spool"]["instances"]) == (1, 1)
-    assert [each["origin"] for each in said["quarantine"]] == [str(folder / "bad.dcm")]
-    assert said["pacs"] == {"series": 0, "instances": 0, "size_bytes": 0}
-    assert said["index"] == {"series": 0}
-    assert said["receiver"]["answers"] is False
-    assert "does not answer" in run("status")
+    waiting = said["findings"]["spool"]["counts"]
+    assert (waiting["series"], waiting["instances"]) == (1, 1)
+    assert [each["what"].endswith(f" from {folder / 'bad.dcm'}") for each in said["errors"]] == [True]
+    assert "1 series, 1 instance, the oldest for" in run("status")

@@ -22,6 +22,7 @@ from kaapana_assets.supervision.record import PlatformRecord, running_platform
 from kaapana_assets.supervision.watchdog import TOKEN_VARIABLE, Members
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
+PORTS = ("KAAPANA_WEBSERVER_PORT", "KAAPANA_RECEIVER_PORT", "KAAPANA_HEALTH_PORT")
 UP_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 30
 
@@ -155,7 +156,7 @@ class Platforms:
 
     def start(self, home: Path | None = None, *, wait: bool = True, **environment: str) -> RunningPlatform:
         home = home or self.new_home()
-        every = _environment(home) | {"KAAPANA_WEBSERVER_PORT": "0", "KAAPANA_RECEIVER_PORT": "0"} | environment
+        every = _environment(home) | dict.fromkeys(PORTS, "0") | environment
         console = home.parent / f"console-{len(self._started)}.txt"
         process = _start(["kaapana_assets", "up"], every, console)
         platform = RunningPlatform(home, every, process, console)

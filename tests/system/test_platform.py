@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from system.conftest import PORTS
 
 from kaapana_assets.settings import Settings
 from kaapana_assets.supervision.record import settings_of_running
@@ -67,7 +68,7 @@ def test_up_right_after_a_kill_works_and_down_stops_it_from_elsewhere(platforms)
     assert again.process.wait(5) == 0
 
 
-@pytest.mark.parametrize("setting", ["KAAPANA_WEBSERVER_PORT", "KAAPANA_RECEIVER_PORT"])
+@pytest.mark.parametrize("setting", PORTS)
 def test_a_port_in_use_is_said_with_its_setting(platforms, setting):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

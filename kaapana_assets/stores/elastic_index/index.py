@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from elasticsearch import NotFoundError
+from elasticsearch import AuthorizationException, NotFoundError
 
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.errors import InputError, NotFound, StoreUnavailable
+from kaapana_assets.stores.checks import StoreReport
 from kaapana_assets.stores.cursors import decoded, encoded
 from kaapana_assets.stores.elastic_index import schema
 from kaapana_assets.stores.elastic_index.budget import FieldBudget
@@ -116,17 +117,24 @@ class ElasticIndex:
             )
         return buckets(facets, answer["aggregations"])
 
+    def check(self) -> StoreReport:
+        """See ``MetadataIndex.check``; by a connection of its own, which forgets what servers did before."""
+        client = self._connection.open()
+        try:
+            with translated():
+                version = _server_version(client)
+                made = schema.is_made(client, self._connection)
+                documents = int(client.count(index=self._connection.index)["count"]) if made else 0
+        finally:
+            client.close()
+        return StoreReport(product="Elasticsearch", version=version, counts={"documents": documents})
+
     def close(self) -> None:
         """See ``MetadataIndex.close``."""
         with self._lock:
             if self._opened is not None:
                 self._opened[1].close()
             self._opened = None
-
-    def version(self) -> str:
-        """Version of the server that answers."""
-        with translated():
-            return str(self._client().info()["version"]["number"])
 
     def _client(self) -> Elasticsearch:
         """Connected to a cluster that has the index; a connection must not be used in a forked child."""
@@ -156,6 +164,13 @@ class ElasticIndex:
     def _mapped_fields(self) -> set[str]:
         with translated():
             return schema.mapped_fields(self._client(), self._connection.index)
+
+
+def _server_version(client: Elasticsearch) -> str:
+    try:
+        return str(client.info()["version"]["number"])
+    except AuthorizationException:
+        return ""  # the privilege to ask for it (`monitor`) is needed for nothing else
 
 
 def operation(document: Document, budget: FieldBudget) -> Operation:

@@ -58,11 +58,11 @@ MAPPING: dict[str, Any] = {
 }
 
 
-def ensure(client: Elasticsearch, connection: ElasticConnection) -> None:
-    """Make what is not there yet: the template, an index and the alias. Several may do it at once.
+def is_made(client: Elasticsearch, connection: ElasticConnection) -> bool:
+    """Whether the index that the alias stands for is there, and of this program.
 
     Raises:
-        ConfigurationError: the alias stands for an index of another version of this program.
+        ConfigurationError: it is of another version of this program, or another's.
     """
     alias = connection.index
     if client.indices.exists_alias(name=alias):
@@ -72,13 +72,23 @@ def ensure(client: Elasticsearch, connection: ElasticConnection) -> None:
                 f"the metadata index {alias} is of version {version}, this program needs {MAPPING_VERSION}: "
                 + ("run `kaapana-assets index migrate`" if version < MAPPING_VERSION else "use a newer program")
             )
-        return
+        return True
     if client.indices.exists(index=alias):
         raise ConfigurationError(
             f"KAAPANA_ELASTICSEARCH_INDEX={alias} is an index that this program did not make; choose another name"
         )
-    put_template(client, connection)
-    create(client, f"{alias}-v{MAPPING_VERSION}", alias=alias)
+    return False
+
+
+def ensure(client: Elasticsearch, connection: ElasticConnection) -> None:
+    """Make what is not there yet: the template, an index and the alias. Several may do it at once.
+
+    Raises:
+        ConfigurationError: the alias stands for an index of another version of this program.
+    """
+    if not is_made(client, connection):
+        put_template(client, connection)
+        create(client, f"{connection.index}-v{MAPPING_VERSION}", alias=connection.index)
 
 
 def put_template(client: Elasticsearch, connection: ElasticConnection) -> None:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.errors import InputError, NotFound, StoreUnavailable
+from kaapana_assets.stores.checks import StoreReport, free_where
 from kaapana_assets.stores.cursors import decoded, encoded
 from kaapana_assets.stores.index import Bucket, Facet, Page, SortKey
 from kaapana_assets.stores.leaves import Value
 from kaapana_assets.stores.query.tree import Query
 from kaapana_assets.stores.sqlite_index.buckets import buckets
-from kaapana_assets.stores.sqlite_index.schema import connect
+from kaapana_assets.stores.sqlite_index.schema import connect, document_count
 from kaapana_assets.stores.sqlite_index.selection import EVERYTHING, Condition, condition, field_id
 from kaapana_assets.stores.sqlite_index.writer import Writer, unpacked
 
@@ -111,6 +112,14 @@ class SqliteIndex:
                 connection.execute("DELETE FROM matched")
                 connection.execute(f"INSERT INTO matched SELECT doc FROM series WHERE {where.sql}", where.parameters)  # noqa: S608
             return [buckets(connection, facet, everything=everything) for facet in facets]
+
+    def check(self) -> StoreReport:
+        """See ``MetadataIndex.check``."""
+        free = free_where(self._path.parent)
+        with self._translated():
+            documents = document_count(self._path)
+        counts = {"documents": documents}
+        return StoreReport(product="SQLite", version=sqlite3.sqlite_version, counts=counts, free_bytes=free)
 
     def close(self) -> None:
         """See ``MetadataIndex.close``."""

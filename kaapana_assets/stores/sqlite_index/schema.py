@@ -16,6 +16,7 @@ from kaapana_assets.errors import ConfigurationError
 
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 30.0
+_CHECK_TIMEOUT_S = 2.0
 
 # ``folded`` and ``value`` have no type on purpose: numbers stay numbers, sort before all text, and
 # 2 and 2.0 are one value.
@@ -60,6 +61,25 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def document_count(path: Path) -> int:
+    """How many documents a database has; none if it is not made yet, and it is not made.
+
+    Raises:
+        sqlite3.Error: it cannot be read.
+        ConfigurationError: another version of the tables is in the file.
+    """
+    if not path.exists():
+        return 0
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=_CHECK_TIMEOUT_S, isolation_level=None)
+    try:
+        if _version(connection) == 0:
+            return 0
+        _check_version(connection, path)
+        return int(connection.execute("SELECT count(*) FROM series").fetchone()[0])
+    finally:
+        connection.close()
+
+
 def _use_wal(connection: sqlite3.Connection) -> None:
     """Change to write-ahead logging; SQLite's own waiting does not cover this change."""
     deadline = time.monotonic() + BUSY_TIMEOUT_S
@@ -85,6 +105,10 @@ def _ensure_tables(connection: sqlite3.Connection, path: Path) -> None:
         except BaseException:
             connection.execute("ROLLBACK")
             raise
+    _check_version(connection, path)
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     if _version(connection) != SCHEMA_VERSION:
         raise ConfigurationError(
             f"metadata index {path} has tables of version {_version(connection)}, this program needs "

@@ -1,0 +1,86 @@
+"""All checks at once, as one report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from functools import partial
+from typing import TYPE_CHECKING
+
+from kaapana_assets.health import checks
+from kaapana_assets.health.findings import Finding, HealthReport, PastError, State
+from kaapana_assets.health.parallel import Parallel
+from kaapana_assets.health.past import FailedRuns, newest_quarantined
+from kaapana_assets.health.stores import DEADLINE_S, store_checks
+
+if TYPE_CHECKING:
+    from kaapana_assets.health.platform_state import PlatformState
+    from kaapana_assets.settings import Settings
+
+
+class HealthCheck:
+    """Asks everything, again and again; for one thread at a time.
+
+    Args:
+        settings: which stores, and the addresses of a receiver that is up without a platform.
+        platform: gives the platform that is up on the home now.
+        storage: what Dagster's PostgreSQL says of itself, None where there is none to be asked.
+        deadline_s: after it a report is made of what there is.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        platform: Callable[[], PlatformState | None],
+        storage: Callable[[], str | None],
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
+        self._settings = settings
+        self._platform = platform
+        self._storage = storage
+        self._failed_runs = FailedRuns()
+        self._findings = Parallel[Finding](self._lost, deadline_s=deadline_s)
+        self._errors = Parallel[tuple[PastError, ...]](lambda _name, _why: (), deadline_s=deadline_s)
+
+    def report(self) -> HealthReport:
+        """What there is to be said now."""
+        platform = self._platform()
+        findings = self._findings.start(self._checks(platform))
+        lists: dict[str, Callable[[], tuple[PastError, ...]]] = {"files": partial(newest_quarantined, self._settings)}
+        if platform is not None:
+            lists["runs"] = partial(self._failed_runs.newest, platform.dagster_url)
+        errors = self._errors.start(lists)
+        found = findings()
+        past = [error for each in errors().values() for error in each]
+        past += platform.crashes if platform else ()
+        return HealthReport(
+            time=datetime.now(timezone.utc),
+            home=self._settings.home,
+            is_up=platform is not None,
+            dagster_url=platform.dagster_url if platform else "",
+            health_url=platform.health_url if platform else "",
+            findings=found,
+            errors=tuple(sorted(past, key=lambda error: error.time, reverse=True)),
+        )
+
+    def _checks(self, platform: PlatformState | None) -> dict[str, Callable[[], Finding]]:
+        where = self._settings.stores()
+        calls: dict[str, Callable[[], Finding]] = {
+            name: partial(checks.check_store, where[name], ask) for name, ask in store_checks(self._settings).items()
+        }
+        calls["spool"] = partial(checks.check_spool, self._settings)
+        calls["receiver"] = partial(checks.check_receiver, self._settings, platform)
+        calls["storage"] = partial(checks.check_storage, self._where("storage"), self._storage)
+        if platform is not None:
+            calls["dagster"] = partial(checks.check_dagster, platform)
+            calls["parts"] = partial(checks.check_parts, platform)
+        return calls
+
+    def _lost(self, name: str, why: str) -> Finding:
+        return Finding(state=State.BROKEN, where=self._where(name), problem=why)
+
+    def _where(self, name: str) -> str:
+        if name == "storage":
+            return self._settings.postgres_url or "the platform's own PostgreSQL"
+        return self._settings.stores().get(name, "")

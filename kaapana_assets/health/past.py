@@ -1,0 +1,89 @@
+"""The last errors: runs that failed, and files that were set apart."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from kaapana_assets.errors import DagsterUnavailable, KaapanaAssetsError
+from kaapana_assets.graphql import DagsterClient
+from kaapana_assets.health.findings import ErrorKind, PastError
+from kaapana_assets.ingest.spool import open_spool
+
+if TYPE_CHECKING:
+    from kaapana_assets.graphql.answers import Run
+    from kaapana_assets.settings import Settings
+
+SHOWN = 5
+_LONGEST_REASON = 300
+_KEPT_REASONS = 100
+_TIMEOUT_S = 10.0
+# Dagster breaks its messages into lines and indents what follows.
+_CONTINUED = re.compile(r"(?<=\S)\n[ \t]+")
+
+
+class FailedRuns:
+    """The runs that failed last; why one failed is asked once."""
+
+    def __init__(self) -> None:
+        self._reasons: OrderedDict[str, str] = OrderedDict()
+
+    def newest(self, dagster_url: str) -> tuple[PastError, ...]:
+        """Those that failed last, the newest first; none while Dagster does not answer."""
+        client = DagsterClient(dagster_url, timeout_s=_TIMEOUT_S)
+        try:
+            return tuple(
+                PastError(
+                    kind=ErrorKind.RUN,
+                    time=datetime.fromtimestamp(run.end_time or run.update_time or 0, timezone.utc),
+                    what=_name(run),
+                    reason=self._reason(client, run.run_id),
+                    where=client.run_url(run.run_id),
+                )
+                for run in client.runs(statuses=["FAILURE"], limit=SHOWN)
+            )
+        except KaapanaAssetsError:
+            return ()  # that it does not answer is a finding of its own
+
+    def _reason(self, client: DagsterClient, run_id: str) -> str:
+        if run_id not in self._reasons:
+            try:
+                reason = first_line(client.first_failure(run_id) or "its log does not say why")
+            except DagsterUnavailable:
+                return "its log cannot be read now"
+            self._reasons[run_id] = reason
+            while len(self._reasons) > _KEPT_REASONS:
+                self._reasons.popitem(last=False)
+        return self._reasons[run_id]
+
+
+def newest_quarantined(settings: Settings) -> tuple[PastError, ...]:
+    """The files that were set apart last, the newest first."""
+    try:
+        _, files = open_spool(settings).newest_quarantined(SHOWN)
+    except KaapanaAssetsError:
+        return ()  # that the spool cannot be read is a finding of its own
+    return tuple(
+        PastError(
+            kind=ErrorKind.FILE,
+            time=each.time,
+            what=f"{each.path.name} from {each.origin}",
+            reason=first_line(each.reason),
+            where=str(each.path),
+        )
+        for each in files
+    )
+
+
+def first_line(text: str) -> str:
+    """The first line that says something, not too long."""
+    unwrapped = _CONTINUED.sub(" ", text)
+    line = next((line.strip() for line in unwrapped.splitlines() if line.strip()), "")
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]} …"
+
+
+def _name(run: Run) -> str:
+    partition = run.tags.get("dagster/partition")
+    return f"{run.job} of {partition}" if partition else run.job

@@ -1,0 +1,109 @@
+"""The health page over HTTP.
+
+=============== ============================================================
+``/``           the page; status 503 when something that should work does not
+``/health.json`` the same as JSON, with the same status
+``/live``       200 while this process lives
+=============== ============================================================
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.health.findings import HealthReport
+from kaapana_assets.health.page import CONTENT_SECURITY_POLICY, page
+
+KEPT_S = 5.0
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class KeptReport:
+    """A report that many readers share: it is made again only when it is some seconds old.
+
+    Args:
+        make: makes one; it is not called twice at once.
+        kept_s: seconds that one is given out after it was made.
+    """
+
+    def __init__(self, make: Callable[[], HealthReport], *, kept_s: float = KEPT_S) -> None:
+        self._make = make
+        self._kept_s = kept_s
+        self._lock = threading.Lock()
+        self._report: HealthReport | None = None
+        self._made = 0.0
+
+    def __call__(self) -> HealthReport:
+        """The report of now, or of some seconds ago."""
+        with self._lock:
+            if self._report is None or time.monotonic() - self._made > self._kept_s:
+                self._report = self._make()
+                self._made = time.monotonic()
+            return self._report
+
+
+def application(report: Callable[[], HealthReport]) -> Starlette:
+    """The three addresses as an ASGI application."""
+
+    def html(_: Request) -> Response:
+        now = report()
+        return HTMLResponse(page(now), status_code=_status(now), headers=_HEADERS)
+
+    def as_json(_: Request) -> Response:
+        now = report()
+        return JSONResponse(now.as_json(), status_code=_status(now), headers=_HEADERS)
+
+    # A coroutine: it needs no thread, so it answers even when all of them wait for a report.
+    async def live(_: Request) -> Response:
+        return PlainTextResponse("alive\n", headers=_HEADERS)
+
+    return Starlette(routes=[Route("/", html), Route("/health.json", as_json), Route("/live", live)])
+
+
+def serve(report: Callable[[], HealthReport], *, host: str, port: int, on_ready: Callable[[int], None]) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Args:
+        report: gives what is to be shown; called by several threads.
+        host: address to listen on.
+        port: 0 takes a free one.
+        on_ready: called with the port once connections are taken.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+        except OSError as exc:
+            raise ConfigurationError(
+                f"the health page cannot listen on {host}:{port} ({exc.strerror}): set KAAPANA_HEALTH_PORT to another "
+                "port, or to 0 for a free one"
+            ) from exc
+        listening.listen()
+        on_ready(int(listening.getsockname()[1]))
+        config = uvicorn.Config(
+            application(report), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        )
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _status(report: HealthReport) -> int:
+    return 200 if report.ok else 503

@@ -1,0 +1,76 @@
+"""The stores of the settings, asked with short limits and without a second attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kaapana_assets.errors import ConfigurationError, KaapanaAssetsError, StoreUnavailable
+from kaapana_assets.health.parallel import Parallel
+from kaapana_assets.stores.opening import open_index, open_objects, open_pacs
+
+if TYPE_CHECKING:
+    from kaapana_assets.settings import Settings
+    from kaapana_assets.stores.checks import StoreReport
+
+REQUEST_TIMEOUT_S = 2.0
+DEADLINE_S = 5.0
+
+
+def store_checks(settings: Settings) -> dict[str, Callable[[], StoreReport]]:
+    """How each store is asked; each raises what ``check`` of its protocol says."""
+    hurried = settings.model_copy(
+        update={
+            "dicomweb_timeout_s": min(REQUEST_TIMEOUT_S, settings.dicomweb_timeout_s),
+            "dicomweb_attempts": 1,
+            "elasticsearch_timeout_s": min(REQUEST_TIMEOUT_S, settings.elasticsearch_timeout_s),
+            "elasticsearch_patience_s": 0.0,
+            "s3_timeout_s": min(REQUEST_TIMEOUT_S, settings.s3_timeout_s),
+            "s3_attempts": 1,
+        }
+    )
+
+    def pacs() -> StoreReport:
+        opened = open_pacs(hurried)
+        try:
+            return opened.check()
+        finally:
+            opened.close()
+
+    def index() -> StoreReport:
+        opened = open_index(hurried)
+        try:
+            return opened.check()
+        finally:
+            opened.close()
+
+    return {"pacs": pacs, "index": index, "objects": lambda: open_objects(hurried).check()}
+
+
+def check_before_start(settings: Settings, say: Callable[[str], None]) -> None:
+    """See that work can begin: one line is said of each store that is away, which is no reason not to start.
+
+    Raises:
+        ConfigurationError: a store can't work with these settings, however long one waits; names them.
+    """
+    where = settings.stores()
+    parallel = Parallel[KaapanaAssetsError | None](lambda _, why: StoreUnavailable(why), deadline_s=DEADLINE_S)
+    errors = parallel.start({name: _error_of(check) for name, check in store_checks(settings).items()})()
+    refused = [f"{name}: {error}" for name, error in errors.items() if isinstance(error, ConfigurationError)]
+    if refused:
+        raise ConfigurationError("; ".join(refused))
+    for name, error in errors.items():
+        if error is not None:
+            reason = " ".join(str(error).split())
+            say(f"{name:<12} {where[name]} does not answer; work waits until it does ({reason})")
+
+
+def _error_of(check: Callable[[], StoreReport]) -> Callable[[], KaapanaAssetsError | None]:
+    def error() -> KaapanaAssetsError | None:
+        try:
+            check()
+        except KaapanaAssetsError as exc:
+            return exc
+        return None
+
+    return error

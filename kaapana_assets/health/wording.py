@@ -1,0 +1,82 @@
+"""Findings in words, for the command line and the page."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from kaapana_assets.health.findings import Finding, HealthReport
+
+TITLES = {
+    "pacs": "PACS",
+    "index": "index",
+    "objects": "objects",
+    "spool": "spool",
+    "receiver": "receiver",
+    "storage": "PostgreSQL",
+    "dagster": "Dagster",
+    "parts": "parts",
+}
+_UNITS = ("bytes", "KB", "MB", "GB", "TB", "PB")
+_KNOWN = "known_"
+_OF_ONE = {"instances": "instance", "documents": "document", "buckets": "bucket", "restarts": "restart"}
+_SAID_IF_ANY = frozenset({"open_series", "restarts"})
+
+
+def headline(report: HealthReport) -> str:
+    """The whole in one line."""
+    if report.broken:
+        return f"{', '.join(title(name) for name in report.broken)}: not working"
+    return "everything works" if report.is_up else "what is there works; no platform is up"
+
+
+def title(name: str) -> str:
+    """What was checked, as it is called."""
+    return TITLES.get(name, name)
+
+
+def product(finding: Finding) -> str:
+    """What answered, unless where it is says so already (``folder``)."""
+    return "" if finding.where.startswith(f"{finding.product} ") else finding.product
+
+
+def counts(finding: Finding) -> str:
+    """All that was counted: ``3 series, 41 instances, 1.2 GB, 70 GB free``."""
+    said = [_count(name, value) for name, value in finding.counts.items() if value or name not in _SAID_IF_ANY]
+    if any(name.startswith(_KNOWN) for name in finding.counts):
+        said[0] = f"known here: {said[0]}"
+    return ", ".join(said)
+
+
+def size(size_bytes: float) -> str:
+    """Bytes with a unit, in steps of a thousand."""
+    unit = 0
+    while size_bytes >= 1000 and unit < len(_UNITS) - 1:
+        size_bytes /= 1000
+        unit += 1
+    return f"{size_bytes:.0f} {_UNITS[unit]}" if unit == 0 or size_bytes >= 10 else f"{size_bytes:.1f} {_UNITS[unit]}"
+
+
+def age(seconds: float) -> str:
+    """A time span with the unit that fits."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def local_time(time: datetime) -> str:
+    """A moment on the clock of this machine."""
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _count(name: str, value: float) -> str:
+    name = name.removeprefix(_KNOWN)
+    if name == "size_bytes":
+        return size(value)
+    if name.endswith("_bytes"):
+        return f"{size(value)} {name.removesuffix('_bytes').replace('_', ' ')}"
+    if name == "oldest_age_s":
+        return f"the oldest for {age(value)}"
+    if value == 1 and name in _OF_ONE:
+        name = _OF_ONE[name]
+    return f"{value:,.0f} {name.replace('_', ' ')}"
