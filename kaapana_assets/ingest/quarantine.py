@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from kaapana_assets.errors import SpoolUnavailable
+from kaapana_assets.ingest.series_folders import entries_of
 from kaapana_assets.stores.durable import link_or_copy, make_folder, sync_folder, write_all
 
 UNKNOWN_SERIES = "unknown"
@@ -103,9 +104,9 @@ class Quarantine:
         try:
             notes = [
                 (note.stat().st_mtime, note.path)
-                for folder in _entries(self.folder)
+                for folder in entries_of(self.folder)
                 if folder.is_dir() and not folder.name.startswith(".")
-                for note in _entries(folder.path)
+                for note in entries_of(folder.path)
                 if note.name.endswith(".json")
             ]
         except OSError as exc:
@@ -116,15 +117,6 @@ class Quarantine:
             with contextlib.suppress(FileNotFoundError):  # removed at this moment
                 found.append(_read(note.with_suffix(""), note))
         return len(notes), found
-
-
-def _entries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
-    try:
-        entries = os.scandir(folder)
-    except FileNotFoundError:
-        return
-    with entries:
-        yield from entries
 
 
 def _name_for(name: str, source: Path) -> str:

@@ -7,7 +7,6 @@ import errno
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 
 from kaapana_assets.stores.durable import sync_folder
@@ -61,16 +60,13 @@ class SeriesFolders:
             else:
                 return folder, True
 
-    def entries(self) -> Iterator[os.DirEntry[str]]:
+    def entries(self) -> list[os.DirEntry[str]]:
         """The folder of each series; dotted names are no series."""
-        try:
-            entries = os.scandir(self._incoming)
-        except FileNotFoundError:
-            return
-        with entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
-                    yield entry
+        return [
+            entry
+            for entry in entries_of(self._incoming)
+            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
+        ]
 
     def _open(self, series_uid: str) -> OpenFolder:
         with self._lock:
@@ -100,16 +96,18 @@ class SeriesFolders:
                 del self._kept[series_uid]
 
 
-def dicom_files(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+def dicom_files(folder: Path | str) -> list[os.DirEntry[str]]:
     """The files ``*.dcm`` in ``folder``; none where it is missing."""
+    return [e for e in entries_of(folder) if e.name.endswith(".dcm") and e.is_file(follow_symlinks=False)]
+
+
+def entries_of(folder: Path | str) -> list[os.DirEntry[str]]:
+    """All that is in ``folder``, nothing where it is missing; the folder is closed on return."""
     try:
-        entries = os.scandir(folder)
+        with os.scandir(folder) as entries:
+            return list(entries)
     except FileNotFoundError:
-        return
-    with entries:
-        for entry in entries:
-            if entry.name.endswith(".dcm") and entry.is_file(follow_symlinks=False):
-                yield entry
+        return []
 
 
 def remove_if_empty(folder: Path) -> None:

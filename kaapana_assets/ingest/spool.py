@@ -202,7 +202,7 @@ class Spool:
             instances, ages, open_series = 0, [], 0
             for entry in self._folders.entries():
                 with suppress(FileNotFoundError):  # taken out at this moment
-                    if count := sum(1 for _ in dicom_files(entry.path)):
+                    if count := len(dicom_files(entry.path)):
                         instances += count
                         ages.append(max(0.0, now - entry.stat().st_mtime))
                         open_series += entry.name in held
@@ -226,7 +226,7 @@ class Spool:
             with suppress(FileNotFoundError):  # taken out at this moment
                 # The distance, not the age: after a clock was set back a folder from the future is as quiet.
                 quiet = entry.name not in held and abs(now - entry.stat().st_mtime) >= quiet_s
-                if quiet and next(dicom_files(entry.path), None) is not None:
+                if quiet and dicom_files(entry.path):
                     found.append(entry.name)
         return found
 
