@@ -24,6 +24,8 @@ _AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 _PAGE = 500
 _PIECE = 1 << 20
 _STUDY, _SERIES, _SOP = "0020000D", "0020000E", "00080018"
+# What is wrong with the credentials, the path or the moment. No archive finds fault with a plain search.
+_SAID_BY_ARCHIVES = frozenset({401, 403, 404, 408, 410, 425, 429})
 _INSTANCE_COUNT = "00201209"
 _FAILED, _REFERENCED = "00081198", "00081199"
 _REFERENCED_SOP, _FAILURE_REASON = "00081155", "00081197"
@@ -192,8 +194,10 @@ class DicomwebArchive:
                 headers={"Accept": "application/dicom+json"},
                 timeout=self.connection.timeouts,
             )
-            response.raise_for_status()
-            if response.status_code != 204 and not _is_list(response):
+            strange = 400 <= response.status_code < 500 and response.status_code not in _SAID_BY_ARCHIVES
+            if not strange:
+                response.raise_for_status()
+            if strange or (response.status_code != 204 and not _is_list(response)):
                 raise ConfigurationError(f"KAAPANA_DICOMWEB_URL={self.url}: what answers there is no DICOMweb archive")
             return str(response.headers.get("Server", ""))
 
