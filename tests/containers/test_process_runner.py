@@ -393,8 +393,6 @@ def test_operators_do_not_outlive_their_worker(place: Place, number: signal.Sign
     worker = subprocess.Popen(
         [sys.executable, "-c", _WORKER, str(place.images), str(load_settings().environments), str(place.directory)],
         stderr=subprocess.DEVNULL,
-        # A test run that a shell has put into the background ignores it, and would hand that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         pids = [read_pid(place.directory / name) for name in ("pid", "child")]
@@ -408,7 +406,8 @@ def test_operators_do_not_outlive_their_worker(place: Place, number: signal.Sign
 
 
 _WORKER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background process would ignore it
 from pathlib import Path
 from kaapana_assets.containers.process import ProcessRunner
 from kaapana_assets.containers.runner import Launch
