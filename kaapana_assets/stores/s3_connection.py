@@ -167,10 +167,10 @@ def translated(exc: BaseException, *, what: str, where: str) -> KaapanaAssetsErr
     if code in _REGION:
         return ConfigurationError(f"{where} has another region than KAAPANA_S3_REGION says ({code})")
     # What was tried again is told inside of another error.
-    reason = exc.reason if isinstance(exc, urllib3.exceptions.MaxRetryError) else exc
+    reason = getattr(exc, "reason", None) if isinstance(exc, urllib3.exceptions.MaxRetryError) else exc
     if fails_for_good(exc):
         return ConfigurationError(f"{where} has no certificate that is trusted: see KAAPANA_S3_CA, KAAPANA_S3_SECURE")
     said = exc.strerror if isinstance(exc, OSError) else code
-    why = "it is busy" if code in _BUSY else said or type(reason).__name__
+    why = "it is busy" if code in _BUSY else said or type(reason or exc).__name__
     status = getattr(exc, "status_code", None)
     return StoreUnavailable(f"{where} does not serve {what}: {why}{f', status {status}' if status else ''}; try again")
