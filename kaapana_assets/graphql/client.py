@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import requests
@@ -195,26 +195,19 @@ class DagsterClient:
 
     def failures(self, run_id: str) -> list[str]:
         """Why steps of the run, or the run as a whole, failed: one message each."""
-        said: list[str] = []
-        cursor: str | None = None
-        more = True
-        while more:
-            events, cursor, more = self.events(run_id, cursor)
-            for event in events:
-                if event.kind in ("ExecutionStepFailureEvent", "RunFailureEvent"):
-                    said.append(f"{event.step or 'run'}: {event.error or event.message}")
-        return said
+        return [f"{event.step or 'run'}: {event.error or event.message}" for event in self._failures(run_id)]
 
     def first_failure(self, run_id: str) -> str | None:
         """Why the run failed, as its log says it first; for people, without the names of exceptions."""
+        first = next(self._failures(run_id), None)
+        return None if first is None else told(first.error or first.message)
+
+    def _failures(self, run_id: str) -> Iterator[Event]:
         cursor: str | None = None
         more = True
         while more:
             events, cursor, more = self.events(run_id, cursor)
-            for event in events:
-                if event.kind in ("ExecutionStepFailureEvent", "RunFailureEvent"):
-                    return told(event.error or event.message)
-        return None
+            yield from (each for each in events if each.kind in ("ExecutionStepFailureEvent", "RunFailureEvent"))
 
     def captured_logs(self, run_id: str, file_key: str, cursor: str | None = None) -> CapturedLogs:
         """What a step wrote to its outputs after ``cursor``; the key is in the run's LogsCapturedEvent."""

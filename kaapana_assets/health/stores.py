@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from kaapana_assets.errors import ConfigurationError, KaapanaAssetsError, StoreUnavailable
@@ -31,18 +32,12 @@ def store_checks(settings: Settings) -> dict[str, Callable[[], StoreReport]]:
     )
 
     def pacs() -> StoreReport:
-        opened = open_pacs(hurried)
-        try:
+        with closing(open_pacs(hurried)) as opened:
             return opened.check()
-        finally:
-            opened.close()
 
     def index() -> StoreReport:
-        opened = open_index(hurried)
-        try:
+        with closing(open_index(hurried)) as opened:
             return opened.check()
-        finally:
-            opened.close()
 
     return {"pacs": pacs, "index": index, "objects": lambda: open_objects(hurried).check()}
 

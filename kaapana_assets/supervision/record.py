@@ -102,14 +102,16 @@ def settings_in_use(**given: Any) -> Settings:  # noqa: ANN401 - pydantic checks
                 f"the platform that is up on {settings.home} has its {name} at {there}, but the settings here say "
                 f"{here}: set KAAPANA_{name.upper()} and what belongs to it as it was set for `kaapana-assets up`"
             )
-    return settings_of_running(settings)
+    return _with_addresses(settings, record)
 
 
 def settings_of_running(settings: Settings) -> Settings:
     """The settings with the addresses of the platform that runs on their home, where one does."""
     record = running_platform(settings.home)
-    if record is None:
-        return settings
+    return settings if record is None else _with_addresses(settings, record)
+
+
+def _with_addresses(settings: Settings, record: PlatformRecord) -> Settings:
     return settings.model_copy(
         update={
             "webserver_host": record.webserver_host,

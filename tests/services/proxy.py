@@ -12,24 +12,17 @@ from collections.abc import Iterator
 _PIECE = 1 << 16
 
 
-class FaultProxy:
-    """Passes connections on to a port of the loopback interface, except for the faults it was told.
+class Listener:
+    """Takes connections on a free port of the loopback interface, each handled in a thread of its own.
 
     Attributes:
         port: where it listens.
-        answers: each next connection gets one of these instead of the server's answer.
-        cuts: each next connection is cut after so many bytes from the server.
-        delay_s: before each piece is passed on.
         connections: how many there were.
     """
 
-    def __init__(self, target_port: int) -> None:
-        self._target = target_port
+    def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
-        self.answers: deque[bytes] = deque()
-        self.cuts: deque[int] = deque()
-        self.delay_s = 0.0
         self.connections = 0
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -45,6 +38,28 @@ class FaultProxy:
                 client, _ = self._listener.accept()
                 self.connections += 1
                 threading.Thread(target=self._handle, args=(client,), daemon=True).start()
+
+    def _handle(self, client: socket.socket) -> None:
+        raise NotImplementedError
+
+
+class FaultProxy(Listener):
+    """Passes connections on to a port of the loopback interface, except for the faults it was told.
+
+    Attributes:
+        port: where it listens.
+        answers: each next connection gets one of these instead of the server's answer.
+        cuts: each next connection is cut after so many bytes from the server.
+        delay_s: before each piece is passed on.
+        connections: how many there were.
+    """
+
+    def __init__(self, target_port: int) -> None:
+        self._target = target_port
+        self.answers: deque[bytes] = deque()
+        self.cuts: deque[int] = deque()
+        self.delay_s = 0.0
+        super().__init__()
 
     def _handle(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):

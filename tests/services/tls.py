@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from services.proxy import Listener
+
 _PIECE = 1 << 16
 
 
-class TlsDoor:
+class TlsDoor(Listener):
     """Passes decrypted bytes on to a port of the loopback interface.
 
     Attributes:
@@ -36,26 +38,12 @@ class TlsDoor:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(self.ca, key)
         self.heard: list[bytes] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        threading.Thread(target=self._serve, daemon=True).start()
+        super().__init__()
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the certificate, hexadecimal."""
         return hashlib.sha256(ssl.PEM_cert_to_DER_cert(self.ca.read_text())).hexdigest()
-
-    def close(self) -> None:
-        """Listen no more."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._handle, args=(client,), daemon=True).start()
 
     def _handle(self, plain: socket.socket) -> None:
         with plain, contextlib.suppress(OSError), self._context.wrap_socket(plain, server_side=True) as client:
