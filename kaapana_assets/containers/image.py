@@ -1,6 +1,6 @@
-"""An image folder, ``images/<name>/{Dockerfile,files/,requirements.txt}``, as the process runner reads it.
+"""An image folder, ``images/<name>/{Dockerfile,files/,requirements.txt}``: what its Dockerfile says.
 
-Only what is needed to run ``files/`` in place: this builds no images.
+Only what is needed to run ``files/`` in place and to name the image: this builds no images.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Stage:
     cmd: tuple[str, ...] = ()
     workdir: str = "/"
     environment: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
     copies: tuple[tuple[str, str], ...] = ()
     """Pairs of a source below the image folder and its absolute place in the container."""
 
@@ -136,6 +137,8 @@ def _read(dockerfile: Path) -> Stage:
             arguments[key.strip()] = _substituted(default.strip().strip("\"'"), known)
         elif keyword == "ENV":
             stage = replace(stage, environment={**stage.environment, **_variables(value, known)})
+        elif keyword == "LABEL":
+            stage = replace(stage, labels={**stage.labels, **_variables(value, known)})
         elif keyword == "WORKDIR":
             stage = replace(stage, workdir=str(PurePosixPath(stage.workdir, _substituted(value, known))))
         elif keyword in {"COPY", "ADD"}:

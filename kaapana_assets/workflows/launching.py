@@ -156,6 +156,7 @@ def _container_launch(work: Work, operator: ContainerOperator, view: RunDirector
     return Launch(
         run_id=work.directory.name,
         workflow=work.workflow.name,
+        cohort=work.request.cohort,
         operator=operator.full_name,
         image=operator.image,
         directory=view.path,
@@ -167,6 +168,8 @@ def _container_launch(work: Work, operator: ContainerOperator, view: RunDirector
         timeout_s=operator.timeout_s,
         memory_mb=operator.memory_mb,
         cpu=operator.cpu,
+        gpus=operator.gpus,
+        network=operator.network,
         image_pull_secrets=operator.image_pull_secrets,
     )
 
