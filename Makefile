@@ -3,6 +3,8 @@
 # make test   all tests
 # make services   real servers for tests and development, all that this machine can (ONLY="name=port ...")
 # make services-down   end them
+# make cluster   a Kubernetes of one node for development (root, Linux), about 400 MB
+# make cluster-down   end it
 # make services-build   make them ready to start
 # make lint   style and types
 # make clean  what this file made (never a folder of data)
@@ -11,7 +13,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean setup services services-build services-down
+.PHONY: help demo test lint clean setup services services-build services-down cluster cluster-down
 
 VENV := .venv
 READY := $(VENV)/.ready
@@ -26,9 +28,10 @@ demo: $(READY)
 	$(VENV)/bin/python -m kaapana_assets demo $(if $(EXIT),--exit) $(if $(SERVICES),--services)
 
 test: $(READY)
-	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not services and not system"
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "services and not system"
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m system
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not services and not system and not cluster"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "services and not system and not cluster"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "system and not cluster"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m cluster
 
 services: $(READY)
 	@PYTHONPATH=tests $(VENV)/bin/python -m services up $(ONLY)
@@ -38,6 +41,12 @@ services-build: $(READY)
 
 services-down: $(READY)
 	@PYTHONPATH=tests $(VENV)/bin/python -m services down $(ONLY)
+
+cluster: $(READY)
+	@PYTHONPATH=tests $(VENV)/bin/python -m services up kubernetes
+
+cluster-down: $(READY)
+	@PYTHONPATH=tests $(VENV)/bin/python -m services down kubernetes
 
 lint: $(READY)
 	@$(VENV)/bin/ruff check .

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from services.plugin import (  # noqa: F401 - fixtures
     elasticsearch_server,
+    kubernetes_cluster,
+    kubernetes_namespace,
     minio_server,
     note_test,
     orthanc_server,

@@ -2,7 +2,8 @@
 
 All that belongs to them is in ``.services/`` of the checkout (or ``KAAPANA_SERVICES_HOME``): data,
 logs, ``services.json`` (which processes) and ``services.env``, the settings with which the platform
-uses them. Data stays when they are ended.
+uses them. Data stays when they are ended, except that of Kubernetes, which takes much and is started
+only if it is named.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
-from services.kinds import KINDS
+from services.kinds import KINDS, ON_DEMAND
 from services.running import Running
 from services.service import Missing
 
@@ -32,9 +34,15 @@ def main() -> int:
         prog="services", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("what", choices=("build", "up", "down", "status"))
-    parser.add_argument("names", nargs="*", metavar="NAME[=PORT,...]", help="some of them; all if none is named")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME[=PORT,...]",
+        help="some of them; all if none is named, but what takes much is only started by name",
+    )
     given = parser.parse_args()
-    wanted = dict(name.partition("=")[::2] for name in given.names) or dict.fromkeys(KINDS, "")
+    unnamed = [name for name in KINDS if given.what != "up" or name not in ON_DEMAND]
+    wanted = dict(name.partition("=")[::2] for name in given.names) or dict.fromkeys(unnamed, "")
     if unknown := wanted.keys() - KINDS.keys():
         parser.error(f"no service {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
     return {"build": build, "up": up, "down": down, "status": status}[given.what](wanted)
@@ -81,7 +89,9 @@ def up(wanted: dict[str, str]) -> int:
             "settings": running.settings,
         }
         _write(record)
-        print(f"{name} listens on {', '.join(map(str, running.ports))}, log {running.log}")
+        print(f"{name} {_where(running.ports)}, log {running.log}")
+        if running.plan.hint:
+            print(running.plan.hint)
     print(f"settings that use them: {SETTINGS}")
     return 1 if missing and os.environ.get("REQUIRE_SERVICES") == "1" else 0
 
@@ -105,9 +115,12 @@ def status(wanted: dict[str, str]) -> int:
     """Say what runs."""
     record = _record()
     for name in wanted:
-        ports = ", ".join(map(str, record[name]["ports"])) if name in record else ""
-        print(f"{name}: {f'listens on {ports}' if ports else 'does not run'}")
+        print(f"{name} {_where(record[name]['ports']) if name in record else 'does not run'}")
     return 0
+
+
+def _where(ports: Sequence[int]) -> str:
+    return f"listens on {', '.join(map(str, ports))}" if ports else "runs"
 
 
 def _record() -> dict[str, dict[str, object]]:

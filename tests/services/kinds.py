@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from services.elasticsearch import Elasticsearch
+from services.kubernetes import Kubernetes
 from services.minio import MinioServer
 from services.orthanc import Orthanc
 from services.postgres import PostgresServer
 from services.service import Service
 
-KINDS: dict[str, type[Service]] = {each.name: each for each in (Elasticsearch, MinioServer, Orthanc, PostgresServer)}
+_ALL: tuple[type[Service], ...] = (Elasticsearch, MinioServer, Orthanc, PostgresServer, Kubernetes)
+KINDS: dict[str, type[Service]] = {each.name: each for each in _ALL}
+# Started only if they are named, because few need them and they take much.
+ON_DEMAND = {Kubernetes.name}

@@ -27,6 +27,7 @@ class Plan:
         settings: the ``KAAPANA_*`` variables with which the platform uses it.
         environment: variables that it needs beside those of this process.
         ready_within_s: longer is taken for a failure.
+        hint: how a developer uses it, beside the settings.
     """
 
     command: Sequence[str]
@@ -34,6 +35,7 @@ class Plan:
     settings: Mapping[str, str]
     environment: Mapping[str, str] = field(default_factory=dict)
     ready_within_s: float = 180
+    hint: str = ""
 
 
 class Service(Protocol):

@@ -1,0 +1,3 @@
+module kaapana.example/pause
+
+go 1.21
