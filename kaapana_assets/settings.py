@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     image_tag_suffix: str = Field(
         "", pattern=r"^[A-Za-z0-9_.-]{0,64}$", description="What follows the version in tags of images, of the site."
     )
+    base_image: str = Field(
+        "", description="What `images build` builds on, instead of the BASE_IMAGE of the Dockerfiles."
+    )
     image_pull_secrets: SecretStr = Field(
         SecretStr(""),
         description="For `docker`: JSON object, name of a secret -> content of a Docker configuration, with `auths`. "

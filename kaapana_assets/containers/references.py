@@ -1,7 +1,7 @@
 """From the name of an image folder to the reference that engines and registries know.
 
-The version is the folder's own (its label ``org.opencontainers.image.version``); registry and suffix
-are the site's.
+The version is the folder's own (its label ``org.opencontainers.image.version``, or ``VERSION`` as images
+written for Kaapana have it); registry and suffix are the site's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from kaapana_assets.containers.image import load_image
 from kaapana_assets.errors import ConfigurationError
 
 VERSION_LABEL = "org.opencontainers.image.version"
+KAAPANA_VERSION_LABEL = "VERSION"
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -37,7 +38,8 @@ def reference_of(images: Path, image: str, *, registry: str, suffix: str) -> str
     if not is_folder_name(image):
         return image
     found = load_image(images, image)
-    version = found.stage.labels.get(VERSION_LABEL, "")
+    labels = found.stage.labels
+    version = labels.get(VERSION_LABEL) or labels.get(KAAPANA_VERSION_LABEL, "")
     tag = f"{version}-{suffix}" if suffix else version
     if not version or not _TAG.fullmatch(tag):
         raise ConfigurationError(
