@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -78,13 +78,13 @@ def test_workers_that_outlive_a_killed_server_do_not_hinder_the_next(folder):
     postgres = Postgres(folder / "data", folder / "socket")
     with serving(postgres) as process:
         workers = psutil.Process(process.pid).children()
-        # Stopped, none notices the end of the server.
+        # Stopped, none notices the end of the server. One that served pg_isready may end before.
         for worker in workers:
-            worker.suspend()
+            with suppress(psutil.NoSuchProcess):
+                worker.suspend()
         process.kill()
         process.wait()
-        assert workers
-        assert all(is_left(worker) for worker in workers)
+        assert any(is_left(worker) for worker in workers)
     with serving(postgres):
         assert query(postgres, "select 1") == [(1,)]
     assert not any(is_left(worker) for worker in workers)
