@@ -8,20 +8,20 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from kaapana_assets.errors import InputError, KaapanaAssetsError, NotFound, OperatorFailed
+from kaapana_assets.errors import InputError, NotFound, OperatorFailed
 from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.stores.shelf import Manifest, Origin
+from kaapana_assets.workflows.at_once import as_they_end
 from kaapana_assets.workflows.fingerprints import code_version, pooled_fingerprint, series_fingerprint
 from kaapana_assets.workflows.launching import Attempt, attempt_pooled, attempt_series, remove_output
 from kaapana_assets.workflows.model import INITIAL_INPUT
 from kaapana_assets.workflows.operators import ContainerOperator, Operator
 from kaapana_assets.workflows.work import Done, OperatorResult, Work
 
-_Given = TypeVar("_Given")
 _Result = TypeVar("_Result")
 
 _SINGLE_GROUP = 64  # series worked on singly whose outputs become durable together
@@ -129,7 +129,7 @@ def _attempts(
         attempt = attempt_series(work, operator, work.directory, ready, apart=at_once > 1)
         return attempt, dict.fromkeys(ready, work.directory)
 
-    yield from _as_they_end(work, launch, chunks, at_once=at_once)
+    yield from as_they_end(work, launch, chunks, at_once=at_once)
     _raise_if_cancelled(work, operator)
 
 
@@ -151,46 +151,9 @@ def _one_by_one(
         return attempt_series(work, operator, directories[uid], ready)
 
     together = Attempt()
-    for attempt in _as_they_end(work, one, todo, at_once=work.stores.parallel_series):
+    for attempt in as_they_end(work, one, todo, at_once=work.stores.parallel_series):
         together.add(attempt)
     return together, directories
-
-
-def _as_they_end(
-    work: Work, call: Callable[[_Given], _Result], each: Iterable[_Given], *, at_once: int
-) -> Iterator[_Result]:
-    """What the call gives for each, some at once, as they end.
-
-    After an error no further one begins; those under way end by themselves and count, before it is
-    raised. A cancelled run ends their containers.
-    """
-    if at_once <= 1:
-        for given in each:
-            if work.cancelled.is_set():
-                return
-            yield call(given)
-        return
-    error: KaapanaAssetsError | None = None
-    with ThreadPoolExecutor(max_workers=at_once) as pool:
-        try:
-            pending = [pool.submit(call, given) for given in each]
-            for ended in as_completed(pending):
-                if ended.cancelled():
-                    continue
-                try:
-                    result = ended.result()
-                except KaapanaAssetsError as exc:
-                    error = error or exc
-                    for other in pending:
-                        other.cancel()
-                else:
-                    yield result
-        except BaseException:
-            # Also when the run is cancelled: the other threads must end their containers before the pool joins them.
-            work.cancelled.set()
-            raise
-    if error is not None:
-        raise error
 
 
 def _provided(

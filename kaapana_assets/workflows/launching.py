@@ -15,6 +15,7 @@ from pathlib import Path
 from kaapana_assets.containers.runner import Launch, Outcome
 from kaapana_assets.errors import KaapanaAssetsError, OperatorError, OperatorFailed, StoreUnavailable
 from kaapana_assets.stores.run_directory import RunDirectory
+from kaapana_assets.workflows.at_once import as_they_end
 from kaapana_assets.workflows.operators import ContainerOperator, Operator, OperatorContext, PythonOperator
 from kaapana_assets.workflows.parameters import Value, as_text
 from kaapana_assets.workflows.work import Work
@@ -84,8 +85,12 @@ def attempt_series(
         else:
             alone += promising
     work.log.info("%s: %d series are tried one by one", operator.full_name, len(alone))
-    for uid in alone:
-        result.add(_launch(work, operator, directory, [uid], apart=apart)[0])
+
+    def launch_alone(uid: str) -> Attempt:
+        return Attempt() if work.cancelled.is_set() else _launch(work, operator, directory, [uid], apart=True)[0]
+
+    for attempt in as_they_end(work, launch_alone, alone, at_once=work.stores.runner.parallel_launches):
+        result.add(attempt)
     return result
 
 

@@ -25,7 +25,7 @@ from services.service import Missing, cached, run_build
 BASE_IMAGE = "localhost/kaapana-base:1"
 SEED_FOLDER = Path(__file__).parents[2] / "images"
 _RELEASE = "bookworm"
-_PACKAGES = "python3,python3-pip,ca-certificates,bash"
+_PACKAGES = "python3,python3-pip,ca-certificates,bash,libstdc++6"  # the last one is for wheels, as in python:3-slim
 _NOT_UNPACKED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 _AT_LAST = (
     # pip may install into the image's own Python, as it may in the images that are named python.

@@ -353,11 +353,24 @@ def test_step_waits_for_a_store_that_is_away_says_so_and_makes_nothing_twice(
     platform.cohort("all", series)
     objects = platform.place.home / "objects"
     objects.write_text("in the way: this store cannot be written")
-    back = threading.Timer(2, objects.unlink)
+    ended = threading.Event()
+
+    def bring_back_once_it_was_missed() -> None:
+        while not ended.wait(0.1):
+            runs = platform.instance.get_runs(limit=1)
+            if runs and any(
+                entry.dagster_event is not None and entry.dagster_event.event_type_value == "STEP_UP_FOR_RETRY"
+                for entry in platform.instance.all_logs(runs[0].run_id)
+            ):
+                objects.unlink()
+                return
+
+    back = threading.Thread(target=bring_back_once_it_was_missed)
     back.start()
     try:
         result = platform.run()
     finally:
+        ended.set()
         back.join()
     assert result.success
     repeated = [event.message for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
