@@ -1,5 +1,7 @@
 """A cluster that breaks while an operator runs: one of our own, since others' tests use the shared one."""
 
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,16 +16,15 @@ from kaapana_assets.errors import EngineUnavailable, OperatorFailed
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("faults")
-
-
 @pytest.fixture
-def operators(folder: Path, request: pytest.FixtureRequest) -> Iterator[Operators]:
-    place = folder / request.node.name[:40]
-    with own_cluster(place / "cluster") as cluster, operators_of(cluster, place / "home") as made:
-        yield made
+def operators() -> Iterator[Operators]:
+    # Short: the path of a socket is limited to about 100 characters.
+    place = Path(tempfile.mkdtemp(prefix="k8s-"))
+    try:
+        with own_cluster(place / "c") as cluster, operators_of(cluster, place / "home") as made:
+            yield made
+    finally:
+        shutil.rmtree(place)
 
 
 def test_api_server_that_is_started_again_loses_nothing(operators: Operators) -> None:
