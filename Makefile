@@ -1,5 +1,5 @@
 # make demo   the whole platform with real DICOM, on a machine with nothing set up (EXIT=1 stops it at the end,
-#             SERVICES=1 uses real servers)
+#             SERVICES=1 uses real servers, RUNNER=kubernetes a cluster that it starts)
 # make test   all tests
 # make services   real servers for tests and development, all that this machine can (ONLY="name=port ...")
 # make services-down   end them
@@ -25,6 +25,11 @@ help:
 
 demo: $(READY)
 	@$(if $(SERVICES),PYTHONPATH=tests REQUIRE_SERVICES=1 $(VENV)/bin/python -m services up)
+	if [ "$(RUNNER)" = kubernetes ]; then
+	    PYTHONPATH=tests REQUIRE_SERVICES=1 $(VENV)/bin/python -m services up kubernetes
+	    PYTHONPATH=tests $(VENV)/bin/python -m services.flow_jobs
+	    set -a; source "$${KAAPANA_SERVICES_HOME:-.services}/flow-jobs.env"; set +a
+	fi
 	$(VENV)/bin/python -m kaapana_assets demo $(if $(EXIT),--exit) $(if $(SERVICES),--services)
 
 test: $(READY)

@@ -6,6 +6,7 @@ The branches are by what the caller can do about it::
     ├── TemporaryError          try again, nothing has to change
     │   ├── StoreUnavailable    a PACS, index or object store does not answer
     │   ├── SpoolUnavailable    the spool cannot be written (full, read-only)
+    │   ├── EngineUnavailable   a container engine or cluster does not answer
     │   └── DagsterUnavailable  Dagster's webserver does not answer
     ├── InputError              mend what was given
     │   ├── InvalidIdentifier   a UID, name or path that is not allowed
@@ -43,6 +44,10 @@ class StoreUnavailable(TemporaryError):
 
 class SpoolUnavailable(TemporaryError):
     """The spool cannot be written: disk full, read-only or without permission."""
+
+
+class EngineUnavailable(TemporaryError):
+    """A container engine or cluster does not answer, or cannot say how a container ended."""
 
 
 class DagsterUnavailable(TemporaryError):

@@ -63,8 +63,66 @@ class Settings(BaseSettings):
     definitions: str = Field(
         "kaapana_assets.definitions", description="Module of the Dagster definitions that the platform serves."
     )
-    runner: Literal["process"] = Field("process", description="What launches operators.")
+    runner: Literal["process", "docker", "kubernetes"] = Field("process", description="What launches operators.")
     series_per_launch: int = Field(1000, ge=1, description="At most this many series for one launch in batch mode.")
+    operator_uid: int = Field(
+        os.getuid() or 1000,
+        ge=1,
+        description="User that operators run as in containers; empty: the platform's own, or 1000 for root.",
+    )
+    image_registry: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9._:/-]*[A-Za-z0-9])?$|^$",
+        description="Registry and path before the names of image folders, such as `registry.example/group`.",
+    )
+    image_tag_suffix: str = Field(
+        "", pattern=r"^[A-Za-z0-9_.-]{0,64}$", description="What follows the version in tags of images, of the site."
+    )
+    base_image: str = Field(
+        "", description="What `images build` builds on, instead of the BASE_IMAGE of the Dockerfiles."
+    )
+    image_pull_secrets: SecretStr = Field(
+        SecretStr(""),
+        description="For `docker`: JSON object, name of a secret -> content of a Docker configuration, with `auths`. "
+        "Environment only.",
+    )
+
+    docker_url: str = Field(
+        "unix:///var/run/docker.sock",
+        pattern=r"^(unix:///|tcp://|http://|https://).+",
+        description="Where `docker` finds Docker or Podman.",
+    )
+    docker_parallel: int = Field(2, ge=1, description="For `docker`: containers of one operator at once.")
+
+    kubeconfig: Path | None = Field(
+        None, description="For `kubernetes`: the file that says where the cluster is; none: that of the pod it runs in."
+    )
+    kubernetes_namespace: str = Field(
+        "flow-jobs", pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description="Namespace of the operators' pods."
+    )
+    kubernetes_claim: str = Field(
+        "kaapana-home",
+        pattern="^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$",
+        description="PersistentVolumeClaim in that namespace with the volume that holds `KAAPANA_HOME`.",
+    )
+    kubernetes_claim_path: str = Field(
+        "", pattern="^([A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*)?$", description="Where `KAAPANA_HOME` is in that volume."
+    )
+    kubernetes_pods: int = Field(10, ge=1, description="Pods of operators at once, of all runs together.")
+    kubernetes_parallel: int = Field(4, ge=1, description="For `kubernetes`: pods of one operator at once.")
+    kubernetes_node_selector: dict[str, str] = Field(
+        {}, description="JSON object: labels of the nodes that operators may run on."
+    )
+    kubernetes_tolerations: tuple[dict[str, Any], ...] = Field(
+        (), description="JSON list: tolerations of operators' pods, as Kubernetes writes them."
+    )
+    kubernetes_gpu_resource: str = Field("nvidia.com/gpu", description="The name that GPUs have in the cluster.")
+    kubernetes_patience_s: float = Field(
+        300.0, ge=0, description="Seconds that a pod may wait for a node, and a run for a cluster that is away."
+    )
+    kubernetes_pod_retention_hours: float = Field(
+        24.0, ge=0, description="Hours that pods of failed operators are kept to be looked at."
+    )
     parallel_series: int = Field(2, ge=1, description="Series processed at once in single mode.")
     run_retention_days: float = Field(7.0, ge=0, description="Days that the directories of failed runs are kept.")
 

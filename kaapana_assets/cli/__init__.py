@@ -19,6 +19,7 @@ _COMMANDS = {
     "demo": "Show the whole way on real DICOM, from the network to results.",
     "down": "Stop the platform that runs on this home.",
     "health": "Serve the health page.",
+    "images": "Build the images of operators, show and push them.",
     "import": "Put the DICOM files of a folder into the spool.",
     "index": "Make the metadata index again from the PACS.",
     "query": "Search the metadata index.",

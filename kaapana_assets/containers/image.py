@@ -1,6 +1,6 @@
-"""An image folder, ``images/<name>/{Dockerfile,files/,requirements.txt}``, as the process runner reads it.
+"""An image folder, ``images/<name>/{Dockerfile,files/,requirements.txt}``: what its Dockerfile says.
 
-Only what is needed to run ``files/`` in place: this builds no images.
+Only what is needed to run ``files/`` in place and to name the image: this builds no images.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Stage:
     cmd: tuple[str, ...] = ()
     workdir: str = "/"
     environment: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
     copies: tuple[tuple[str, str], ...] = ()
     """Pairs of a source below the image folder and its absolute place in the container."""
 
@@ -91,10 +92,49 @@ def load_image(images: Path, reference: str) -> Image:
     dockerfile = folder / "Dockerfile"
     if not dockerfile.is_file() or not (folder / "files").is_dir():
         raise NotFound(
-            f"image {reference!r}: {folder} is not a folder with Dockerfile and files/; the process runner runs "
-            "the image folders below KAAPANA_IMAGES and pulls nothing"
+            f"image {reference!r}: {folder} is not a folder with Dockerfile and files/; the process runner and `images "
+            "build` take the image folders below KAAPANA_IMAGES and pull nothing"
         )
     return Image(name=name, folder=folder, stage=_read(dockerfile))
+
+
+def image_names(images: Path) -> tuple[str, ...]:
+    """The names of all image folders, sorted.
+
+    Raises:
+        NotFound: there is no such folder of image folders.
+    """
+    if not images.is_dir():
+        raise NotFound(f"KAAPANA_IMAGES={images} is not a folder")
+    return tuple(sorted(folder.name for folder in images.iterdir() if (folder / "Dockerfile").is_file()))
+
+
+def base_images(image: Image, arguments: Mapping[str, str]) -> tuple[str, ...]:
+    """The references of all images that its Dockerfile begins a stage with, without doubles.
+
+    Args:
+        image: the image folder.
+        arguments: build arguments, which win over the defaults that the Dockerfile has.
+    """
+    known, stages, found = dict[str, str](), {"scratch"}, dict[str, None]()
+    for keyword, value in _instructions((image.folder / "Dockerfile").read_text(encoding="utf-8")):
+        if keyword == "ARG":
+            key, default = _argument(value, known)
+            known[key] = arguments.get(key, default)
+        elif keyword == "FROM":
+            reference, *name = [word for word in _substituted(value, known).split() if not word.startswith("--")] or [
+                ""
+            ]
+            if reference and reference not in stages:
+                found[reference] = None
+            stages.update(name[1:])
+    return tuple(found)
+
+
+def takes_argument(image: Image, name: str) -> bool:
+    """Whether its Dockerfile has a build argument of that name."""
+    lines = _instructions((image.folder / "Dockerfile").read_text(encoding="utf-8"))
+    return any(keyword == "ARG" and _argument(value, {})[0] == name for keyword, value in lines)
 
 
 def content_digest(image: Image) -> str:
@@ -132,10 +172,12 @@ def _read(dockerfile: Path) -> Stage:
             stage = stages.get(words[0] if words else "", Stage())
             name = words[2] if len(words) == 3 else ""
         elif keyword == "ARG":
-            key, _, default = value.partition("=")
-            arguments[key.strip()] = _substituted(default.strip().strip("\"'"), known)
+            key, default = _argument(value, known)
+            arguments[key] = default
         elif keyword == "ENV":
             stage = replace(stage, environment={**stage.environment, **_variables(value, known)})
+        elif keyword == "LABEL":
+            stage = replace(stage, labels={**stage.labels, **_variables(value, known)})
         elif keyword == "WORKDIR":
             stage = replace(stage, workdir=str(PurePosixPath(stage.workdir, _substituted(value, known))))
         elif keyword in {"COPY", "ADD"}:
@@ -156,6 +198,11 @@ def _instructions(text: str) -> Iterator[tuple[str, str]]:
         keyword, _, value = line.strip().partition(" ")
         if keyword:
             yield keyword.upper(), value.strip()
+
+
+def _argument(value: str, known: Mapping[str, str]) -> tuple[str, str]:
+    key, _, default = value.partition("=")
+    return key.strip(), _substituted(default.strip().strip("\"'"), known)
 
 
 def _substituted(text: str, known: Mapping[str, str]) -> str:

@@ -46,11 +46,18 @@ class ProcessRunner:
     isolates = False
     """The operator is a process of the same user: no file mode or link keeps it from writing."""
 
+    parallel_launches = 1
+    """One operator may use all of the machine."""
+
     def __init__(self, images: Path, environments: Path, *, grace_s: float = 5.0) -> None:
         self._images = images.absolute()
         self._environments = environments.absolute()
         self._grace_s = grace_s
         self._digests: dict[tuple[tuple[str, int, int, int], ...], str] = {}
+
+    def adopts(self, launch: Launch) -> bool:
+        """Never: what this process starts ends with it."""
+        return False
 
     def image_digest(self, image: str) -> str:
         """SHA-256 of the image folder, read again only when a size, mode or time of change differs.

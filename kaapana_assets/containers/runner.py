@@ -21,6 +21,7 @@ class Launch:
     Attributes:
         run_id: name of the run directory, ``<workflow>-<time>``.
         workflow: name of the workflow.
+        cohort: name of the cohort; empty in a backfill over series.
         operator: name of the operator, unique in its workflow.
         image: reference as the author wrote it, such as ``dcm2nrrd`` or ``registry/x/dcm2nrrd:0.1.0``.
         directory: the run directory, absolute; ``/data`` in a container. It holds
@@ -34,6 +35,8 @@ class Launch:
         timeout_s: seconds after which the operator is ended; None for no limit.
         memory_mb: memory limit in MiB; None for no limit.
         cpu: CPU cores (1.5 is one and a half); None for no limit. Runners without isolation ignore it.
+        gpus: GPUs that it gets for itself. Runners without isolation ignore it.
+        network: whether it may reach a network, where the runner can hold that.
         image_pull_secrets: names of the secrets to pull the image with, where the runner pulls.
     """
 
@@ -44,6 +47,7 @@ class Launch:
     directory: Path
     operator_in_dir: str
     operator_out_dir: str
+    cohort: str = ""
     batch_name: str = "batch"
     parameters: Mapping[str, str] = field(default_factory=dict)
     env_vars: Mapping[str, str] = field(default_factory=dict)
@@ -51,6 +55,8 @@ class Launch:
     timeout_s: float | None = None
     memory_mb: int | None = None
     cpu: float | None = None
+    gpus: int = 0
+    network: bool = False
     image_pull_secrets: tuple[str, ...] = ()
 
 
@@ -69,6 +75,22 @@ class Runner(Protocol):
     @property
     def isolates(self) -> bool:
         """True where a read-only file or one of another owner cannot be written by an operator."""
+        ...
+
+    @property
+    def parallel_launches(self) -> int:
+        """How many launches of one operator, of some series each, go on at once in batch mode."""
+        ...
+
+    def adopts(self, launch: Launch) -> bool:
+        """Whether an equal launch of an earlier process is there, and ``run`` would go on with it.
+
+        It runs, or it ended and nobody has been told how. What it writes, or wrote, must then be left
+        in place. False where nothing outlives the process that started it.
+
+        Raises:
+            EngineUnavailable: that cannot be found out now.
+        """
         ...
 
     def image_digest(self, image: str) -> str:
@@ -99,6 +121,9 @@ class Runner(Protocol):
             OperatorTimeout: it ran longer than ``timeout_s``.
             OperatorOutOfMemory: it was ended for its memory use, as far as the runner can tell.
             NotFound: there is no such image.
-            ConfigurationError: the image or its environment cannot be prepared.
+            ConfigurationError: the image or its environment cannot be prepared, or no place that the
+                runner has can hold what the launch asks for.
+            EngineUnavailable: the engine does not answer, also after some patience. What was started
+                may go on; the next ``run`` of an equal launch goes on with it.
         """
         ...

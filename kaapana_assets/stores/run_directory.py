@@ -69,8 +69,12 @@ class RunDirectory:
         return directory
 
     def view(self, name: str) -> RunDirectory:
-        """An empty directory below this one for a launch that must see only some of the series."""
-        directory = RunDirectory(self.path / "launches" / name)
+        """The directory below this one for a launch that must see only some of the series, there or not."""
+        return RunDirectory(self.path / "launches" / name)
+
+    def empty_view(self, name: str) -> RunDirectory:
+        """The same, emptied of what an earlier launch left in it."""
+        directory = self.view(name)
         shutil.rmtree(directory.path, ignore_errors=True)
         self._lay_out(directory)
         return directory

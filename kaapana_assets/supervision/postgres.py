@@ -11,6 +11,8 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -20,6 +22,8 @@ from kaapana_assets.errors import ConfigurationError
 ROLE = "postgres"
 _NOBODY = 65534
 _VERSION_FOLDER = "pginstall18"
+_ORPHANS_GRACE_S = 1.0
+_ORPHANS_PATIENCE_S = 10.0
 
 
 class Postgres:
@@ -51,7 +55,7 @@ class Postgres:
         self.socket_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not (self.data / "PG_VERSION").is_file() or (self.data.parent / ".unfinished").exists():
             self._create()
-        self._clear_stale_pid()
+        self._clear_killed()
 
     def is_ready(self) -> bool:
         """Whether it takes connections."""
@@ -74,15 +78,39 @@ class Postgres:
             raise ConfigurationError(f"PostgreSQL's files can't be made in {self.data}: {made.stderr.strip()[-1000:]}")
         unfinished.unlink()
 
-    def _clear_stale_pid(self) -> None:
+    def _clear_killed(self) -> None:
         pid_file = self.data / "postmaster.pid"
         try:
-            pid = int(pid_file.read_text().splitlines()[0])
+            if _is_server_of(int(pid_file.read_text().splitlines()[0]), self.data):
+                return
         except (FileNotFoundError, IndexError, ValueError):
-            pid_file.unlink(missing_ok=True)
-            return
-        if not _is_server_of(pid, self.data):
-            pid_file.unlink(missing_ok=True)
+            pass
+        pid_file.unlink(missing_ok=True)
+        self._end_orphans()
+
+    def _end_orphans(self) -> None:
+        # Workers of a killed server notice its end by themselves, but some time later; until then they
+        # hold its shared memory, and no other server starts. Neither their process group nor their
+        # environment says whose they are (PostgreSQL changes both), their working directory does.
+        began = time.monotonic()
+        while (orphans := _workers_in(self.data)) and time.monotonic() - began < _ORPHANS_PATIENCE_S:
+            if time.monotonic() - began > _ORPHANS_GRACE_S:
+                for orphan in orphans:
+                    with suppress(psutil.Error):
+                        orphan.kill()
+            time.sleep(0.02)
+
+
+def _workers_in(data: Path) -> list[psutil.Process]:
+    folder = str(data.resolve())
+    return [process for process in psutil.process_iter() if _is_worker_in(process, folder)]
+
+
+def _is_worker_in(process: psutil.Process, folder: str) -> bool:
+    try:
+        return process.name() == "postgres" and process.cwd() == folder
+    except psutil.Error:
+        return False
 
 
 def _is_server_of(pid: int, data: Path) -> bool:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TypeVar
 
-from kaapana_assets.errors import InputError, NotFound, OperatorFailed
+from kaapana_assets.errors import InputError, KaapanaAssetsError, NotFound, OperatorFailed
 from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.stores.shelf import Manifest, Origin
 from kaapana_assets.workflows.fingerprints import code_version, pooled_fingerprint, series_fingerprint
@@ -21,6 +21,7 @@ from kaapana_assets.workflows.model import INITIAL_INPUT
 from kaapana_assets.workflows.operators import ContainerOperator, Operator
 from kaapana_assets.workflows.work import Done, OperatorResult, Work
 
+_Given = TypeVar("_Given")
 _Result = TypeVar("_Result")
 
 _SINGLE_GROUP = 64  # series worked on singly whose outputs become durable together
@@ -113,19 +114,29 @@ def _attempts(
     work: Work, operator: Operator, todo: Mapping[str, str], failed: dict[str, str]
 ) -> Iterator[tuple[Attempt, Mapping[str, RunDirectory]]]:
     """Each attempt and the directories it left its outputs in, to be published before the next begins."""
-    single = work.request.mode == "single"
-    size = _SINGLE_GROUP if single else work.stores.series_per_launch
-    series = list(todo)
-    for start in range(0, len(todo), size):
-        group = {uid: todo[uid] for uid in series[start : start + size]}
-        if single:
+    if work.request.mode == "single":
+        for group in _chunks(todo, _SINGLE_GROUP):
             yield _one_by_one(work, operator, group, failed)
-        else:
-            ready = _provided(work, operator, work.directory, group, failed)
-            if ready:
-                attempt = attempt_series(work, operator, work.directory, ready)
-                yield attempt, dict.fromkeys(ready, work.directory)
-        _raise_if_cancelled(work, operator)
+            _raise_if_cancelled(work, operator)
+        return
+    chunks = list(_chunks(todo, work.stores.series_per_launch))
+    at_once = min(len(chunks), work.stores.runner.parallel_launches)
+
+    def launch(chunk: Mapping[str, str]) -> tuple[Attempt, Mapping[str, RunDirectory]]:
+        ready = _provided(work, operator, work.directory, chunk, failed)
+        if not ready or work.cancelled.is_set():
+            return Attempt(), {}
+        attempt = attempt_series(work, operator, work.directory, ready, apart=at_once > 1)
+        return attempt, dict.fromkeys(ready, work.directory)
+
+    yield from _as_they_end(work, launch, chunks, at_once=at_once)
+    _raise_if_cancelled(work, operator)
+
+
+def _chunks(todo: Mapping[str, str], size: int) -> Iterator[dict[str, str]]:
+    series = list(todo)
+    for start in range(0, len(series), size):
+        yield {uid: todo[uid] for uid in series[start : start + size]}
 
 
 def _one_by_one(
@@ -140,15 +151,46 @@ def _one_by_one(
         return attempt_series(work, operator, directories[uid], ready)
 
     together = Attempt()
-    with ThreadPoolExecutor(max_workers=work.stores.parallel_series) as pool:
+    for attempt in _as_they_end(work, one, todo, at_once=work.stores.parallel_series):
+        together.add(attempt)
+    return together, directories
+
+
+def _as_they_end(
+    work: Work, call: Callable[[_Given], _Result], each: Iterable[_Given], *, at_once: int
+) -> Iterator[_Result]:
+    """What the call gives for each, some at once, as they end.
+
+    After an error no further one begins; those under way end by themselves and count, before it is
+    raised. A cancelled run ends their containers.
+    """
+    if at_once <= 1:
+        for given in each:
+            if work.cancelled.is_set():
+                return
+            yield call(given)
+        return
+    error: KaapanaAssetsError | None = None
+    with ThreadPoolExecutor(max_workers=at_once) as pool:
         try:
-            for attempt in pool.map(one, todo):
-                together.add(attempt)
+            pending = [pool.submit(call, given) for given in each]
+            for ended in as_completed(pending):
+                if ended.cancelled():
+                    continue
+                try:
+                    result = ended.result()
+                except KaapanaAssetsError as exc:
+                    error = error or exc
+                    for other in pending:
+                        other.cancel()
+                else:
+                    yield result
         except BaseException:
             # Also when the run is cancelled: the other threads must end their containers before the pool joins them.
             work.cancelled.set()
             raise
-    return together, directories
+    if error is not None:
+        raise error
 
 
 def _provided(

@@ -5,9 +5,9 @@ Nothing here decides which series need work or what is kept; see ``execution``.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,8 +44,17 @@ class Attempt:
         self.launches += other.launches
 
 
-def attempt_series(work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str]) -> Attempt:
+def attempt_series(
+    work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str], *, apart: bool = False
+) -> Attempt:
     """Run the operator on all the series at once; what goes wrong is tried again series by series.
+
+    Args:
+        work: the run.
+        operator: an operator of level series.
+        directory: holds the input of the series, and gets their outputs.
+        series: the SeriesInstanceUIDs.
+        apart: other series come to the directory meanwhile, so the launch must not work in it itself.
 
     Only outputs of a launch that ended well count: one that failed may have left half a file for
     any of its series. After a failure the series that have an output are first made again together,
@@ -54,7 +63,7 @@ def attempt_series(work: Work, operator: Operator, directory: RunDirectory, seri
     Raises:
         KaapanaAssetsError: other than OperatorError: no launch can work (no such image, no store).
     """
-    result, error = _launch(work, operator, directory, series)
+    result, error = _launch(work, operator, directory, series, apart=apart)
     if len(series) == 1 or (error is None and not result.failed):
         return result
     alone = sorted(result.failed)
@@ -64,7 +73,7 @@ def attempt_series(work: Work, operator: Operator, directory: RunDirectory, seri
         result.verified.clear()
         if promising and alone:
             work.log.info("%s: %d series are tried again together", operator.full_name, len(promising))
-            again, error = _launch(work, operator, directory, promising)
+            again, error = _launch(work, operator, directory, promising, apart=apart)
             result.launches += again.launches
             alone += sorted(again.failed)
             if error is None:
@@ -76,7 +85,7 @@ def attempt_series(work: Work, operator: Operator, directory: RunDirectory, seri
             alone += promising
     work.log.info("%s: %d series are tried one by one", operator.full_name, len(alone))
     for uid in alone:
-        result.add(_launch(work, operator, directory, [uid])[0])
+        result.add(_launch(work, operator, directory, [uid], apart=apart)[0])
     return result
 
 
@@ -86,8 +95,9 @@ def attempt_pooled(work: Work, operator: Operator, directory: RunDirectory, seri
     Raises:
         OperatorError: it failed, or its output is not there.
     """
-    _remove_outputs(operator, directory, series)
-    view, shared = _view(work, operator, directory, series)
+    view = _place(operator, directory, series)
+    shared = view is directory
+    _make_ready(work, operator, directory, view, series)
     outcome, error, launches = _start(work, operator, view, series)
     if error is None and outcome is Outcome.SKIPPED:
         error = OperatorFailed(f"operator {operator.full_name} said that there is nothing to do for the cohort")
@@ -96,16 +106,18 @@ def attempt_pooled(work: Work, operator: Operator, directory: RunDirectory, seri
     if reason:
         raise OperatorFailed(reason) from error
     if not shared:
+        remove_output(directory.path / operator.out_dir)
         (view.path / operator.out_dir).rename(directory.path / operator.out_dir)
         shutil.rmtree(view.path, ignore_errors=True)
     return launches
 
 
 def _launch(
-    work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str]
+    work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str], *, apart: bool
 ) -> tuple[Attempt, OperatorError | None]:
-    _remove_outputs(operator, directory, series)
-    view, shared = _view(work, operator, directory, series)
+    view = _place(operator, directory, series, apart=apart)
+    shared = view is directory
+    _make_ready(work, operator, directory, view, series)
     outcome, error, launches = _start(work, operator, view, series)
     result = Attempt(launches=launches)
     for uid in series:
@@ -122,8 +134,9 @@ def _launch(
             result.failed[uid] = f"series {uid}: operator {operator.full_name} ended well, but {reason}"
     if not shared:
         for uid in result.verified:
-            source = view.series_dir(uid, operator.out_dir)
-            source.rename(directory.series_dir(uid, operator.out_dir))
+            target = directory.series_dir(uid, operator.out_dir)
+            remove_output(target)
+            view.series_dir(uid, operator.out_dir).rename(target)
         if not result.failed:
             shutil.rmtree(view.path, ignore_errors=True)
     return result, error
@@ -156,6 +169,7 @@ def _container_launch(work: Work, operator: ContainerOperator, view: RunDirector
     return Launch(
         run_id=work.directory.name,
         workflow=work.workflow.name,
+        cohort=work.request.cohort,
         operator=operator.full_name,
         image=operator.image,
         directory=view.path,
@@ -167,6 +181,8 @@ def _container_launch(work: Work, operator: ContainerOperator, view: RunDirector
         timeout_s=operator.timeout_s,
         memory_mb=operator.memory_mb,
         cpu=operator.cpu,
+        gpus=operator.gpus,
+        network=operator.network,
         image_pull_secrets=operator.image_pull_secrets,
     )
 
@@ -202,18 +218,34 @@ def _call(work: Work, operator: Operator, view: RunDirectory, series: Sequence[s
     return Outcome.DONE
 
 
-def _view(work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str]) -> tuple[RunDirectory, bool]:
-    """The directory itself when it holds just these series, else one with links to their input."""
-    if directory.series_present() == set(series):
-        return directory, True
-    view = directory.view(f"{operator.full_name}-{uuid.uuid4().hex[:8]}")
+def _place(operator: Operator, directory: RunDirectory, series: Sequence[str], *, apart: bool = False) -> RunDirectory:
+    """The directory itself when it holds just these series, else one for links to their input.
+
+    The same for the same series: a process that takes over from one that died looks there again.
+    """
+    if not apart and directory.series_present() == set(series):
+        return directory
+    which = hashlib.sha256("\n".join(sorted(series)).encode()).hexdigest()[:16]
+    return directory.view(f"{operator.full_name}-{which}")
+
+
+def _make_ready(
+    work: Work, operator: Operator, directory: RunDirectory, view: RunDirectory, series: Sequence[str]
+) -> None:
+    """Lay out what a launch sees, unless an equal one of a process that died goes on, or ended there."""
+    if isinstance(operator, ContainerOperator) and work.stores.runner.adopts(_container_launch(work, operator, view)):
+        work.log.info("%s: going on with the container that is there for %d series", operator.full_name, len(series))
+        return
+    _remove_outputs(operator, directory, series)
+    if view is directory:
+        return
+    view = directory.empty_view(view.name)
     folder = work.workflow.in_dir(operator)
     for uid in series:
         _link_tree(directory.series_dir(uid, folder), view.series_dir(uid, folder))
     pooled = directory.path / folder
     if pooled.is_dir():
         _link_tree(pooled, view.path / folder)
-    return view, False
 
 
 def _link_tree(source: Path, target: Path) -> None:

@@ -192,6 +192,8 @@ def _problem_with_container(operator: Operator) -> str | None:
         return f"memory_mb must be above zero, not {operator.memory_mb}"
     if operator.cpu is not None and operator.cpu <= 0:
         return f"cpu must be above zero, not {operator.cpu}"
+    if operator.gpus < 0:
+        return f"gpus must not be negative, not {operator.gpus}"
     if isinstance(operator.command, str):
         return f"command is a tuple of arguments, not the text {operator.command!r}"
     wrong = [name for name, value in operator.env_vars.items() if not isinstance(value, str)]

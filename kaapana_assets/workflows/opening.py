@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 import dagster as dg
 
 from kaapana_assets.cohorts import cohort as cohorts
-from kaapana_assets.errors import NotFound, ParameterError, StoreUnavailable
+from kaapana_assets.errors import EngineUnavailable, NotFound, ParameterError, StoreUnavailable
 from kaapana_assets.resources import Platform
 from kaapana_assets.stores.pacs import Pacs
 from kaapana_assets.stores.run_directory import RunDirectory
@@ -64,14 +64,14 @@ def join_backfill(
 
 @contextmanager
 def asked_again(context: dg.OpExecutionContext) -> Iterator[None]:
-    """Within it, a store that is away makes Dagster repeat the step later, and say so in the run's log.
+    """Within it, a store or cluster that is away makes Dagster repeat the step later, and say so in the run's log.
 
-    The stores have tried for a minute or two themselves. What the step made already is on the shelf
-    and is not made again.
+    They have tried for a minute or two themselves. What the step made already is on the shelf and is
+    not made again; a container that goes on meanwhile is found again.
     """
     try:
         yield
-    except StoreUnavailable as exc:
+    except (StoreUnavailable, EngineUnavailable) as exc:
         if context.retry_number >= _REPEATS:
             raise
         wait_s = _FIRST_PAUSE_S * 2**context.retry_number

@@ -128,6 +128,8 @@ class ContainerOperator(Operator):
         image_pull_secrets: names of the secrets that give access to the image's registry.
         memory_mb: limit in MiB.
         cpu: limit in cores.
+        gpus: GPUs for each launch.
+        network: whether it may reach a network; without, runners that isolate give it none.
     """
 
     image: str
@@ -136,6 +138,8 @@ class ContainerOperator(Operator):
     image_pull_secrets: tuple[str, ...] = ()
     memory_mb: int | None = None
     cpu: float | None = None
+    gpus: int = 0
+    network: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,8 @@ _AT_LAST = (
     'rm -rf "$1"/usr/share/perl/5* "$1"/usr/lib/*/perl "$1"/usr/lib/*/libperl.so*',
 )
 _ENVIRONMENT = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONUNBUFFERED=1"]
+# One entry for a layer: builders that keep their steps refuse a base without.
+_HISTORY = [{"created_by": "mmdebstrap"}]
 _TRUST = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -49,7 +51,7 @@ def base() -> Path:
     Raises:
         Missing: mmdebstrap is missing, or can't make it.
     """
-    recipe = hashlib.sha256(repr((_RELEASE, _PACKAGES, _NOT_UNPACKED, _AT_LAST, _ENVIRONMENT)).encode())
+    recipe = hashlib.sha256(repr((_RELEASE, _PACKAGES, _NOT_UNPACKED, _AT_LAST, _ENVIRONMENT, _HISTORY)).encode())
     return cached(f"image-base-{recipe.hexdigest()[:12]}", _make_base) / "image.tar"
 
 
@@ -86,6 +88,7 @@ def archive(path: Path, *, tag: str, layer: Path, config: dict[str, object]) -> 
         "os": "linux",
         "config": config,
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer_digest}"]},
+        "history": _HISTORY,
     }
     written = json.dumps(description).encode()
     config_name = f"{hashlib.sha256(written).hexdigest()}.json"

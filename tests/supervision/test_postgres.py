@@ -7,9 +7,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import psycopg2
 import pytest
 
@@ -51,6 +52,13 @@ def query(postgres: Postgres, sql: str) -> list[tuple[object, ...]]:
         connection.close()
 
 
+def is_left(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_what_was_written_outlives_a_clean_stop_and_a_kill(folder):
     postgres = Postgres(folder / "data", folder / "socket")
     with serving(postgres) as process:
@@ -64,6 +72,22 @@ def test_what_was_written_outlives_a_clean_stop_and_a_kill(folder):
     assert (folder / "data" / "postmaster.pid").exists()
     with serving(postgres):
         assert query(postgres, "select what from seen") == [("first",), ("second",)]
+
+
+def test_workers_that_outlive_a_killed_server_do_not_hinder_the_next(folder):
+    postgres = Postgres(folder / "data", folder / "socket")
+    with serving(postgres) as process:
+        workers = psutil.Process(process.pid).children()
+        # Stopped, none notices the end of the server. One that served pg_isready may end before.
+        for worker in workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.suspend()
+        process.kill()
+        process.wait()
+        assert any(is_left(worker) for worker in workers)
+    with serving(postgres):
+        assert query(postgres, "select 1") == [(1,)]
+    assert not any(is_left(worker) for worker in workers)
 
 
 def test_a_stale_pid_of_a_process_that_is_something_else_does_not_hinder(folder):

@@ -1,0 +1,211 @@
+"""``kaapana-assets images``: build the images of operators, show and push them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kaapana_assets.containers.builders import NAMES
+from kaapana_assets.errors import ConfigurationError, KaapanaAssetsError
+from kaapana_assets.supervision.record import settings_in_use
+
+if TYPE_CHECKING:
+    from kaapana_assets.containers.building import Place, State
+    from kaapana_assets.settings import Settings
+
+_COLUMNS = ("NAME", "REFERENCE", "BUILT", "ID", "PUSHED", "FOLDER")
+_builder_option = click.option(
+    "--builder", "builder_name", type=click.Choice(NAMES), help="What builds. [the first of these that works here]"
+)
+
+
+@click.group()
+def command() -> None:
+    """Build the images of operators, show and push them."""
+
+
+@command.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--base-image", metavar="REF", help="Build on this image. [KAAPANA_BASE_IMAGE, else the Dockerfile's]")
+@_builder_option
+@click.option(
+    "--builder-option", "options", multiple=True, metavar="OPTION", help="Hand this to the builder, too; repeatable."
+)
+@click.option("--force", is_flag=True, help="Build from nothing, also what is there and has not changed.")
+@click.option(
+    "--save",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write each image as a tar into this folder, for machines without a registry.",
+)
+def build(
+    names: tuple[str, ...],
+    base_image: str | None,
+    builder_name: str | None,
+    options: tuple[str, ...],
+    force: bool,
+    folder: Path | None,
+) -> None:
+    """Build the images of the folders NAME, of all if none is named.
+
+    An image that is there is left as it is while its folder and its base image stay the same.
+    """
+    from kaapana_assets.containers.builders import checked_options, find_builder
+    from kaapana_assets.containers.building import Wish, build_image, log_of, save_image
+    from kaapana_assets.containers.built_images import BuiltImages
+
+    settings = settings_in_use()
+    place, record = _place(settings), BuiltImages(settings.home)
+    wish = Wish(
+        base_image=settings.base_image if base_image is None else base_image,
+        force=force,
+        options=checked_options(options),
+    )
+    wanted = _wanted(settings, names)
+    builder = find_builder(builder_name)
+    click.echo(f"building with {builder.name}")
+
+    def build_one(name: str) -> None:
+        began = time.monotonic()
+        with _progress(name) as show, log_of(name, home=settings.home, shown=show) as write:
+            built, is_new = build_image(name, place=place, builder=builder, record=record, wish=wish, output=write)
+        how = f"built in {time.monotonic() - began:.0f} s" if is_new else "has not changed"
+        click.echo(f"{name}: {built.reference} {_short(built.image_id)}, {how}")
+        if folder is not None:
+            click.echo(f"{name}: {save_image(built, builder=builder, folder=folder)}")
+
+    _each(wanted, build_one)
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list with everything.")
+def list_images(as_json: bool) -> None:
+    """Show which images were built here, and which folders have changed since."""
+    from kaapana_assets.containers.building import states
+    from kaapana_assets.containers.built_images import BuiltImages
+
+    settings = settings_in_use()
+    found = list(states(_wanted(settings, ()), place=_place(settings), record=BuiltImages(settings.home)))
+    if as_json:
+        click.echo(json.dumps([_as_json(state) for state in found], indent=1))
+        return
+    rows = [_COLUMNS, *(_row(state) for state in found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for state in found:
+        if state.problem:
+            click.echo(state.problem, err=True)
+
+
+@command.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@_builder_option
+@click.option("--insecure", is_flag=True, help="The registry has no TLS, or a certificate that is not trusted.")
+def push(names: tuple[str, ...], builder_name: str | None, insecure: bool) -> None:
+    """Push the images of the folders NAME, of all if none is named, to KAAPANA_IMAGE_REGISTRY.
+
+    The builder has to be logged in there: docker login, podman login, buildah login.
+    """
+    from kaapana_assets.containers.builders import find_builder
+    from kaapana_assets.containers.building import push_image
+    from kaapana_assets.containers.built_images import BuiltImages
+
+    settings = settings_in_use()
+    if not settings.image_registry:
+        raise ConfigurationError("KAAPANA_IMAGE_REGISTRY is not set: it says where images are pushed to")
+    place, record, wanted = _place(settings), BuiltImages(settings.home), _wanted(settings, names)
+    builder = find_builder(builder_name)
+
+    def push_one(name: str) -> None:
+        with _progress(name) as show:
+            show("pushing")
+            digest = push_image(name, place=place, builder=builder, record=record, insecure=insecure)
+        click.echo(f"{name}: {place.reference(name)} is {digest}")
+
+    _each(wanted, push_one)
+
+
+def _place(settings: Settings) -> Place:
+    from kaapana_assets.containers.building import Place
+
+    return Place(images=settings.images, registry=settings.image_registry, suffix=settings.image_tag_suffix)
+
+
+def _wanted(settings: Settings, names: tuple[str, ...]) -> tuple[str, ...]:
+    from kaapana_assets.containers.image import image_names, load_image
+
+    # Names are checked before anything is built.
+    return tuple(load_image(settings.images, name).name for name in names) or image_names(settings.images)
+
+
+def _each(names: tuple[str, ...], do: Callable[[str], None]) -> None:
+    """Do it for all of them, also after one has failed; then end with exit code 1."""
+    failed = []
+    for name in names:
+        try:
+            do(name)
+        except KaapanaAssetsError as exc:
+            failed.append(name)
+            reason = str(exc).removeprefix(f"image {name}: ")
+            click.echo(f"{name}: {reason}", err=True)
+    if failed:
+        if len(names) > 1:
+            click.echo(f"failed: {', '.join(failed)}", err=True)
+        sys.exit(1)
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Callable[[str], None]]:
+    """A function that shows the last line of what goes on, where somebody looks."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc=name, bar_format="{desc} {elapsed}{postfix}", leave=False, dynamic_ncols=True) as bar:
+
+        def show(line: str) -> None:
+            text = "".join(char for char in line if char.isprintable()).strip()
+            if text:
+                bar.set_postfix_str(text, refresh=True)
+
+        yield show
+
+
+def _row(state: State) -> tuple[str, ...]:
+    if state.built is None:
+        return (state.name, state.reference or "-", "no", "-", "-", "has a mistake" if state.problem else "-")
+    return (
+        state.name,
+        state.reference,
+        datetime.fromisoformat(state.built.built_at).astimezone().strftime("%Y-%m-%d %H:%M"),
+        _short(state.built.image_id),
+        "yes" if state.built.repo_digests else "no",
+        "changed since" if state.changed else "as built",
+    )
+
+
+def _as_json(state: State) -> dict[str, object]:
+    built = state.built
+    return {
+        "name": state.name,
+        "reference": state.reference,
+        "built_at": built.built_at if built else None,
+        "image_id": built.image_id if built else None,
+        "repo_digests": list(built.repo_digests) if built else [],
+        "changed": state.changed,
+        "problem": state.problem,
+    }
+
+
+def _short(image_id: str) -> str:
+    return image_id.partition(":")[2][:12]

@@ -1,0 +1,46 @@
+"""Operators as pods of a Kubernetes cluster: one Job with one pod for each launch.
+
+``runner`` is what the rest of the platform sees. ``job`` writes manifests and ``diagnosis`` reads what
+became of a pod, both without any cluster; ``api`` is the only door to the cluster and translates its
+errors; ``following`` watches one pod and its log.
+"""
+
+import os
+
+from kaapana_assets.containers.kubernetes.api import Cluster
+from kaapana_assets.containers.kubernetes.job import ClusterPlace
+from kaapana_assets.containers.kubernetes.runner import KubernetesRunner
+from kaapana_assets.settings import Settings
+
+__all__ = ["Cluster", "ClusterPlace", "KubernetesRunner", "open_kubernetes"]
+
+
+def open_kubernetes(settings: Settings) -> KubernetesRunner:
+    """The runner that the settings describe.
+
+    Raises:
+        ConfigurationError: they do not say where the cluster is.
+    """
+    place = ClusterPlace(
+        namespace=settings.kubernetes_namespace,
+        claim=settings.kubernetes_claim,
+        claim_path=settings.kubernetes_claim_path,
+        home=settings.home,
+        uid=settings.operator_uid,
+        node_selector=settings.kubernetes_node_selector,
+        tolerations=settings.kubernetes_tolerations,
+        gpu_resource=settings.kubernetes_gpu_resource,
+        pods=settings.kubernetes_pods,
+        parallel=settings.kubernetes_parallel,
+        patience_s=settings.kubernetes_patience_s,
+        retention_s=settings.kubernetes_pod_retention_hours * 3600,
+    )
+    cluster = Cluster(settings.kubeconfig, namespace=place.namespace, patience_s=place.patience_s)
+    return KubernetesRunner(
+        cluster,
+        place,
+        images=settings.images,
+        registry=settings.image_registry,
+        suffix=settings.image_tag_suffix,
+        own_uid=os.geteuid(),
+    )

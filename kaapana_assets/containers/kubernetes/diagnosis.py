@@ -1,0 +1,161 @@
+"""What a pod's status means, in words. Nothing here talks to a cluster.
+
+References:
+    https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from kaapana_assets.containers.kubernetes.job import CONTAINER
+
+
+class Stage(Enum):
+    """How far a pod has come."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    LOST = "lost"
+    """Its node does not answer: it may run or not."""
+    ENDING = "ending"
+    """Somebody deleted it and it has not ended yet."""
+    ENDED = "ended"
+
+
+class Cause(Enum):
+    """Why a pod waits or ended, where that is more than an exit code."""
+
+    IMAGE = "image"
+    """Its image cannot be had."""
+    SETTINGS = "settings"
+    """What it needs (a claim, a secret) is not there, or its definition cannot be run."""
+    NO_NODE = "no node"
+    """No node has room for it now."""
+    OUT_OF_MEMORY = "out of memory"
+    DEADLINE = "deadline"
+    DELETED = "deleted"
+    EVICTED = "evicted"
+
+
+@dataclass(frozen=True)
+class PodState:
+    """What became of a pod so far.
+
+    Attributes:
+        exit_code: of an operator that ended by itself or was killed; None where it never ran.
+        words: the reason as the cluster gives it, "" where there is none.
+        image_id: what the node ran.
+        node: where it runs.
+    """
+
+    stage: Stage
+    cause: Cause | None = None
+    exit_code: int | None = None
+    words: str = ""
+    image_id: str = ""
+    node: str = ""
+    started: bool = False
+
+    @property
+    def is_final(self) -> bool:
+        """Whether waiting longer changes nothing."""
+        return self.stage is Stage.ENDED or self.cause in (Cause.IMAGE, Cause.SETTINGS)
+
+
+# https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/kubelet/images/types.go
+_NO_IMAGE = {"ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable",
+             "ImageInspectError", "SignatureValidationFailed"}  # fmt: skip
+_CANNOT_START = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError",
+                 "ContainerCannotRun"}  # fmt: skip
+_NO_CLAIM = re.compile(r'persistentvolumeclaim "[^"]*" not found')
+
+
+def state_of(pod: Mapping[str, Any], *, deleted: bool = False) -> PodState:
+    """What a pod's status says.
+
+    Args:
+        pod: as the cluster's API has it.
+        deleted: the pod is gone, and this was its last status.
+    """
+    status = pod.get("status", {})
+    conditions = {each["type"]: each for each in status.get("conditions") or ()}
+    container: Mapping[str, Any] = next(
+        (each for each in status.get("containerStatuses") or () if each["name"] == CONTAINER), {}
+    )
+    state = container.get("state", {})
+    known = {"image_id": container.get("imageID", ""), "node": pod.get("spec", {}).get("nodeName", "")}
+    terminated = state.get("terminated")
+    ends = status.get("phase") in ("Succeeded", "Failed")
+    removed = deleted or "deletionTimestamp" in pod.get("metadata", {})
+    if status.get("reason") == "DeadlineExceeded":
+        stage = Stage.ENDED if ends and (terminated or not state.get("running")) else Stage.ENDING
+        return PodState(stage, Cause.DEADLINE, words="it ran longer than its deadline", started=True, **known)
+    if terminated and terminated.get("reason") in _CANNOT_START:
+        return PodState(Stage.ENDED, Cause.SETTINGS, words=_said(terminated), **known)
+    if terminated and (ends or not removed):
+        cause = _cause_of_end(terminated, status)
+        if cause is None and removed and terminated["exitCode"] != 0:
+            cause = Cause.DELETED
+        words = status.get("message") or terminated.get("message") or ""
+        return PodState(Stage.ENDED, cause, terminated["exitCode"], words, started=True, **known)
+    if removed or (ends and not terminated):
+        return _removed(status, conditions, gone=deleted or ends, **known)
+    if state.get("running"):
+        ready = conditions.get("Ready", {}).get("status")
+        if (
+            container.get("ready")
+            and ready == "False"
+            and conditions.get("ContainersReady", {}).get("status") == "True"
+        ):
+            words = f"node {known['node']} does not answer"
+            return PodState(Stage.LOST, words=words, started=True, **known)
+        return PodState(Stage.RUNNING, started=True, **known)
+    return _waiting(state.get("waiting") or {}, conditions, **known)
+
+
+def _cause_of_end(terminated: Mapping[str, Any], status: Mapping[str, Any]) -> Cause | None:
+    if terminated.get("reason") == "OOMKilled":
+        return Cause.OUT_OF_MEMORY
+    if status.get("reason") == "Evicted":
+        return Cause.EVICTED
+    return None
+
+
+def _removed(
+    status: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]], *, gone: bool, image_id: str, node: str
+) -> PodState:
+    disruption = conditions.get("DisruptionTarget", {})
+    started = bool(status.get("startTime"))
+    if disruption.get("reason") == "DeletionByTaintManager" and not gone:
+        words = f"node {node} does not answer, and the cluster gave its pods up"
+        return PodState(Stage.LOST, words=words, image_id=image_id, node=node, started=started)
+    evicted = status.get("reason") == "Evicted" or disruption.get("status") == "True"
+    words = status.get("message") or disruption.get("message") or "somebody deleted it"
+    cause = Cause.EVICTED if evicted else Cause.DELETED
+    stage = Stage.ENDED if gone else Stage.ENDING
+    return PodState(stage, cause, words=words, image_id=image_id, node=node, started=started)
+
+
+def _waiting(
+    waiting: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]], *, image_id: str, node: str
+) -> PodState:
+    reason = waiting.get("reason", "")
+    if reason in _NO_IMAGE:
+        return PodState(Stage.WAITING, Cause.IMAGE, words=_said(waiting), image_id=image_id, node=node)
+    if reason in _CANNOT_START:
+        return PodState(Stage.WAITING, Cause.SETTINGS, words=_said(waiting), image_id=image_id, node=node)
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
+        words = scheduled.get("message", "")
+        cause = Cause.SETTINGS if _NO_CLAIM.search(words) else Cause.NO_NODE
+        return PodState(Stage.WAITING, cause, words=words)
+    return PodState(Stage.WAITING, words=reason, image_id=image_id, node=node)
+
+
+def _said(state: Mapping[str, Any]) -> str:
+    return ": ".join(part for part in (state.get("reason"), state.get("message")) if part)

@@ -1,0 +1,248 @@
+"""The Job of one launch, as a manifest. Nothing here talks to a cluster.
+
+References:
+    https://kubernetes.io/docs/concepts/workloads/controllers/job/
+    https://kubernetes.io/docs/concepts/security/pod-security-standards/ (profile "restricted")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kaapana_assets.containers.contract import environment
+from kaapana_assets.containers.runner import Launch
+from kaapana_assets.errors import ConfigurationError
+
+Manifest = dict[str, Any]
+
+PREFIX = "kaapana-assets"
+MANAGED = {"app.kubernetes.io/managed-by": PREFIX}
+PLACE = f"{PREFIX}/place"
+"""Label: operator and directory of a launch; there is one at a time for each."""
+LAUNCH = f"{PREFIX}/launch"
+"""Annotation: digest of all that a launch is; only an equal one is gone on with."""
+TOLD = f"{PREFIX}/told"
+"""Label of Jobs whose end was told to a run: nobody goes on with them."""
+CONTAINER = "operator"
+DATA = "/data"
+
+_LABEL_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]+")
+_NAME_CHARACTERS = re.compile(r"[^a-z0-9-]+")
+_GRACE_S = 5
+_NODE_LOST_S = 30  # how long a node may be silent before its pods are given up, after Kubernetes noticed
+_BACKUP_S = 120  # by how much a Job's deadline is behind its pod's, which keeps the pod and its log
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterPlace:
+    """Where in a cluster operators run, and with what.
+
+    Attributes:
+        namespace: of Jobs and pods.
+        claim: PersistentVolumeClaim with the volume that holds the platform's home.
+        claim_path: where in the volume the home is; "" for its root.
+        home: the same folder as the platform sees it.
+        uid: user and group that operators run as.
+        node_selector: labels of nodes.
+        tolerations: as Kubernetes writes them.
+        gpu_resource: the name of GPUs.
+        pods: of operators at once, of all runs.
+        parallel: launches of one operator at once.
+        patience_s: seconds that a pod may wait for a node, and calls for a cluster that is away.
+        retention_s: seconds that pods of failed operators are kept.
+    """
+
+    namespace: str
+    claim: str
+    claim_path: str
+    home: Path
+    uid: int
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+    gpu_resource: str = "nvidia.com/gpu"
+    pods: int = 10
+    parallel: int = 4
+    patience_s: float = 300.0
+    retention_s: float = 86_400.0
+
+
+@dataclass(frozen=True)
+class JobHandle:
+    """A Job that is in the cluster: names come again, uids do not."""
+
+    name: str
+    uid: str
+
+    @property
+    def pods(self) -> str:
+        """Selects its pods, and not those of an earlier Job of the same name that are still being removed."""
+        return f"batch.kubernetes.io/controller-uid={self.uid}"
+
+    @staticmethod
+    def of(found: Mapping[str, Any]) -> JobHandle:
+        """Of a Job as the cluster has it."""
+        return JobHandle(found["metadata"]["name"], found["metadata"]["uid"])
+
+
+def place_of(launch: Launch) -> str:
+    """What tells this launch from all others that may go on at once, as a label's value."""
+    return _digest([launch.run_id, launch.operator, str(launch.directory)])[:32]
+
+
+def identity_of(launch: Launch, image_digest: str) -> str:
+    """Digest of all that the launch is and of its image's content."""
+    return _digest([{name: _plain(value) for name, value in asdict(launch).items()}, image_digest])
+
+
+def name_of(launch: Launch, number: int) -> str:
+    """The Job's name: 1 to 63 lower-case letters, digits and hyphens; ``number`` counts launches in one place."""
+    operator = _NAME_CHARACTERS.sub("-", launch.operator.lower()).strip("-")[:36].strip("-")
+    return f"{operator or 'operator'}-{place_of(launch)[:12]}-{number}"
+
+
+def job(launch: Launch, *, number: int, reference: str, image_digest: str, place: ClusterPlace) -> Manifest:
+    """The Job: one pod, never started twice, with only the launch's directory of the shared volume.
+
+    Raises:
+        ConfigurationError: the directory is not in the platform's home.
+        ParameterError: a variable that no environment can hold.
+    """
+    labels = {
+        **MANAGED,
+        PLACE: place_of(launch),
+        f"{PREFIX}/run": label(launch.run_id),
+        f"{PREFIX}/workflow": label(launch.workflow),
+        f"{PREFIX}/operator": label(launch.operator),
+        # What a NetworkPolicy lets through.
+        f"{PREFIX}/network": "true" if launch.network else "false",
+    }
+    if launch.cohort:
+        labels[f"{PREFIX}/cohort"] = label(launch.cohort)
+    names = {"run": launch.run_id, "workflow": launch.workflow, "operator": launch.operator, "cohort": launch.cohort}
+    annotations = {f"{PREFIX}/{kind}-name": name for kind, name in names.items() if name}
+    annotations[LAUNCH] = identity_of(launch, image_digest)
+    spec: Manifest = {
+        "backoffLimit": 0,
+        "completions": 1,
+        "parallelism": 1,
+        # Nothing else removes what a worker that died for good left behind.
+        "ttlSecondsAfterFinished": int(max(place.retention_s, 3600)),
+        "template": {
+            "metadata": {"labels": labels, "annotations": annotations},
+            "spec": _pod(launch, reference=reference, place=place),
+        },
+    }
+    if launch.timeout_s is not None:
+        # The pod's own deadline keeps it with its log; the Job's, which would remove both, stands behind.
+        spec["template"]["spec"]["activeDeadlineSeconds"] = math.ceil(launch.timeout_s)
+        spec["activeDeadlineSeconds"] = math.ceil(launch.timeout_s + place.patience_s + _BACKUP_S)
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name_of(launch, number),
+            "namespace": place.namespace,
+            "labels": labels,
+            "annotations": annotations,
+        },
+        "spec": spec,
+    }
+
+
+def label(text: str) -> str:
+    """The text as the value of a label: as it is where that is allowed, else shortened with a digest."""
+    cleaned = _LABEL_CHARACTERS.sub("_", text).strip("_.-")
+    if cleaned == text and len(text) <= 63:
+        return text
+    return f"{cleaned[:50].strip('_.-')}-{_digest(text)[:10]}".lstrip("-")
+
+
+def _pod(launch: Launch, *, reference: str, place: ClusterPlace) -> Manifest:
+    variables = environment(launch, workflow_dir=DATA)
+    # A home and a temporary folder that can be written; the image's own file system cannot.
+    variables = {"HOME": "/tmp", **variables}  # noqa: S108 - in the container
+    container: Manifest = {
+        "name": CONTAINER,
+        "image": reference,
+        "imagePullPolicy": "IfNotPresent",
+        # "$(X)" in a value would be replaced by Kubernetes; "$$" is how it is told not to.
+        "env": [{"name": name, "value": value.replace("$", "$$")} for name, value in sorted(variables.items())],
+        "resources": _resources(launch, place),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "data", "mountPath": DATA, "subPath": _sub_path(launch, place)},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - in the container
+        ],
+    }
+    if launch.command is not None:
+        container["command"] = [part.replace("$", "$$") for part in launch.command]
+    lost = [
+        {"key": f"node.kubernetes.io/{what}", "operator": "Exists", "effect": "NoExecute"}
+        for what in ("not-ready", "unreachable")
+    ]
+    pod: Manifest = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": _GRACE_S,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": place.uid,
+            "runAsGroup": place.uid,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [
+            {"name": "data", "persistentVolumeClaim": {"claimName": place.claim}},
+            {"name": "tmp", "emptyDir": {}},
+        ],
+        "tolerations": [{**each, "tolerationSeconds": _NODE_LOST_S} for each in lost] + list(place.tolerations),
+    }
+    if place.node_selector:
+        pod["nodeSelector"] = dict(place.node_selector)
+    if launch.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in launch.image_pull_secrets]
+    return pod
+
+
+def _resources(launch: Launch, place: ClusterPlace) -> Manifest:
+    limits: dict[str, str] = {}
+    if launch.memory_mb is not None:
+        limits["memory"] = f"{launch.memory_mb}Mi"
+    if launch.cpu is not None:
+        limits["cpu"] = f"{math.ceil(launch.cpu * 1000)}m"
+    if launch.gpus:
+        limits[place.gpu_resource] = str(launch.gpus)
+    # Asked for in full, so that an operator is not put where it would be ended for its neighbours' use.
+    return {"limits": limits, "requests": limits} if limits else {}
+
+
+def _sub_path(launch: Launch, place: ClusterPlace) -> str:
+    try:
+        below = launch.directory.relative_to(place.home)
+    except ValueError as exc:
+        raise ConfigurationError(
+            f"run {launch.run_id}: its directory {launch.directory} is not below KAAPANA_HOME={place.home}, which is "
+            "what the cluster's volume holds"
+        ) from exc
+    return f"{place.claim_path}/{below.as_posix()}".lstrip("/")
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _digest(values: object) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
