@@ -214,9 +214,10 @@ def shared(folder: Path) -> Iterator[Cluster]:
         fcntl.flock(starting, fcntl.LOCK_EX)
         # Waits for the end of a cluster that nobody used any more.
         fcntl.flock(users, fcntl.LOCK_SH)
-        if not (folder / "cluster" / "cluster.json").exists():
+        cluster = _running(folder)
+        if cluster is None:
             _STARTED.append(Running(Kubernetes(users=folder / "users"), folder, detached=True))
-        cluster = Cluster(folder)
+            cluster = Cluster(folder)
         fcntl.flock(starting, fcntl.LOCK_UN)
         try:
             yield cluster
@@ -225,6 +226,14 @@ def shared(folder: Path) -> Iterator[Cluster]:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 cluster.end()
+
+
+def _running(folder: Path) -> Cluster | None:
+    try:
+        cluster = Cluster(folder)
+    except FileNotFoundError:
+        return None
+    return cluster if _lives(cluster.supervisor) else None
 
 
 def _wait_until(what: str, holds: Callable[[], bool], *, within_s: float = 120) -> None:

@@ -73,7 +73,7 @@ def built(folder: Path, tag: str) -> Path:
     below = base()
     content = hashlib.sha256(f"{tag} {below.parent.name} {digest(folder)}".encode())
     name = f"image-{folder.name}-{content.hexdigest()[:12]}"
-    return cached(name, lambda into: _build(folder, tag, below, into / "image.tar")) / "image.tar"
+    return cached(name, lambda into: _build(folder, tag, below, into / "image.tar"), quick=True) / "image.tar"
 
 
 def archive(path: Path, *, tag: str, layer: Path, config: dict[str, object]) -> None:

@@ -60,15 +60,16 @@ class Service(Protocol):
         """How to start one that keeps its data in a folder; called again to start it again."""
 
 
-def cached(name: str, build: Callable[[Path], None]) -> Path:
+def cached(name: str, build: Callable[[Path], None], *, quick: bool = False) -> Path:
     """A folder of the cache, filled by ``build`` if it is not there; whole or absent.
 
-    Two processes that build at once both succeed, one build is kept.
+    Two processes that build at once both succeed, one build is kept. What is quick, some seconds, is
+    also built where builds are switched off.
     """
     place = CACHE / name
     if place.is_dir():
         return place
-    if os.environ.get("KAAPANA_SERVICES_BUILD", "1") == "0":
+    if not quick and os.environ.get("KAAPANA_SERVICES_BUILD", "1") == "0":
         raise Missing("a build of it: `make services` makes it, in some minutes")
     CACHE.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=CACHE))

@@ -15,6 +15,8 @@ for folder in /run /var/lib/cni /var/lib/kubelet /var/log/containers; do
     mkdir -p "$folder"
     mount -t tmpfs tmpfs "$folder"
 done
+# Sockets below it need a short path; the data does not belong into memory.
+mount --bind kubelet /var/lib/kubelet
 
 # The kubelet wants these values and would set them for the whole machine: it finds files that have them.
 while read -r key value; do
@@ -64,7 +66,8 @@ keep containerd --config containerd.toml
 keep etcd --name node --data-dir etcd --unsafe-no-fsync --initial-cluster "node=$etcd_peer" \
     --listen-client-urls $etcd_client --advertise-client-urls $etcd_client \
     --listen-peer-urls $etcd_peer --initial-advertise-peer-urls $etcd_peer
-# Pods of a lost node are given up after 20 + 30 s, not after 50 + 300 s: tests wait for that.
+# Tests wait for these: pods of a lost node are given up after 20 + 30 s, not 50 + 300 s, and claims are
+# bound within 1 s, not 15 s.
 keep kube-apiserver --etcd-servers=$etcd_client \
     --bind-address="$NODE_ADDRESS" --advertise-address="$NODE_ADDRESS" --secure-port=6443 \
     --client-ca-file=pki/ca.crt --tls-cert-file=pki/apiserver.crt --tls-private-key-file=pki/apiserver.key \
@@ -90,11 +93,12 @@ keep kube-controller-manager --kubeconfig=$controllers --bind-address=127.0.0.1 
     --authentication-kubeconfig=$controllers --authorization-kubeconfig=$controllers \
     --service-account-private-key-file=pki/accounts.key --use-service-account-credentials=true \
     --root-ca-file=pki/ca.crt --cluster-signing-cert-file=pki/ca.crt --cluster-signing-key-file=pki/ca.key \
-    --flex-volume-plugin-dir="$PWD/plugins" --node-monitor-grace-period=20s --node-monitor-period=2s
+    --flex-volume-plugin-dir="$PWD/plugins" --node-monitor-grace-period=20s --node-monitor-period=2s \
+    --pvclaimbinder-sync-period=1s
 scheduler=pki/scheduler.kubeconfig
 keep kube-scheduler --kubeconfig=$scheduler --bind-address=127.0.0.1 --leader-elect=false \
     --authentication-kubeconfig=$scheduler --authorization-kubeconfig=$scheduler
-keep kubelet --config=kubelet.json --kubeconfig=pki/node.kubeconfig --root-dir="$PWD/kubelet" \
+keep kubelet --config=kubelet.json --kubeconfig=pki/node.kubeconfig \
     --hostname-override="$NODE" --node-ip="$NODE_ADDRESS"
 keep kube-proxy --config=kube-proxy.json
 # Pods are told to ask the node for names.
