@@ -14,6 +14,7 @@ import pytest
 from services.flow_jobs import build_images
 from services.images import BASE_IMAGE
 from services.operators import Operators, operators_of
+from services.plugin import own_cluster
 from system.series import write_series
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -102,19 +103,20 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(kubernetes_cluster, module_platforms, tmp_path_factory) -> Iterator[Site]:
+def site(module_platforms, tmp_path_factory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     home = module_platforms.new_home()
-    with operators_of(kubernetes_cluster, home) as operators:
+    # A cluster of our own, because a test here stops its API server; beside the home, whose path is short.
+    with own_cluster(home.parent / "c") as cluster, operators_of(cluster, home) as operators:
         for tar in build_images(folder / "containers", home=home, names=SEEDS):
-            kubernetes_cluster.load_image(tar)
+            cluster.load_image(tar)
         dags = home / "workflows" / "dags"
         dags.mkdir(parents=True)
         (dags / "ends.py").write_text(WORKFLOWS.format(script=SCRIPT, image=BASE_IMAGE))
         platform = module_platforms.start(
             home,
             KAAPANA_RUNNER="kubernetes",
-            KAAPANA_KUBECONFIG=str(kubernetes_cluster.kubeconfig),
+            KAAPANA_KUBECONFIG=str(cluster.kubeconfig),
             KAAPANA_KUBERNETES_NAMESPACE=operators.namespace,
             KAAPANA_SERIES_PER_LAUNCH="4",
         )
@@ -236,7 +238,6 @@ def test_run_whose_worker_died_goes_on_with_its_pod(site: Site) -> None:
 
 
 def test_restarted_api_server_goes_unnoticed_by_a_run(site: Site) -> None:
-    """On the shared cluster: others wait for it as this run does."""
     series = site.cohort("api", 1)
     run = site.begin("slow", "api")
     site.operators.cluster.restart_api_server(away_s=1)
