@@ -2,10 +2,11 @@
 
 import dagster as dg
 
+from kaapana_assets.containers.opening import open_runner
 from kaapana_assets.errors import KaapanaAssetsError, WorkflowError
 from kaapana_assets.ingest.assets import ingest_job, ingest_series
 from kaapana_assets.ingest.sensors import arrivals
-from kaapana_assets.resources import Platform, open_runner
+from kaapana_assets.resources import Platform
 from kaapana_assets.settings import Settings, load_settings
 from kaapana_assets.workflows.cleaning import clean, nightly_clean
 from kaapana_assets.workflows.cohort_asset import cohort, frozen_cohorts, record_cohort_job

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from kaapana_assets.containers.process import ProcessRunner
+from kaapana_assets.containers.opening import open_runner
 from kaapana_assets.containers.runner import Runner
 from kaapana_assets.settings import Settings, load_settings
 from kaapana_assets.stores.index import MetadataIndex
@@ -50,13 +50,3 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     def runner(self) -> Runner:
         """What launches operators."""
         return open_runner(self.settings)
-
-
-def open_runner(settings: Settings) -> Runner:
-    """What launches operators, as the settings say."""
-    # Imported where they are asked for: the clients of engines and clusters are large.
-    if settings.runner == "kubernetes":
-        from kaapana_assets.containers.kubernetes import open_kubernetes
-
-        return open_kubernetes(settings)
-    return ProcessRunner(settings.images, settings.environments)

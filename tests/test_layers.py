@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "cohorts": {"dicom", "stores"},
     "containers": {"dicom"},
     "supervision": {"graphql"},
-    "health": {"stores", "ingest", "graphql"},
+    "health": {"stores", "ingest", "containers", "graphql"},
     "graphql": set(),
     "events": {"partitions"},
     "partitions": set(),

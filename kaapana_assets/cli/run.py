@@ -126,8 +126,10 @@ def _show(client: DagsterClient, run: Run, path: Path, *, seconds: float) -> Non
 
 
 def _telling_line(reason: str, uid: str) -> str:
-    """The last line in which the operator speaks of the series, else the first one."""
+    """The last line in which an operator that failed by itself speaks of the series, else how it ended."""
     first, *rest = reason.splitlines()
+    if "exit code" not in first:
+        return first
     return next((line.strip() for line in reversed(rest) if uid in line), first)
 
 

@@ -55,6 +55,16 @@ class ProcessRunner:
         self._grace_s = grace_s
         self._digests: dict[tuple[tuple[str, int, int, int], ...], str] = {}
 
+    def check(self) -> str:
+        """Processes need nothing but the folder of images.
+
+        Raises:
+            ConfigurationError: it is not there.
+        """
+        if not self._images.is_dir():
+            raise ConfigurationError(f"KAAPANA_IMAGES={self._images} is no folder")
+        return "processes of this machine"
+
     def adopts(self, launch: Launch) -> bool:
         """Never: what this process starts ends with it."""
         return False

@@ -82,6 +82,15 @@ class Runner(Protocol):
         """How many launches of one operator, of some series each, go on at once in batch mode."""
         ...
 
+    def check(self) -> str:
+        """What would launch operators, in words with its version; see that it can.
+
+        Raises:
+            EngineUnavailable: it does not answer now.
+            ConfigurationError: it refuses, or cannot work with these settings.
+        """
+        ...
+
     def adopts(self, launch: Launch) -> bool:
         """Whether an equal launch of an earlier process is there, and ``run`` would go on with it.
 

@@ -69,6 +69,7 @@ class HealthCheck:
         calls: dict[str, Callable[[], Finding]] = {
             name: partial(checks.check_store, where[name], ask) for name, ask in store_checks(self._settings).items()
         }
+        calls["runner"] = partial(checks.check_runner, self._settings)
         calls["spool"] = partial(checks.check_spool, self._settings)
         calls["receiver"] = partial(checks.check_receiver, self._settings, platform)
         calls["storage"] = partial(checks.check_storage, self._where("storage"), self._storage)
@@ -83,4 +84,4 @@ class HealthCheck:
     def _where(self, name: str) -> str:
         if name == "storage":
             return self._settings.postgres_url or "the platform's own PostgreSQL"
-        return self._settings.stores().get(name, "")
+        return {**self._settings.stores(), "runner": self._settings.runner}.get(name, "")

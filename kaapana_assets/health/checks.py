@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kaapana_assets.errors import KaapanaAssetsError
 from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.health.findings import Finding, State
-from kaapana_assets.health.stores import REQUEST_TIMEOUT_S
+from kaapana_assets.health.stores import REQUEST_TIMEOUT_S, ask_runner
 from kaapana_assets.ingest.spool import open_spool
 from kaapana_assets.stores.dimse import Echo, Peer, echo
 
@@ -31,6 +31,14 @@ def check_store(where: str, ask: Callable[[], StoreReport]) -> Finding:
         counts["free_bytes"] = report.free_bytes
     product = f"{report.product} {report.version}".rstrip()
     return Finding(state=State.WORKS, where=where, product=product, counts=counts)
+
+
+def check_runner(settings: Settings) -> Finding:
+    """What launches operators."""
+    try:
+        return Finding(state=State.WORKS, where=settings.runner, product=ask_runner(settings))
+    except KaapanaAssetsError as exc:
+        return Finding(state=State.BROKEN, where=settings.runner, problem=str(exc))
 
 
 def check_spool(settings: Settings) -> Finding:

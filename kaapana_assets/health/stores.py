@@ -1,4 +1,4 @@
-"""The stores of the settings, asked with short limits and without a second attempt."""
+"""The stores and the runner of the settings, asked with short limits and without a second attempt."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from kaapana_assets.containers.opening import open_runner
 from kaapana_assets.errors import ConfigurationError, KaapanaAssetsError, StoreUnavailable
 from kaapana_assets.health.parallel import Parallel
 from kaapana_assets.stores.opening import open_index, open_objects, open_pacs
@@ -42,15 +43,21 @@ def store_checks(settings: Settings) -> dict[str, Callable[[], StoreReport]]:
     return {"pacs": pacs, "index": index, "objects": lambda: open_objects(hurried).check()}
 
 
+def ask_runner(settings: Settings) -> str:
+    """What launches operators, in words; raises what ``Runner.check`` says."""
+    return open_runner(settings.model_copy(update={"kubernetes_patience_s": 0.0})).check()
+
+
 def check_before_start(settings: Settings, say: Callable[[str], None]) -> None:
-    """See that work can begin: one line is said of each store that is away, which is no reason not to start.
+    """See that work can begin: one line is said of each that is away, which is no reason not to start.
 
     Raises:
-        ConfigurationError: a store can't work with these settings, however long one waits; names them.
+        ConfigurationError: a store or the runner can't work with these settings, however long one waits.
     """
-    where = settings.stores()
+    where = {**settings.stores(), "runner": settings.runner}
     parallel = Parallel[KaapanaAssetsError | None](lambda _, why: StoreUnavailable(why), deadline_s=DEADLINE_S)
-    errors = parallel.start({name: _error_of(check) for name, check in store_checks(settings).items()})()
+    checks: dict[str, Callable[[], object]] = {**store_checks(settings), "runner": lambda: ask_runner(settings)}
+    errors = parallel.start({name: _error_of(check) for name, check in checks.items()})()
     refused = [f"{name}: {error}" for name, error in errors.items() if isinstance(error, ConfigurationError)]
     if refused:
         raise ConfigurationError("; ".join(refused))
@@ -60,7 +67,7 @@ def check_before_start(settings: Settings, say: Callable[[str], None]) -> None:
             say(f"{name:<12} {where[name]} does not answer; work waits until it does ({reason})")
 
 
-def _error_of(check: Callable[[], StoreReport]) -> Callable[[], KaapanaAssetsError | None]:
+def _error_of(check: Callable[[], object]) -> Callable[[], KaapanaAssetsError | None]:
     def error() -> KaapanaAssetsError | None:
         try:
             check()

@@ -10,6 +10,7 @@ TITLES = {
     "pacs": "PACS",
     "index": "index",
     "objects": "objects",
+    "runner": "runner",
     "spool": "spool",
     "receiver": "receiver",
     "storage": "PostgreSQL",

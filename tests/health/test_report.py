@@ -49,7 +49,7 @@ def test_without_a_platform_its_parts_need_not_be_there(settings_of, free_port):
     assert report.ok
     assert not report.is_up
     states = {name: each.state for name, each in report.findings.items()}
-    assert states == dict.fromkeys(("pacs", "index", "objects", "spool"), State.WORKS) | dict.fromkeys(
+    assert states == dict.fromkeys(("pacs", "index", "objects", "runner", "spool"), State.WORKS) | dict.fromkeys(
         ("receiver", "storage"), State.OFF
     )
 

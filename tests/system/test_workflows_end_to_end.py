@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from services.running import free_ports
+from system.processes import has_argument, is_run_worker
 from system.series import write_image, write_series
 
 from kaapana_assets.stores.sqlite_index import SqliteIndex
@@ -343,22 +344,6 @@ def test_a_cancelled_run_leaves_no_operator_and_nothing_half_and_a_repeat_finish
     site.platform.kaapana("run", "slow", "--cohort", mark, f"--{mode}")
     for uid in series:
         assert len((site.shelf("slow", "delicate", uid) / "names.txt").read_text().splitlines()) == 10
-
-
-def is_run_worker(process: psutil.Process, run_id: str) -> bool:
-    try:
-        return any(run_id in str(path) for path in (f.path for f in process.open_files())) or has_argument(
-            process, run_id
-        )
-    except psutil.Error:
-        return False
-
-
-def has_argument(process: psutil.Process, text: str) -> bool:
-    try:
-        return any(text in argument for argument in process.cmdline())
-    except psutil.Error:
-        return False
 
 
 @pytest.mark.parametrize(

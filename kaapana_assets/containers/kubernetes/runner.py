@@ -84,6 +84,12 @@ class KubernetesRunner:
         """As the settings say."""
         return self._place.parallel
 
+    def check(self) -> str:
+        """The cluster's version; sees that Jobs of the namespace may be listed."""
+        version = self._cluster.version()
+        self._cluster.jobs(f"{PLACE}=none")
+        return f"Kubernetes {version.lstrip('v')}, namespace {self._place.namespace}"
+
     def image_digest(self, image: str) -> str:
         """The ID of the image that was built for a folder; of a full reference its digest, or itself.
 

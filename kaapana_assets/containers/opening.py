@@ -1,0 +1,20 @@
+"""The runner that the settings name. What is large is imported where it is asked for."""
+
+from __future__ import annotations
+
+from kaapana_assets.containers.process import ProcessRunner
+from kaapana_assets.containers.runner import Runner
+from kaapana_assets.settings import Settings
+
+
+def open_runner(settings: Settings) -> Runner:
+    """What launches operators, as the settings say.
+
+    Raises:
+        ConfigurationError: they do not say where the engine or cluster is.
+    """
+    if settings.runner == "kubernetes":
+        from kaapana_assets.containers.kubernetes import open_kubernetes
+
+        return open_kubernetes(settings)
+    return ProcessRunner(settings.images, settings.environments)
