@@ -13,21 +13,25 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 
 import click
 
 from kaapana_assets.cli.demo_data import DemoFile, demo_files
+from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.errors import TemporaryError
 from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.ingest.spool import open_spool
 from kaapana_assets.settings import Settings, load_settings
+from kaapana_assets.stores.opening import open_index
 from kaapana_assets.supervision.record import running_platform, settings_in_use
 
 COHORT = "demo-ct-mr"
 QUERY = "Modality:CT OR Modality:MR"
 _UP_TIMEOUT_S = 180
-_INGEST_TIMEOUT_S = 180
+_INGEST_TIMEOUT_S = 180  # in which no series comes
+_PROGRESS_S = 10
 _STUCK_S = 45  # a series that failed is asked for again meanwhile
 
 
@@ -70,16 +74,23 @@ def _walk(settings: Settings, stages: dict[str, float]) -> list[str]:
     with _stage("ingest", stages):
         _wait_for_ingest(settings, client, {file.series_instance_uid for file in files})
     with _stage("cohort", stages):
-        _kaapana("cohort", "create", COHORT, "--query", QUERY)
+        cohort = _name_of_cohort(settings)
+        _kaapana("cohort", "create", cohort, "--query", QUERY)
     failed = []
     for workflow in ("pool-study-ids", "dcm2nrrd"):
         with _stage(workflow, stages):
-            _kaapana("run", workflow, "--cohort", COHORT, "--batch", check=False)
-    if not _show_pooled(settings, client):
+            _kaapana("run", workflow, "--cohort", cohort, "--batch", check=False)
+    if not _show_pooled(settings, client, cohort):
         failed.append("pool-study-ids made no pooled JSON")
     if not _show_volumes(settings, client):
         failed.append("dcm2nrrd made no NRRD file")
     return failed
+
+
+def _name_of_cohort(settings: Settings) -> str:
+    # A cohort is frozen: series that came since its making, or other stores, make another one.
+    frozen = cohorts.freeze(open_index(settings), name=COHORT, query=QUERY, now=datetime.now(timezone.utc))
+    return cohorts.name_for(settings.home / "cohorts", frozen)
 
 
 def _lay_out(folder: Path, files: list[DemoFile]) -> Path:
@@ -134,8 +145,8 @@ def _wait_for_up(process: subprocess.Popen[bytes], console: Path) -> None:
 
 def _wait_for_ingest(settings: Settings, client: DagsterClient, wanted: set[str]) -> None:
     spool = open_spool(settings)
-    deadline = time.monotonic() + _INGEST_TIMEOUT_S
-    moved, left = time.monotonic(), len(wanted)
+    began = told = moved = time.monotonic()
+    left = len(wanted)
     while True:
         status = client.partition_status("series_metadata")
         missing = wanted - status.materialized
@@ -150,19 +161,22 @@ def _wait_for_ingest(settings: Settings, client: DagsterClient, wanted: set[str]
                 what = f"is set aside: {set_aside[uid]}" if uid in set_aside else "is refused by the PACS, and waits"
                 click.echo(f"  series {uid} {what} (see `kaapana-assets status`)")
             return
-        if time.monotonic() > deadline:
+        if time.monotonic() - told > _PROGRESS_S:
+            told = time.monotonic()
+            click.echo(f"  {told - began:5.0f} s  {len(wanted) - len(missing)} of {len(wanted)} series")
+        if time.monotonic() - moved > _INGEST_TIMEOUT_S:
             raise TemporaryError(f"{len(missing)} series were not taken in: {', '.join(sorted(missing)[:5])} …")
         time.sleep(0.5)
 
 
-def _show_pooled(settings: Settings, client: DagsterClient) -> bool:
-    folder = settings.home / "assets" / "pool-study-ids" / "pool-jsons" / COHORT
+def _show_pooled(settings: Settings, client: DagsterClient, cohort: str) -> bool:
+    folder = settings.home / "assets" / "pool-study-ids" / "pool-jsons" / cohort
     made = sorted(folder.rglob("*.json"))
     pooled = [path for path in made if not path.name.startswith(("manifest", "."))]
     click.echo("\nPooled study identifiers:")
     for path in pooled:
         click.echo(f"  {path} ({len(json.loads(path.read_text()))} entries)")
-    click.echo(f"  {client.asset_url('pool_study_ids/pool_jsons', COHORT)}")
+    click.echo(f"  {client.asset_url('pool_study_ids/pool_jsons', cohort)}")
     return bool(pooled)
 
 

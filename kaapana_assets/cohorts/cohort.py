@@ -98,6 +98,22 @@ def read(folder: Path, name: str) -> Cohort:
     return cohort
 
 
+def name_for(folder: Path, cohort: Cohort) -> str:
+    """The cohort's name, with ``-2``, ``-3`` … if cohorts with another list have those before."""
+    name, number = cohort.name, 1
+    while name in names(folder) and not _is_of(folder, name, cohort.digest):
+        number += 1
+        name = f"{cohort.name}-{number}"
+    return name
+
+
+def _is_of(folder: Path, name: str, digest: str) -> bool:
+    try:
+        return read(folder, name).digest == digest
+    except NotFound:
+        return False
+
+
 def names(folder: Path) -> list[str]:
     """The names of all cohorts, sorted."""
     return sorted(path.stem for path in folder.glob("*.json"))

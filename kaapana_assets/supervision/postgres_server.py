@@ -92,7 +92,8 @@ def claim_database(settings: Settings) -> None:
     finally:
         database.close()
     if owner != own:
-        raise ConfigurationError(f"{where} has the runs of another KAAPANA_HOME ({path}): make a database for this one")
+        whose = "a former" if path == str(settings.home) else "another"
+        raise ConfigurationError(f"{where} has the runs of {whose} KAAPANA_HOME ({path}): make a database for this one")
 
 
 def _connected(settings: Settings, connect_s: int) -> connection:

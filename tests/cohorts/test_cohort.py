@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
-from kaapana_assets.cohorts.cohort import Cohort, freeze, list_digest, names, read, save
+from kaapana_assets.cohorts.cohort import Cohort, freeze, list_digest, name_for, names, read, save
 from kaapana_assets.errors import ConflictingContent, InvalidIdentifier, NotFound, QueryError
 from kaapana_assets.stores.sqlite_index import SqliteIndex
 
@@ -33,6 +34,17 @@ def test_cohort_holds_what_matched_when_it_was_made(index: SqliteIndex, tmp_path
     assert cohort.series == ("1.2.1", "1.2.3")
     assert (cohort.query, cohort.created) == ("Modality:CT", "2026-01-02T03:04:05+00:00")
     assert freeze(index, name="ct", query="Modality:CT", now=NOW).digest != cohort.digest
+
+
+def test_a_name_is_numbered_while_other_selections_have_it(index: SqliteIndex, tmp_path: Path) -> None:
+    kept = {}
+    for query in ("Modality:CT", "Modality:MR", "*", "Modality:MR"):
+        cohort = freeze(index, name="demo", query=query, now=NOW)
+        kept[query] = name_for(tmp_path, cohort)
+        save(tmp_path, replace(cohort, name=kept[query]))
+    assert kept == {"Modality:CT": "demo", "Modality:MR": "demo-2", "*": "demo-3"}
+    (tmp_path / "demo-2.json").write_text("damaged")
+    assert name_for(tmp_path, freeze(index, name="demo", query="Modality:MR", now=NOW)) == "demo-4"
 
 
 def test_equal_selections_have_equal_digests(index: SqliteIndex) -> None:

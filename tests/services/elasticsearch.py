@@ -2,6 +2,8 @@
 
 Maven Central has no Elasticsearch distribution, but the jars of the server; what the distribution
 adds as modules is absent (scripts, ingest, reindex, security). The product uses none of that.
+``KAAPANA_SERVICES_ELASTICSEARCH_VERSION=8.19.0`` takes an older server; what differs between majors in
+the launcher and the plugin is in folders named after them.
 """
 
 from __future__ import annotations
@@ -44,9 +46,16 @@ class Elasticsearch:
         digest = hashlib.sha256()
         for source in sorted(path for path in SOURCES.rglob("*") if path.is_file()):
             digest.update(source.name.encode() + source.read_bytes())
-        version = re.search(r"<elasticsearch.version>(.*?)<", (SOURCES / "pom.xml").read_text())
-        assert version is not None
-        self._build = cached(f"elasticsearch-{version[1]}-{digest.hexdigest()[:12]}", self._make)
+        pinned = re.search(r"<elasticsearch.version>(.*?)<", (SOURCES / "pom.xml").read_text())
+        assert pinned is not None
+        self._version = os.environ.get("KAAPANA_SERVICES_ELASTICSEARCH_VERSION") or pinned[1]
+        if not (SOURCES / self._major).is_dir():
+            raise Missing(f"a launcher for version {self._version}: there are some for 8.19 and 9")
+        self._build = cached(f"elasticsearch-{self._version}-{digest.hexdigest()[:12]}", self._make)
+
+    @property
+    def _major(self) -> str:
+        return self._version.partition(".")[0]
 
     def plan(self, folder: Path, ports: Sequence[int]) -> Plan:
         """See ``Service.plan``."""
@@ -76,7 +85,8 @@ class Elasticsearch:
         shutil.copytree(SOURCES, into, dirs_exist_ok=True)
         everything, lib, netty = into / "all", into / "lib", into / "netty"
         fetch = ["mvn", "-B", "-q", "--no-transfer-progress", "dependency:copy-dependencies"]
-        run_build([*fetch, f"-DoutputDirectory={everything}"], folder=into, JAVA_HOME=str(self._java.parent))
+        fetch += [f"-Delasticsearch.version={self._version}", f"-DoutputDirectory={everything}"]
+        run_build(fetch, folder=into, JAVA_HOME=str(self._java.parent))
         lib.mkdir()
         netty.mkdir()
         for jar in list(everything.iterdir()):
@@ -84,7 +94,8 @@ class Elasticsearch:
             jar.rename((netty if in_netty else lib) / jar.name)
         for name, folder in (("server", "launcher"), ("rest", "rest")):
             classes = into / f"{name}-classes"
-            sources = sorted((into / folder).rglob("*.java"))
+            both = (into / folder, into / self._major / folder)
+            sources = sorted(source for place in both for source in place.rglob("*.java"))
             compiler = [self._java / "javac", "--release", "21", "-nowarn", "-cp", f"{lib}/*", "-d", classes]
             run_build([*compiler, *sources], folder=into)
             run_build([self._java / "jar", "cf", into / f"{name}.jar", "-C", classes, "."], folder=into)

@@ -27,6 +27,9 @@ def test_a_database_belongs_to_one_home(given, tmp_path):
         claim_database(load_settings(**given))
     with pytest.raises(ConfigurationError, match="another KAAPANA_HOME"):
         claim_database(load_settings(**(given | {"home": tmp_path / "other"})))
+    (tmp_path / "home" / "platform-id").unlink()
+    with pytest.raises(ConfigurationError, match="a former KAAPANA_HOME"):
+        claim_database(load_settings(**given))
 
 
 @pytest.mark.parametrize(

@@ -134,12 +134,14 @@ class RunningDev(RunningPlatform):
             return False
 
     def stop(self, number: int = signal.SIGINT) -> None:
-        for process in (self.receiving, self.process):
-            if process is not None and process.poll() is None:
-                process.send_signal(number)
-                process.wait(STOP_TIMEOUT_S)
-        # `dagster dev` alone promises less than the supervisor: what it left is ended here.
-        Members(frozenset({self.process.pid}), self.environment[TOKEN_VARIABLE]).end(grace_s=3)
+        try:
+            for process in (self.receiving, self.process):
+                if process is not None and process.poll() is None:
+                    process.send_signal(number)
+                    process.wait(STOP_TIMEOUT_S)
+        finally:
+            # `dagster dev` alone promises less than the supervisor: what it left is ended here.
+            Members(frozenset({self.process.pid}), self.environment[TOKEN_VARIABLE]).end(grace_s=3)
 
 
 class Platforms:
@@ -212,6 +214,8 @@ def _start(module: list[str], environment: dict[str, str], console: Path) -> sub
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # A test run that a shell has put into the background ignores it, and would hand that on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - calls no Python lock
         )
 
 

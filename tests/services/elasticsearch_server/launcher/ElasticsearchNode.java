@@ -14,7 +14,6 @@ import org.elasticsearch.common.settings.Settings;
 import org.elasticsearch.env.Environment;
 import org.elasticsearch.node.InternalSettingsPreparer;
 import org.elasticsearch.node.Node;
-import org.elasticsearch.plugins.PluginsLoader;
 
 /**
  * Runs one real Elasticsearch node on 127.0.0.1 until it gets SIGTERM; it is ready when its port answers.
@@ -60,8 +59,7 @@ public final class ElasticsearchNode {
         LogConfigurator.configureESLogging();
         LogConfigurator.configureWithoutConfig(settings.build());
         Environment env = InternalSettingsPreparer.prepareEnvironment(settings.build(), Map.of(), null, () -> "kaapana-node");
-        Node node = new Node(env, PluginsLoader.createPluginsLoader(PluginsLoader.loadModulesBundles(env.modulesDir(), false),
-            PluginsLoader.loadPluginsBundles(env.pluginsDir(), false), Map.of(), false));
+        Node node = new Node(env, Plugins.of(env));
 
         CountDownLatch stop = new CountDownLatch(1);
         CountDownLatch stopped = new CountDownLatch(1);

@@ -1,0 +1,11 @@
+import java.util.Map;
+import org.elasticsearch.env.Environment;
+import org.elasticsearch.plugins.PluginsLoader;
+
+/** How Elasticsearch 8.19 loads the modules and plugins in its home. */
+final class Plugins {
+    static PluginsLoader of(Environment env) {
+        return PluginsLoader.createPluginsLoader(PluginsLoader.loadModulesBundles(env.modulesDir()),
+            PluginsLoader.loadPluginsBundles(env.pluginsDir()), Map.of(), false);
+    }
+}
