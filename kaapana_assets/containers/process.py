@@ -69,6 +69,9 @@ class ProcessRunner:
         """Never: what this process starts ends with it."""
         return False
 
+    def end_left(self, run_id: str) -> None:
+        """Nothing is left, see ``adopts``."""
+
     def image_digest(self, image: str) -> str:
         """SHA-256 of the image folder, read again only when a size, mode or time of change differs.
 

@@ -102,6 +102,17 @@ class Runner(Protocol):
         """
         ...
 
+    def end_left(self, run_id: str) -> None:
+        """End what an earlier process of a run left and nobody went on with; the run is over.
+
+        Args:
+            run_id: as its launches have it.
+
+        Raises:
+            EngineUnavailable: that cannot be done now.
+        """
+        ...
+
     def image_digest(self, image: str) -> str:
         """Digest of what the image holds, the same as long as its content is the same.
 

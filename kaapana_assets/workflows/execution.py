@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -51,8 +51,9 @@ def run_operator(work: Work, operator: Operator, inputs: Mapping[str, str]) -> O
             result.done[uid] = _done(manifest, inputs[uid], reused=True)
             _forget_leftovers(work, operator, uid)
     todo = {uid: inputs[uid] for uid in wanted if uid not in result.done}
+    made_here = {uid for uid in result.done if kept[uid].run == work.directory.name}
     launches = 0
-    for attempt, directories in _attempts(work, operator, todo, result.failed):
+    for attempt, directories in _attempts(work, operator, todo, result.failed, made_here=made_here):
         launches += attempt.launches
         _check_unchanged(work, operator, code)
         result.failed.update(attempt.failed)
@@ -111,19 +112,31 @@ def run_pooled(work: Work, operator: Operator, inputs: Mapping[str, str]) -> Ope
 
 
 def _attempts(
-    work: Work, operator: Operator, todo: Mapping[str, str], failed: dict[str, str]
+    work: Work, operator: Operator, todo: Mapping[str, str], failed: dict[str, str], *, made_here: Set[str]
 ) -> Iterator[tuple[Attempt, Mapping[str, RunDirectory]]]:
-    """Each attempt and the directories it left its outputs in, to be published before the next begins."""
+    """Each attempt and the directories it left its outputs in, to be published before the next begins.
+
+    Args:
+        work: the run.
+        operator: an operator of level series.
+        todo: SeriesInstanceUID -> fingerprint of its input.
+        failed: gets the series whose input cannot be had.
+        made_here: what this run has made already, before its process died. The chunks are cut as they
+            were then, so that containers that go on are found again.
+    """
     if work.request.mode == "single":
-        for group in _chunks(todo, _SINGLE_GROUP):
-            yield _one_by_one(work, operator, group, failed)
+        for group in _chunks(list(todo), _SINGLE_GROUP):
+            yield _one_by_one(work, operator, {uid: todo[uid] for uid in group}, failed)
             _raise_if_cancelled(work, operator)
         return
-    chunks = list(_chunks(todo, work.stores.series_per_launch))
+    as_begun = sorted(todo.keys() | made_here)
+    chunks = [
+        {uid: todo[uid] for uid in chunk if uid in todo} for chunk in _chunks(as_begun, work.stores.series_per_launch)
+    ]
     at_once = min(len(chunks), work.stores.runner.parallel_launches)
 
     def launch(chunk: Mapping[str, str]) -> tuple[Attempt, Mapping[str, RunDirectory]]:
-        ready = _provided(work, operator, work.directory, chunk, failed)
+        ready = _provided(work, operator, work.directory, chunk, failed) if chunk else []
         if not ready or work.cancelled.is_set():
             return Attempt(), {}
         attempt = attempt_series(work, operator, work.directory, ready, apart=at_once > 1)
@@ -133,10 +146,9 @@ def _attempts(
     _raise_if_cancelled(work, operator)
 
 
-def _chunks(todo: Mapping[str, str], size: int) -> Iterator[dict[str, str]]:
-    series = list(todo)
+def _chunks(series: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     for start in range(0, len(series), size):
-        yield {uid: todo[uid] for uid in series[start : start + size]}
+        yield series[start : start + size]
 
 
 def _one_by_one(

@@ -144,11 +144,12 @@ def backfill_step(context: dg.OpExecutionContext, platform: Platform, workflow: 
         last = workflow.leaves()[-1]
         selected = {key.path[-1] for key in context.run.asset_selection or ()}
         if operator is last or not selected & {name_in_dagster(o.full_name) for o in _after(workflow, operator)}:
-            directories.remove(work.directory)
+            finish(work, platform)
 
 
 def finish(work: Work, platform: Platform) -> None:
     """Clean up after a run in which all went well."""
+    work.stores.runner.end_left(work.directory.name)
     platform.run_directories().remove(work.directory)
 
 

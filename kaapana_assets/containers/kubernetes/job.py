@@ -24,6 +24,8 @@ Manifest = dict[str, Any]
 
 PREFIX = "kaapana-assets"
 MANAGED = {"app.kubernetes.io/managed-by": PREFIX}
+RUN = f"{PREFIX}/run"
+"""Label: the run of a launch."""
 PLACE = f"{PREFIX}/place"
 """Label: operator and directory of a launch; there is one at a time for each."""
 LAUNCH = f"{PREFIX}/launch"
@@ -117,7 +119,7 @@ def job(launch: Launch, *, number: int, reference: str, image_digest: str, place
     labels = {
         **MANAGED,
         PLACE: place_of(launch),
-        f"{PREFIX}/run": label(launch.run_id),
+        RUN: label(launch.run_id),
         f"{PREFIX}/workflow": label(launch.workflow),
         f"{PREFIX}/operator": label(launch.operator),
         # What a NetworkPolicy lets through.

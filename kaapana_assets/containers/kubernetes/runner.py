@@ -20,11 +20,13 @@ from kaapana_assets.containers.kubernetes.job import (
     LAUNCH,
     MANAGED,
     PLACE,
+    RUN,
     TOLD,
     ClusterPlace,
     JobHandle,
     identity_of,
     job,
+    label,
     name_of,
     place_of,
 )
@@ -120,6 +122,11 @@ class KubernetesRunner:
             self._end(JobHandle.of(found))
         return False
 
+    def end_left(self, run_id: str) -> None:
+        """End the Jobs of a run whose end no run was told."""
+        for found in self._cluster.jobs(f"{RUN}={label(run_id)},!{TOLD}"):
+            self._end(JobHandle.of(found))
+
     def run(
         self, launch: Launch, *, output: Callable[[str], None], cancelled: threading.Event | None = None
     ) -> Outcome:
@@ -144,7 +151,7 @@ class KubernetesRunner:
 
     def _start(self, launch: Launch) -> JobHandle:
         hand_over(launch.directory, self._place.uid)
-        reference, digest = self._reference(launch.image), self.image_digest(launch.image)
+        reference, digest = self._exact_reference(launch.image), self.image_digest(launch.image)
         number = 1 + len(self._cluster.jobs(f"{PLACE}={place_of(launch)}"))
         while True:
             manifest = job(launch, number=number, reference=reference, image_digest=digest, place=self._place)
@@ -283,6 +290,15 @@ class KubernetesRunner:
         finally:
             with self._turn:
                 self._going.discard(mine)
+
+    def _exact_reference(self, image: str) -> str:
+        """The reference with the digest of what was pushed, where that is known: a node may have an older one."""
+        reference = self._reference(image)
+        built = self._built.find(reference)
+        if built is None or not built.repo_digests:
+            return reference
+        path, _, name = reference.rpartition("/")
+        return f"{path}/{name.partition(':')[0]}@{built.repo_digests[-1]}"
 
     def _reference(self, image: str) -> str:
         return reference_of(self._images, image, registry=self._registry, suffix=self._suffix)
