@@ -55,6 +55,10 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
 def open_runner(settings: Settings) -> Runner:
     """What launches operators, as the settings say."""
     # Imported where they are asked for: the clients of engines and clusters are large.
+    if settings.runner == "docker":
+        from kaapana_assets.containers.docker import open_docker
+
+        return open_docker(settings)
     if settings.runner == "kubernetes":
         from kaapana_assets.containers.kubernetes import open_kubernetes
 
