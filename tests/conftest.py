@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from services.plugin import (  # noqa: F401 - fixtures
+    container_engine,
     elasticsearch_server,
     kubernetes_cluster,
     kubernetes_namespace,

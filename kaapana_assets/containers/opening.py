@@ -13,6 +13,10 @@ def open_runner(settings: Settings) -> Runner:
     Raises:
         ConfigurationError: they do not say where the engine or cluster is.
     """
+    if settings.runner == "docker":
+        from kaapana_assets.containers.docker import open_docker
+
+        return open_docker(settings)
     if settings.runner == "kubernetes":
         from kaapana_assets.containers.kubernetes import open_kubernetes
 

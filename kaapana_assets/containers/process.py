@@ -17,21 +17,13 @@ from pathlib import Path
 
 from kaapana_assets.containers.child import Child
 from kaapana_assets.containers.contract import environment
+from kaapana_assets.containers.endings import LINES_SHOWN, named, outcome_of, stopped
 from kaapana_assets.containers.environments import environment_for
 from kaapana_assets.containers.image import Image, content, content_digest, load_image
 from kaapana_assets.containers.runner import Launch, Outcome
-from kaapana_assets.errors import (
-    ConfigurationError,
-    OperatorError,
-    OperatorFailed,
-    OperatorOutOfMemory,
-    OperatorTimeout,
-)
+from kaapana_assets.errors import ConfigurationError, OperatorFailed
 
-_SKIPPED = 126
-_KILLED = 137  # SIGKILL, which is how the kernel ends what uses too much memory
 _OF_THE_PLACE = {"PATH", "HOME", "TMPDIR"}  # an image's value for these is of its own file system
-_NO_MEMORY = ("MemoryError", "std::bad_alloc", "Cannot allocate memory", "OutOfMemoryError", "ArrayMemoryError")
 
 
 class ProcessRunner:
@@ -101,7 +93,7 @@ class ProcessRunner:
         image = load_image(self._images, launch.image)
         python = self._environment(image, output)
         started = time.monotonic()
-        last: deque[str] = deque(maxlen=30)
+        last: deque[str] = deque(maxlen=LINES_SHOWN)
 
         def heard(line: str) -> None:
             last.append(line)
@@ -121,14 +113,14 @@ class ProcessRunner:
                     grace_s=self._grace_s,
                 )
             except OSError as exc:
-                raise OperatorFailed(f"{_named(launch)} cannot be started: {exc}") from exc
+                raise OperatorFailed(f"{named(launch)} cannot be started: {exc}") from exc
             with child:
                 deadline = None if launch.timeout_s is None else started + launch.timeout_s
                 code = child.wait(output=heard, deadline=deadline, cancelled=cancelled)
                 if code is None:
                     child.terminate(output=heard)
-                    raise _stopped(launch, cancelled, last)
-        return _outcome(code, launch, last)
+                    raise stopped(launch, cancelled, last)
+        return outcome_of(code, launch, last)
 
     def _environment(self, image: Image, output: Callable[[str], None]) -> Path:
         # The only place where the environment of the platform is handed on: the installer needs the
@@ -171,38 +163,7 @@ def _executable(name: str, workdir: Path, path: str, launch: Launch) -> str:
         found = shutil.which(name, path=path)
     if found is None:
         raise ConfigurationError(
-            f"{_named(launch)}: {name!r} is not an executable file in {workdir} or on the PATH; the process runner "
+            f"{named(launch)}: {name!r} is not an executable file in {workdir} or on the PATH; the process runner "
             "needs on this machine what the image installs besides Python packages"
         )
     return found
-
-
-def _stopped(launch: Launch, cancelled: threading.Event | None, last: deque[str]) -> OperatorError:
-    if cancelled is not None and cancelled.is_set():
-        return OperatorFailed(f"{_named(launch)} was cancelled{_tail(last)}")
-    return OperatorTimeout(f"{_named(launch)} ran longer than its limit of {launch.timeout_s:g} s{_tail(last)}")
-
-
-def _outcome(code: int, launch: Launch, last: deque[str]) -> Outcome:
-    if code == 0:
-        return Outcome.DONE
-    if code == _SKIPPED:
-        return Outcome.SKIPPED
-    text = "\n".join(last)
-    if code == _KILLED:
-        raise OperatorOutOfMemory(
-            f"{_named(launch)} was killed (exit code {code}), most likely for using too much memory{_tail(last)}"
-        )
-    if launch.memory_mb is not None and any(sign in text for sign in _NO_MEMORY):
-        raise OperatorOutOfMemory(
-            f"{_named(launch)} ended with exit code {code} at its limit of {launch.memory_mb} MiB{_tail(last)}"
-        )
-    raise OperatorFailed(f"{_named(launch)} ended with exit code {code}{_tail(last)}")
-
-
-def _named(launch: Launch) -> str:
-    return f"operator {launch.operator} of {launch.run_id} (image {launch.image})"
-
-
-def _tail(last: deque[str]) -> str:
-    return "".join(f"\n  {line[:500]}" for line in last) if last else ", without output"

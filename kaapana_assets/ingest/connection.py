@@ -77,6 +77,7 @@ class ReceivedDataset(io.BytesIO):
     def _move_to_file(self) -> None:
         self.path = self._new_path()
         self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+        os.fchmod(self._fd, 0o444)  # whatever the umask: operators of another user read it; folders keep others out
         head = self._head()
         self.head_size_bytes = len(head)
         self._write_file(head)

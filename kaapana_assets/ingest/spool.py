@@ -370,6 +370,7 @@ def _write_synced(path: Path, parts: Iterable[Buffer]) -> None:
     # Read-only from the start: the PACS shares the file by hard link and it must not change there.
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
     try:
+        os.fchmod(fd, 0o444)  # whatever the umask: operators of another user read it; folders keep others out
         write_all(fd, parts)
         os.fsync(fd)
     finally:

@@ -186,6 +186,7 @@ def _copy(folder: Path, manifest: Manifest, into: Path) -> Path | None:
             _, digest = duplicate(folder / file.path, target)
         except FileNotFoundError:
             return folder / file.path
+        target.chmod(0o644)  # whatever the umask: operators of another user read it
         if digest != file.digest:
             return folder / file.path
     return None

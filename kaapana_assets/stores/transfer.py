@@ -17,6 +17,7 @@ from kaapana_assets.stores.durable import remove_tree
 NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES)
 """What ``os.link`` fails with where a copy has to do."""
 
+_ALL_READ = 0o444
 _FICLONE = 0x40049409  # ioctl number of linux/fs.h
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -99,8 +100,13 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
 
 def give(source: Path, target: Path, *, writable_copy: bool) -> None:
-    """Put ``source`` also at ``target``, as a hard link where that can be and no writable copy is asked for."""
-    if not writable_copy:
+    """Put ``source`` also at ``target``, as a hard link where that can be and no writable copy is asked for.
+
+    All users may read what is given, whatever the umask was when the source was made, and only this
+    process' user can make it writable again: operators can be another user.
+    """
+    status = source.stat()
+    if not writable_copy and status.st_mode & _ALL_READ == _ALL_READ and status.st_uid == os.geteuid():
         try:
             os.link(source, target)
         except OSError as exc:

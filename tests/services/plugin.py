@@ -16,7 +16,9 @@ from typing import Any, NoReturn
 
 import pytest
 
+from services import images
 from services.cluster import Cluster, shared
+from services.container_engine import ENGINES, ContainerEngine
 from services.kinds import KINDS
 from services.running import Running
 from services.service import Missing
@@ -46,6 +48,22 @@ def service(name: str, folder: Path, **given: Any) -> Iterator[Running]:
         yield running
     finally:
         running.kill()
+
+
+@contextmanager
+def engine(name: str, folder: Path) -> Iterator[ContainerEngine]:
+    """Docker or Podman with the base image, ended afterwards with all that it kept."""
+    _check_mark(name, "services", "system")
+    try:
+        base = images.base()
+        running = ContainerEngine(ENGINES[name](), folder)
+    except Missing as exc:
+        _lack(name, exc)
+    try:
+        running.load(base)
+        yield running
+    finally:
+        running.close()
 
 
 @contextmanager
@@ -123,3 +141,12 @@ def kubernetes_namespace(kubernetes_cluster: Cluster) -> Iterator[str]:
     """Name of a namespace that is empty but for its default account."""
     with kubernetes_cluster.namespace() as name:
         yield name
+
+
+@pytest.fixture(scope="session", params=sorted(ENGINES))
+def container_engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ContainerEngine]:
+    """Docker, then Podman; tests that end one start their own with ``engine``."""
+    with engine(request.param, tmp_path_factory.mktemp(request.param)) as running:
+        yield running

@@ -165,6 +165,25 @@ def test_folder_shares_read_only_files_by_hard_link(tmp_path):
     assert stat.S_IMODE(stored.stat().st_mode) == 0o444
 
 
+@pytest.mark.parametrize(
+    ("mode", "uid"),
+    [pytest.param(0o400, None, id="not for all to read"), pytest.param(0o444, 1000, id="of another user")],
+)
+def test_folder_gives_copies_of_files_that_operators_could_not_read_or_could_open_again(tmp_path, mode, uid):
+    if uid is not None and os.geteuid() != 0:
+        pytest.skip("only root gives files away")
+    pacs = FolderPacs(tmp_path / "archive")
+    pacs.store([write(tmp_path / "in", "1.3.1")])
+    (stored,) = (tmp_path / "archive").glob("*/*/*.dcm")
+    stored.chmod(mode)
+    if uid is not None:
+        os.chown(stored, uid, uid)
+    pacs.retrieve("1.2", tmp_path / "out", writable_copy=False)
+    (given,) = (tmp_path / "out").iterdir()
+    assert not given.samefile(stored)
+    assert (stat.S_IMODE(given.stat().st_mode), given.stat().st_uid) == (0o444, os.geteuid())
+
+
 def test_folder_makes_a_lost_catalog_again(tmp_path):
     pacs = FolderPacs(tmp_path / "archive")
     pacs.store([write(tmp_path / "in", "1.3.1"), write(tmp_path / "in", "1.3.2", series="1.9")])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kaapana_assets.containers.built_images import BuiltImages
+from kaapana_assets.containers.endings import LINES_SHOWN, SKIPPED, named, outcome_of, stopped, tail
 from kaapana_assets.containers.kubernetes.api import Cluster, Gone, Taken
 from kaapana_assets.containers.kubernetes.diagnosis import Cause, PodState, Stage, state_of
 from kaapana_assets.containers.kubernetes.following import Following, Line, Seen
@@ -43,7 +44,6 @@ from kaapana_assets.errors import (
     OperatorTimeout,
 )
 
-_SKIPPED = 126
 _POLL_S = 0.2
 _LOG_DRAIN_S = 15.0
 _TURN_S = 1.0
@@ -175,7 +175,7 @@ class KubernetesRunner:
             all_read = following.log_is_read  # before the queue is found empty
             news = following.next(_POLL_S)
             if wait.stop.is_set():
-                raise OperatorFailed(f"{wait.named} was cancelled{wait.tail()}")
+                raise stopped(wait.launch, wait.stop, wait.last)
             if isinstance(news, KaapanaAssetsError):
                 raise news
             if isinstance(news, Line):
@@ -214,11 +214,10 @@ class KubernetesRunner:
 
     def _conclude(self, handle: JobHandle, state: PodState, wait: _Wait) -> Outcome:
         launch, place = wait.launch, self._place
-        outcome = {0: Outcome.DONE, _SKIPPED: Outcome.SKIPPED}.get(-1 if state.exit_code is None else state.exit_code)
-        if outcome is not None and state.cause is None:
+        if state.cause is None and state.exit_code in (0, SKIPPED):
             self._check_image(launch, state)
             self._end(handle)
-            return outcome
+            return outcome_of(state.exit_code, launch, wait.last)
         pod_is_there = state.cause not in (Cause.DELETED, Cause.IMAGE, Cause.SETTINGS)
         if place.retention_s > 0 and pod_is_there:
             look = self._keep(handle.name)
@@ -312,14 +311,15 @@ class _Wait:
     place: ClusterPlace
     output: Callable[[str], None]
     stop: threading.Event
-    last: deque[str] = field(default_factory=lambda: deque(maxlen=30))
+    last: deque[str] = field(default_factory=lambda: deque(maxlen=LINES_SHOWN))
     _said: str = ""
     _stage: Stage | None = None
     _since: float = field(default_factory=time.monotonic)
 
     @property
     def named(self) -> str:
-        return f"operator {self.launch.operator} of {self.launch.run_id} (image {self.launch.image})"
+        """The operator, as messages call it."""
+        return named(self.launch)
 
     def begin(self) -> None:
         """Patience counts from now."""
@@ -360,7 +360,7 @@ class _Wait:
 
     def tail(self) -> str:
         """The last lines of the operator, for a message."""
-        return "".join(f"\n  {line[:500]}" for line in self.last) if self.last else ", without output"
+        return tail(self.last)
 
 
 def _failure(state: PodState, wait: _Wait, look: str) -> KaapanaAssetsError:

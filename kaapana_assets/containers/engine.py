@@ -1,0 +1,305 @@
+"""The API of a container engine, Docker's or Podman's: connections, images, and its errors in our words."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import requests
+import urllib3
+from docker import APIClient
+from docker.errors import APIError, DockerException
+
+from kaapana_assets.errors import ConfigurationError, EngineUnavailable, NotFound
+
+_ANSWER_WITHIN_S = 60
+_PULL_SAYS_WITHIN_S = 600  # Podman is silent while it fetches a layer
+_LOGS_SILENT_S = 30  # after so long without output the log is asked for again
+_AGAIN_AFTER_S = 0.5
+_HEADER = struct.Struct(">BxxxL")  # stream and length of what follows, https://docs.docker.com/reference/api/engine
+_STDERR = 2
+# Podman answers 500 to what Docker answers 400.
+_NEVER = re.compile(
+    r"unable to start container process|executable file not found|permission denied|no such file|not a directory"
+    r"|could not select device driver|exec format|invalid|no command",
+    re.IGNORECASE,
+)
+_REFUSED = re.compile(r"unauthori[sz]ed|denied|authentication required|forbidden|no basic auth", re.IGNORECASE)
+_UNKNOWN = re.compile(r"manifest unknown|not found|name unknown", re.IGNORECASE)
+_DOCKER_HUB = "https://index.docker.io/v1/"
+_Given = TypeVar("_Given")
+
+
+class Engine:
+    """A container engine.
+
+    Args:
+        url: its socket or address.
+        patience_s: seconds that calls made by ``patiently`` wait for one that does not answer.
+    """
+
+    def __init__(self, url: str, *, patience_s: float) -> None:
+        self.url = url
+        self._patience_s = patience_s
+        self._version: str | None = None
+
+    @contextmanager
+    def client(self, *, timeout_s: int = _ANSWER_WITHIN_S) -> Iterator[APIClient]:
+        """A connection of its own, for one thread.
+
+        Raises:
+            EngineUnavailable: the engine does not answer, also later within the block.
+            ConfigurationError: it refuses what the block asks for, and would do so again.
+        """
+        client: APIClient | None = None
+        try:
+            client = APIClient(self.url, version=self._version or "auto", timeout=timeout_s)
+            client.trust_env = False  # an engine is reached directly, whatever proxy this machine uses
+            self._version = client.api_version
+            yield client
+        except APIError as exc:
+            said = said_by(exc)
+            if exc.is_client_error() or _NEVER.search(said):
+                raise ConfigurationError(f"the container engine {self.url} refuses: {said}") from exc
+            raise EngineUnavailable(f"the container engine {self.url} failed: {said}") from exc
+        except (requests.RequestException, urllib3.exceptions.HTTPError, DockerException, OSError) as exc:
+            if _from_elsewhere(exc):
+                raise
+            raise EngineUnavailable(
+                f"no container engine answers at KAAPANA_DOCKER_URL={self.url}: {_reason(exc)}"
+            ) from exc
+        finally:
+            if client is not None:
+                client.close()
+
+    def patiently(self, call: Callable[[], _Given], *, cancelled: threading.Event | None = None) -> _Given:
+        """What the call gives; made again, for some time, while the engine does not answer."""
+        patience = Patience(self._patience_s)
+        while True:
+            try:
+                return call()
+            except EngineUnavailable:
+                patience.wait_or_raise(cancelled)
+
+    def patience(self) -> Patience:
+        """A new one, of the length that this engine is given."""
+        return Patience(self._patience_s)
+
+    def is_podman(self) -> bool:
+        """Whether it is Podman with Docker's API."""
+        with self.client() as client:
+            parts = client.version().get("Components") or []
+        return any(part.get("Name") == "Podman Engine" for part in parts)
+
+    def find_image(self, reference: str) -> dict[str, Any] | None:
+        """What the engine says of an image that it has; None where it has none of that reference."""
+        with self.client() as client:
+            return _if_there(lambda: client.inspect_image(reference))  # type: ignore[no-untyped-call]
+
+    def find_container(self, name: str) -> dict[str, Any] | None:
+        """What the engine says of a container, by name or ID; None where there is none."""
+        with self.client() as client:
+            return _if_there(lambda: client.inspect_container(name))
+
+    def signal(self, container: str, name: str) -> None:
+        """Send a signal to a container's first process; nothing where that has ended."""
+        with self.client() as client:
+            _unless_gone(lambda: client.kill(container, name))
+
+    def remove(self, container: str) -> None:
+        """End a container if it runs, and remove it with all that is its own."""
+        with self.client() as client:
+            # Podman would wait for it to end by itself otherwise.
+            _unless_gone(lambda: client.kill(container, "SIGKILL"))
+            _unless_gone(lambda: client.remove_container(container, force=True, v=True))
+
+    def pull(
+        self,
+        reference: str,
+        *,
+        logins: Sequence[Mapping[str, str]],
+        output: Callable[[str], None],
+        cancelled: threading.Event | None = None,
+    ) -> None:
+        """Fetch an image from its registry.
+
+        Args:
+            reference: with the registry's name, if that is not Docker's own.
+            logins: users and passwords to try in turn; none is tried if this is empty.
+            output: called with what is going on.
+            cancelled: ends it when set.
+
+        Raises:
+            NotFound: the registry has no such image, or does not show it to these users.
+            ConfigurationError: it refuses them.
+            EngineUnavailable: engine or registry do not answer.
+        """
+        output(f"pulling {reference}")
+        said = ""
+        for login in logins or [{}]:
+            said = self._pull(reference, login, cancelled)
+            if not said:
+                output(f"pulled {reference}")
+                return
+            if not _REFUSED.search(said):
+                break
+        if _REFUSED.search(said):
+            raise ConfigurationError(
+                f"image {reference}: its registry refuses {'this login' if logins else 'without a login'}: {said}; the "
+                "operator's image_pull_secrets name entries of KAAPANA_IMAGE_PULL_SECRETS"
+            )
+        if _UNKNOWN.search(said):
+            raise NotFound(f"image {reference}: its registry does not have it: {said}")
+        raise EngineUnavailable(f"image {reference} cannot be pulled: {said}")
+
+    def _pull(self, reference: str, login: Mapping[str, str], cancelled: threading.Event | None) -> str:
+        """Why it failed, or nothing."""
+        # An empty login keeps the library from taking one of the configuration of this machine's user.
+        with self.client(timeout_s=_PULL_SAYS_WITHIN_S) as client:
+            try:
+                for step in client.pull(reference, stream=True, decode=True, auth_config=dict(login)):
+                    if "error" in step:
+                        return str(step["error"])
+                    if cancelled is not None and cancelled.is_set():
+                        return "the run was cancelled"
+            except APIError as exc:
+                return said_by(exc)
+        return "" if self.find_image(reference) else "the engine says that it has it, and does not find it"
+
+    def logs(self, container: str, *, follow: bool) -> Iterator[tuple[bool, bytes]]:
+        """Pieces of a container's output from its beginning: whether to stderr, and the bytes.
+
+        Args:
+            container: its ID.
+            follow: go on until the container ends. Podman may give up earlier, and begins only when
+                there is output.
+        """
+        wanted = {"stdout": 1, "stderr": 1, "follow": int(follow)}
+        limits = (_ANSWER_WITHIN_S, _LOGS_SILENT_S)
+        with self.client() as client:
+            url = f"{client.base_url}/v{client.api_version}/containers/{container}/logs"
+            with client.get(url, params=wanted, stream=True, timeout=limits) as answer:
+                if answer.status_code == requests.codes.not_found:
+                    return
+                answer.raise_for_status()
+                while len(header := answer.raw.read(_HEADER.size)) == _HEADER.size:
+                    stream, length = _HEADER.unpack(header)
+                    yield stream == _STDERR, answer.raw.read(length)
+
+
+class Patience:
+    """How long an engine that does not answer is waited for."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._until: float | None = None
+
+    def renew(self) -> None:
+        """It has answered."""
+        self._until = None
+
+    def wait_or_raise(self, cancelled: threading.Event | None) -> None:
+        """Wait a little; called in an ``except`` block, whose error is raised again at the end of patience."""
+        now = time.monotonic()
+        self._until = self._until or now + self._seconds
+        if now >= self._until or (cancelled is not None and cancelled.is_set()):
+            raise  # noqa: PLE0704 - the error of the caller's block
+        (cancelled or threading.Event()).wait(_AGAIN_AFTER_S)
+
+
+class PullSecrets:
+    """The site's logins to registries, by the names that operators call them.
+
+    Args:
+        text: JSON object: name -> content of a Docker configuration, ``{"auths": {registry: {...}}}``.
+
+    Raises:
+        ConfigurationError: it is no such thing; the message has nothing of it.
+    """
+
+    def __init__(self, text: str) -> None:
+        try:
+            secrets = json.loads(text or "{}")
+            self._auths = {name: dict(secret["auths"]) for name, secret in secrets.items()}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise ConfigurationError(
+                'KAAPANA_IMAGE_PULL_SECRETS is no JSON object like {"name": {"auths": {"registry.example": '
+                '{"username": "...", "password": "..."}}}}'
+            ) from None
+
+    def logins(self, reference: str, names: Sequence[str]) -> list[dict[str, str]]:
+        """What these secrets have for the registry of an image.
+
+        Raises:
+            ConfigurationError: there is no secret of that name.
+        """
+        registry = registry_of(reference)
+        found = []
+        for name in names:
+            if name not in self._auths:
+                raise ConfigurationError(f"image_pull_secrets: KAAPANA_IMAGE_PULL_SECRETS has no secret {name!r}")
+            for server, auth in self._auths[name].items():
+                if _host(server) == _host(registry):
+                    found.append({**_login(auth), "serveraddress": server})
+        return found
+
+
+def registry_of(reference: str) -> str:
+    """The registry in a reference, as the engine understands it; Docker's own if it names none."""
+    first, slash, _ = reference.partition("/")
+    return first if slash and (set(first) & set(".:") or first == "localhost") else _DOCKER_HUB
+
+
+def said_by(exc: APIError) -> str:
+    """What the engine said, in one line."""
+    return " ".join(str(exc.explanation or exc).split())[:1000]
+
+
+def _login(auth: Mapping[str, str]) -> dict[str, str]:
+    import base64
+
+    user, password = auth.get("username", ""), auth.get("password", "")
+    if not user and auth.get("auth"):
+        user, _, password = base64.b64decode(auth["auth"]).decode().partition(":")
+    return {"username": user, "password": password}
+
+
+def _host(server: str) -> str:
+    return server.partition("://")[2].partition("/")[0] or server.partition("/")[0]
+
+
+def _if_there(call: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    try:
+        return call()
+    except APIError as exc:
+        if exc.status_code == requests.codes.not_found:
+            return None
+        raise
+
+
+def _unless_gone(call: Callable[[], object]) -> None:
+    """Make a call that ends something; that it has ended or is being removed is as good."""
+    try:
+        call()
+    except APIError as exc:
+        is_gone = exc.status_code in (requests.codes.not_found, requests.codes.conflict)
+        if not is_gone and "state improper" not in said_by(exc):  # Podman's words, with 500
+            raise
+
+
+def _from_elsewhere(exc: BaseException) -> bool:
+    """Whether an OSError is of the caller's own doing within the block."""
+    return isinstance(exc, OSError) and not isinstance(exc, requests.RequestException | ConnectionError | TimeoutError)
+
+
+def _reason(exc: BaseException) -> str:
+    """The innermost of the errors that libraries wrap in each other, in one line."""
+    while exc.__cause__ is not None or exc.__context__ is not None:
+        exc = exc.__cause__ or exc.__context__  # type: ignore[assignment]
+    return " ".join(str(exc).split())[:300] or type(exc).__name__
