@@ -43,10 +43,11 @@ def container(given: Launch | None = None, place: ClusterPlace = PLACE) -> dict[
 def test_only_the_directory_of_the_launch_is_mounted() -> None:
     mounts = {mount["mountPath"]: mount for mount in container()["volumeMounts"]}
     assert mounts["/data"]["subPath"] == "workflows/data/run"
-    assert set(mounts) == {"/data", "/tmp"}
+    assert set(mounts) == {"/data", "/tmp", "/home/operator"}
     assert pod()["volumes"] == [
         {"name": "data", "persistentVolumeClaim": {"claimName": "home"}},
         {"name": "tmp", "emptyDir": {}},
+        {"name": "home", "emptyDir": {}},
     ]
 
 

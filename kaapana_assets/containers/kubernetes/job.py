@@ -34,6 +34,7 @@ TOLD = f"{PREFIX}/told"
 """Label of Jobs whose end was told to a run: nobody goes on with them."""
 CONTAINER = "operator"
 DATA = "/data"
+_HOME, _TMP = "/home/operator", "/tmp"  # noqa: S108 - in the container
 
 _LABEL_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]+")
 _NAME_CHARACTERS = re.compile(r"[^a-z0-9-]+")
@@ -167,9 +168,8 @@ def label(text: str) -> str:
 
 
 def _pod(launch: Launch, *, reference: str, place: ClusterPlace) -> Manifest:
-    variables = environment(launch, workflow_dir=DATA)
     # A home and a temporary folder that can be written; the image's own file system cannot.
-    variables = {"HOME": "/tmp", **variables}  # noqa: S108 - in the container
+    variables = {**environment(launch, workflow_dir=DATA), "HOME": _HOME, "TMPDIR": _TMP}
     container: Manifest = {
         "name": CONTAINER,
         "image": reference,
@@ -185,7 +185,8 @@ def _pod(launch: Launch, *, reference: str, place: ClusterPlace) -> Manifest:
         },
         "volumeMounts": [
             {"name": "data", "mountPath": DATA, "subPath": _sub_path(launch, place)},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - in the container
+            {"name": "tmp", "mountPath": _TMP},
+            {"name": "home", "mountPath": _HOME},
         ],
     }
     if launch.command is not None:
@@ -209,6 +210,7 @@ def _pod(launch: Launch, *, reference: str, place: ClusterPlace) -> Manifest:
         "volumes": [
             {"name": "data", "persistentVolumeClaim": {"claimName": place.claim}},
             {"name": "tmp", "emptyDir": {}},
+            {"name": "home", "emptyDir": {}},
         ],
         "tolerations": [{**each, "tolerationSeconds": _NODE_LOST_S} for each in lost] + list(place.tolerations),
     }

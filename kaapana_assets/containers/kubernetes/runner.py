@@ -39,6 +39,7 @@ from kaapana_assets.errors import (
     EngineUnavailable,
     KaapanaAssetsError,
     NotFound,
+    OperatorError,
     OperatorFailed,
     OperatorOutOfMemory,
     OperatorTimeout,
@@ -380,7 +381,11 @@ def _failure(state: PodState, wait: _Wait, look: str) -> KaapanaAssetsError:
         return OperatorFailed(f"{wait.named} was evicted from node {state.node}: {state.words}{end}")
     if state.cause is Cause.DELETED:
         return OperatorFailed(f"{wait.named}: its pod was deleted before it ended ({state.words}){end}")
-    return OperatorFailed(f"{wait.named} ended with exit code {state.exit_code}{end}")
+    try:
+        outcome_of(-1 if state.exit_code is None else state.exit_code, launch, wait.last)
+    except OperatorError as exc:
+        return type(exc)(f"{exc}{look}")
+    raise AssertionError(f"{wait.named} ended well and is taken for failed: {state}")
 
 
 def _open_jobs(launch: Launch) -> str:
