@@ -19,7 +19,7 @@ from kaapana_assets.workflows.at_once import as_they_end
 from kaapana_assets.workflows.fingerprints import code_version, pooled_fingerprint, series_fingerprint
 from kaapana_assets.workflows.launching import Attempt, attempt_pooled, attempt_series, remove_output
 from kaapana_assets.workflows.model import INITIAL_INPUT
-from kaapana_assets.workflows.operators import ContainerOperator, Operator
+from kaapana_assets.workflows.operators import ContainerOperator, Operator, PythonOperator
 from kaapana_assets.workflows.work import Done, OperatorResult, Work
 
 _Result = TypeVar("_Result")
@@ -47,7 +47,7 @@ def run_operator(work: Work, operator: Operator, inputs: Mapping[str, str]) -> O
     result = OperatorResult(code_version=code)
     kept = work.stores.shelf.entries(work.workflow.name, operator.full_name, list(wanted))
     for uid, manifest in kept.items():
-        if _is_current(work, manifest, wanted[uid]):
+        if _is_current(work, operator, manifest, wanted[uid]):
             result.done[uid] = _done(manifest, inputs[uid], reused=True)
             _forget_leftovers(work, operator, uid)
     todo = {uid: inputs[uid] for uid in wanted if uid not in result.done}
@@ -94,7 +94,7 @@ def run_pooled(work: Work, operator: Operator, inputs: Mapping[str, str]) -> Ope
     if not inputs:
         raise OperatorFailed(f"operator {operator.full_name}: no series of cohort {cohort} reached it")
     kept = work.stores.shelf.manifest(work.workflow.name, operator.full_name, cohort)
-    if kept is not None and _is_current(work, kept, fingerprint):
+    if kept is not None and _is_current(work, operator, kept, fingerprint):
         return OperatorResult(code_version=code, done={cohort: _done(kept, source, reused=True)})
     series = _provide_pooled_input(work, operator, inputs)
     launches = attempt_pooled(work, operator, work.directory, series)
@@ -246,10 +246,15 @@ def _fetch(work: Work, source: Operator, partition: str, into: Path, fingerprint
         )
 
 
-def _is_current(work: Work, manifest: Manifest, fingerprint: str) -> bool:
+def _is_current(work: Work, operator: Operator, manifest: Manifest, fingerprint: str) -> bool:
     # With force, what this run made itself counts: repeated after a failure, it makes only what failed.
     made_here = manifest.run == work.directory.name
-    return manifest.fingerprint == fingerprint and (made_here or not work.request.force)
+    if manifest.fingerprint != fingerprint or (work.request.force and not made_here):
+        return False
+    if not isinstance(operator, PythonOperator) or operator.is_there is None:
+        return True
+    entry = work.stores.shelf.entry(manifest.workflow, manifest.operator, manifest.partition)
+    return operator.is_there(work.stores.objects, entry)
 
 
 def _forget_leftovers(work: Work, operator: Operator, uid: str) -> None:

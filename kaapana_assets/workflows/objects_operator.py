@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
-from kaapana_assets.errors import OutputMissing
+from kaapana_assets.errors import NotFound, OutputMissing
+from kaapana_assets.stores.objects import ObjectStore
 from kaapana_assets.workflows.operators import Level, Operator, OperatorContext, PythonOperator
+
+_LISTING = "objects.json"
 
 
 def put_objects(
@@ -24,7 +27,8 @@ def put_objects(
     """An operator that puts files into a bucket and lists them, with their digests, as its output.
 
     Objects of a series are named ``<SeriesInstanceUID>/<file>``, those of a pooled output
-    ``<cohort>/<file>``. An object of the same name is replaced.
+    ``<cohort>/<file>``. An object of the same name is replaced. What is no longer in the bucket (it was
+    removed or changed, the store is another one) is put again by the next run.
 
     Args:
         bucket: name of the bucket; made when it is not there.
@@ -42,9 +46,10 @@ def put_objects(
         input_operator=input_operator,
         level=level,
         parallel_id=parallel_id,
-        output_patterns=("objects.json",),
+        output_patterns=(_LISTING,),
         parameters=parameters,
         settings={"bucket": bucket, "patterns": ",".join(patterns), "level": level, "parameters": ",".join(parameters)},
+        is_there=_are_there,
     )
 
 
@@ -74,7 +79,22 @@ def _put(
         {"bucket": item.bucket, "name": item.name, "size_bytes": item.size_bytes, "digest": item.digest}
         for item in stored
     ]
-    (output / "objects.json").write_text(json.dumps(listing, indent=1))
+    (output / _LISTING).write_text(json.dumps(listing, indent=1))
+
+
+def _are_there(objects: ObjectStore, output: Path) -> bool:
+    try:
+        return all(_is_there(objects, wanted) for wanted in json.loads((output / _LISTING).read_bytes()))
+    except (ValueError, TypeError, KeyError):  # a listing that somebody changed
+        return False
+
+
+def _is_there(objects: ObjectStore, wanted: dict[str, str]) -> bool:
+    try:
+        found = {item.name: item.digest for item in objects.list(wanted["bucket"], wanted["name"])}
+    except NotFound:
+        return False
+    return found.get(wanted["name"]) == wanted["digest"]
 
 
 def _files(folder: Path, patterns: list[str]) -> Iterator[Path]:

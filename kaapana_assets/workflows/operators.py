@@ -149,7 +149,10 @@ class PythonOperator(Operator):
     Attributes:
         function: called once with all series, like a container.
         settings: what configures the function; changing it is a new version of the operator.
+        is_there: for one whose output tells of things outside the shelf: given the object store and an
+            output's folder, whether they are there. Asked before the output is used again.
     """
 
     function: Callable[[OperatorContext], None]
     settings: Mapping[str, str] = field(default_factory=dict)
+    is_there: Callable[[ObjectStore, Path], bool] | None = None

@@ -89,7 +89,7 @@ class Site:
         def there() -> bool:
             return all(self.version(uid) not in (None, (since or {}).get(uid)) for uid in series)
 
-        self.platform.wait_until(there, 90, "series as assets")
+        self.platform.wait_until(there, 200, "series as assets")
 
     def version(self, uid: str, asset: object = "dicom_series") -> str | None:
         found = self.dagster.latest_materialization(asset, uid)

@@ -10,7 +10,15 @@ import pytest
 
 from kaapana_assets.containers.process import ProcessRunner
 from kaapana_assets.errors import OperatorFailed, WorkflowError
-from kaapana_assets.workflows import ContainerOperator, OperatorContext, Parameter, PythonOperator, Workflow
+from kaapana_assets.stores.folder_objects import FolderObjects
+from kaapana_assets.workflows import (
+    ContainerOperator,
+    OperatorContext,
+    Parameter,
+    PythonOperator,
+    Workflow,
+    put_objects,
+)
 from kaapana_assets.workflows.execution import run_operator
 from kaapana_assets.workflows.fingerprints import code_version
 
@@ -239,6 +247,38 @@ def test_python_operator_stands_for_the_code_that_was_loaded_not_for_what_its_fi
     file.write_text(text.replace("1", "2"))
     assert code_version(flow, flow.operators[0], runner, {}) == before
     del sys.modules["edited"]
+
+
+@pytest.mark.parametrize("level", ["series", "cohort"])
+@pytest.mark.parametrize("lost", ["nothing", "one object", "another content", "the whole store"])
+def test_objects_that_are_no_longer_in_their_bucket_are_put_again(place, tmp_path: Path, level, lost: str) -> None:
+    place.each("copy")
+    if level == "cohort":
+        place.image(
+            "copy", 'mkdir -p "/$WORKFLOW_DIR/$OPERATOR_OUT_DIR"; echo 1 > "/$WORKFLOW_DIR/$OPERATOR_OUT_DIR/all.bin"'
+        )
+    copy = ContainerOperator(name="copy", image="copy", level=level)
+    flow = Workflow(
+        name="copies", operators=(copy, put_objects(name="put", bucket="results", input_operator=copy, level=level))
+    )
+    series = place.series("1", "2")
+    place.run(flow, series)
+    objects = FolderObjects(place.home / "objects")
+    names = [item.name for item in objects.list("results")]
+    other = tmp_path / "other"
+    other.write_text("other")
+    if lost == "one object":
+        objects.delete("results", names[0])
+    elif lost == "another content":
+        objects.put_file("results", names[0], other)
+    elif lost == "the whole store":
+        (place.home / "objects").rename(place.home / "before")
+    result = place.run(flow, series)["put"]
+    again = {key for key, done in result.done.items() if not done.reused}
+    entries = {name.partition("/")[0] for name in names}
+    assert again == {"nothing": set(), "the whole store": entries}.get(lost, {names[0].partition("/")[0]})
+    assert [item.name for item in objects.list("results")] == names
+    assert other.read_bytes() not in [(place.home / "objects" / "results" / name).read_bytes() for name in names]
 
 
 def test_image_that_is_changed_while_it_runs_publishes_nothing(place) -> None:
