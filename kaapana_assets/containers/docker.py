@@ -6,6 +6,7 @@ that died finds it by that, and goes on with it if it was started for an equal l
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -164,7 +165,9 @@ class DockerRunner:
             raise  # the container may go on, for whoever takes over
         except BaseException:
             if container is not None:
-                self._engine.patiently(lambda: self._engine.remove(container))
+                # With an engine that is away it is left to the next run of an equal launch.
+                with contextlib.suppress(EngineUnavailable):
+                    self._engine.patiently(lambda: self._engine.remove(container))
             raise
         code = int(state["ExitCode"])
         if attendance.interrupted and (state["Status"] == "created" or code in _ENDED_BY_ENGINE):

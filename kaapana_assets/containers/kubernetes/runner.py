@@ -48,6 +48,7 @@ from kaapana_assets.errors import (
 _POLL_S = 0.2
 _LOG_DRAIN_S = 15.0
 _TURN_S = 1.0
+_EXPLAIN_S = 5.0  # a container that is not made after so long is looked into
 _NO_POD_S = 2.0  # a Job that has no pod after so long has a reason
 _ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
 
@@ -198,7 +199,14 @@ class KubernetesRunner:
                 drained = all_read or time.monotonic() - ended_at > _LOG_DRAIN_S
                 if drained:
                     return state
+            self._explain_waiting(state, seen, wait)
             wait.check_patience(state)
+
+    def _explain_waiting(self, state: PodState | None, pod: Mapping[str, Any], wait: _Wait) -> None:
+        """Say what hinders a container that its node is making for some time: a volume, a network."""
+        if state is not None and state.stage is Stage.WAITING and state.cause is None and wait.is_to_be_explained():
+            warnings = self._cluster.warnings("Pod", pod["metadata"]["name"])
+            wait.say("; ".join([state.words or "waiting", *warnings[-1:]]))
 
     def _explain_missing_pod(self, name: str, wait: _Wait) -> None:
         """Say why a Job has no pod yet, or raise that it will have none."""
@@ -316,6 +324,7 @@ class _Wait:
     _said: str = ""
     _stage: Stage | None = None
     _since: float = field(default_factory=time.monotonic)
+    _explained: float = 0.0
 
     @property
     def named(self) -> str:
@@ -341,9 +350,18 @@ class _Wait:
         """The pod is in a new state."""
         if state.stage is not self._stage:
             self._stage, self._since = state.stage, time.monotonic()
-        if state.stage in (Stage.WAITING, Stage.LOST, Stage.ENDING) and state.words and not state.is_final:
-            what = "no node has room yet: " if state.cause is Cause.NO_NODE else ""
-            self.say(f"{what}{state.words}")
+        if state.cause is Cause.NO_NODE:
+            self.say(f"no node has room yet: {state.words}")
+        elif state.stage in (Stage.LOST, Stage.ENDING) and state.words and not state.is_final:
+            self.say(state.words)
+
+    def is_to_be_explained(self) -> bool:
+        """Whether the pod waits for long, and that was not looked into in the last seconds."""
+        now = time.monotonic()
+        if now - max(self._since, self._explained) < _EXPLAIN_S:
+            return False
+        self._explained = now
+        return True
 
     def check_patience(self, state: PodState | None) -> None:
         """Raise when the pod has waited, or was out of sight, for too long."""
@@ -374,9 +392,10 @@ def _failure(state: PodState, wait: _Wait, look: str) -> KaapanaAssetsError:
     if state.cause is Cause.OUT_OF_MEMORY:
         limit = f"at its limit of {launch.memory_mb} MiB" if launch.memory_mb else "for the memory that it used"
         return OperatorOutOfMemory(f"{wait.named} was ended by the cluster {limit} (OOMKilled){end}")
+    if state.cause is Cause.DEADLINE and launch.timeout_s is not None:
+        return OperatorTimeout(f"{stopped(launch, None, wait.last)}{look}")
     if state.cause is Cause.DEADLINE:
-        limit = f"its limit of {launch.timeout_s:g} s" if launch.timeout_s is not None else "a deadline"
-        return OperatorTimeout(f"{wait.named} ran longer than {limit} (DeadlineExceeded){end}")
+        return OperatorTimeout(f"{wait.named} was ended by a deadline of the cluster{end}")
     if state.cause is Cause.EVICTED:
         return OperatorFailed(f"{wait.named} was evicted from node {state.node}: {state.words}{end}")
     if state.cause is Cause.DELETED:
