@@ -22,7 +22,8 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=
     && rm /tmp/requirements.txt
 COPY images/ images/
 COPY kaapana_assets/ kaapana_assets/
-RUN python -m compileall -q kaapana_assets
+# An image that lacks a library is not made.
+RUN python -m compileall -q kaapana_assets && KAAPANA_HOME=/tmp/none python -c "import kaapana_assets.definitions"
 
 USER 1000
 # No ENTRYPOINT: who starts a run gives the whole command.
