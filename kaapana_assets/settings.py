@@ -123,6 +123,33 @@ class Settings(BaseSettings):
     kubernetes_pod_retention_hours: float = Field(
         24.0, ge=0, description="Hours that pods of failed operators are kept to be looked at."
     )
+
+    run_launcher: Literal["process", "kubernetes"] = Field(
+        "process", description="Where runs are executed: in processes of this machine, or in pods of the cluster."
+    )
+    kubernetes_run_image: str = Field("", description="For runs in pods: the platform's own image (`Dockerfile`).")
+    kubernetes_run_namespace: str = Field(
+        "kaapana", pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description="Namespace of the runs' pods."
+    )
+    kubernetes_run_account: str = Field(
+        "kaapana-assets-run",
+        pattern="^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$",
+        description="Service account in that namespace with which runs start operators.",
+    )
+    kubernetes_run_claim: str = Field(
+        "kaapana-home",
+        pattern="^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$",
+        description="PersistentVolumeClaim in that namespace, on the same volume as `KAAPANA_KUBERNETES_CLAIM`.",
+    )
+    kubernetes_run_secret: str = Field(
+        "",
+        pattern="^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?$",
+        description="Secret in that namespace whose keys are the secret settings, such as `KAAPANA_POSTGRES_PASSWORD`.",
+    )
+    kubernetes_run_resources: dict[str, dict[str, str]] = Field(
+        {"requests": {"cpu": "100m", "memory": "400Mi"}},
+        description="JSON object: `requests` and `limits` of a run's pod, as Kubernetes writes them.",
+    )
     parallel_series: int = Field(2, ge=1, description="Series processed at once in single mode.")
     run_retention_days: float = Field(7.0, ge=0, description="Days that the directories of failed runs are kept.")
 
@@ -263,11 +290,20 @@ class Settings(BaseSettings):
             "KAAPANA_OBJECTS=s3": (self.objects == "s3", ("s3_endpoint", "s3_access_key", "s3_secret_key")),
             "KAAPANA_PACS=dicomweb": (self.pacs == "dicomweb", ("dicomweb_url",)),
             "KAAPANA_PACS=dimse": (self.pacs == "dimse", ("dimse_url", "dicomweb_url")),
+            "KAAPANA_RUN_LAUNCHER=kubernetes": (
+                self.run_launcher == "kubernetes",
+                ("postgres_url", "kubernetes_run_image"),
+            ),
         }
         for setting, (chosen, names) in needed.items():
             for name in names:
                 if chosen and not _text(getattr(self, name)):
                     raise ValueError(f"{setting} needs KAAPANA_{name.upper()}")
+        if self.run_launcher == "kubernetes" and self.runner != "kubernetes":
+            raise ValueError(
+                "KAAPANA_RUN_LAUNCHER=kubernetes needs KAAPANA_RUNNER=kubernetes: a pod of a run has no engine and no "
+                "environments to start operators in"
+            )
         if _text(self.postgres_password) and not urlsplit(self.postgres_url).username:
             raise ValueError("KAAPANA_POSTGRES_PASSWORD needs KAAPANA_POSTGRES_URL with a user")
         if bool(self.dicomweb_user) != bool(_text(self.dicomweb_password)):
@@ -308,17 +344,17 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _loopback_or_restricted(self) -> Settings:
-        if not _is_loopback(self.receiver_host) and not self.allowed_calling_ae_titles:
+        if not is_loopback(self.receiver_host) and not self.allowed_calling_ae_titles:
             raise ValueError(
                 f"KAAPANA_RECEIVER_HOST={self.receiver_host} is not loopback: set "
                 "KAAPANA_ALLOWED_CALLING_AE_TITLES to the senders that may reach it"
             )
-        if not _is_loopback(self.webserver_host):
+        if not is_loopback(self.webserver_host):
             raise ValueError(
                 f"KAAPANA_WEBSERVER_HOST={self.webserver_host} is not loopback: Dagster's web UI has no "
                 "authentication, put a proxy that authenticates in front of it"
             )
-        if not _is_loopback(self.health_host):
+        if not is_loopback(self.health_host):
             raise ValueError(
                 f"KAAPANA_HEALTH_HOST={self.health_host} is not loopback: the health page has no authentication, put "
                 "a proxy that authenticates in front of it"
@@ -374,7 +410,8 @@ def _text(value: str | SecretStr) -> str:
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine as only itself sees it."""
     if host == "localhost":
         return True
     try:

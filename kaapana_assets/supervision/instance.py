@@ -8,23 +8,47 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kaapana_assets.settings import Settings
+from kaapana_assets.supervision.run_pods import run_launcher
+
 LOCATION = "kaapana_assets"
+VARIABLES = {"DAGSTER_EVENT_BATCH_SIZE": "1000", "DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS": "1"}
+"""What Dagster takes from the environment, of all processes and of runs in pods."""
+
+_START_S = 180
 
 
-def write_instance(dagster_home: Path, *, storage: Mapping[str, Any], code_socket: Path) -> Path:
+def write_instance(
+    dagster_home: Path, *, storage: Mapping[str, Any], code_socket: Path, launching: Mapping[str, Any]
+) -> Path:
     """Write dagster.yaml and workspace.yaml into ``dagster_home``; the path of the workspace file.
 
     Args:
         dagster_home: made if it is not there.
         storage: the configuration of PostgreSQL, see ``postgres_server.storage_of``.
         code_socket: where the code server listens.
+        launching: see ``launching``.
     """
     dagster_home.mkdir(parents=True, exist_ok=True)
-    (dagster_home / "dagster.yaml").write_text(_yaml(_instance(dagster_home, storage)))
+    (dagster_home / "dagster.yaml").write_text(_yaml({**_instance(dagster_home, storage), **launching}))
     workspace = dagster_home / "workspace.yaml"
     server = {"socket": str(code_socket), "location_name": LOCATION}
     workspace.write_text(_yaml({"load_from": [{"grpc_server": server}]}))
     return workspace
+
+
+def launching(settings: Settings, dagster_home: Path) -> dict[str, Any]:
+    """The sections of dagster.yaml about where runs are executed, and how long they may take to start.
+
+    Raises:
+        ConfigurationError: they cannot be executed where the settings say.
+    """
+    monitoring = {"enabled": True, "start_timeout_seconds": _START_S, "poll_interval_seconds": 10}
+    if settings.run_launcher == "process":
+        return {"run_monitoring": monitoring}
+    # A pod may have to wait for a node, and the node for the image.
+    monitoring["start_timeout_seconds"] = _START_S + int(settings.kubernetes_patience_s)
+    return {"run_monitoring": monitoring, "run_launcher": run_launcher(settings, dagster_home, VARIABLES)}
 
 
 def _instance(dagster_home: Path, storage: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,7 +78,6 @@ def _instance(dagster_home: Path, storage: Mapping[str, Any]) -> dict[str, Any]:
             # A backfill of one run per partition must not keep ingest and cohorts waiting.
             "tag_concurrency_limits": [{"key": "dagster/backfill", "limit": max(2, cores)}],
         },
-        "run_monitoring": {"enabled": True, "start_timeout_seconds": 180, "poll_interval_seconds": 10},
         "run_retries": {"enabled": False},
         "sensors": {"use_threads": True, "num_workers": 4},
         "backfills": {"use_threads": True, "num_workers": 2},

@@ -16,7 +16,7 @@ import psutil
 from kaapana_assets.errors import ConfigurationError, DagsterUnavailable
 from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.settings import Settings
-from kaapana_assets.supervision.instance import LOCATION
+from kaapana_assets.supervision.instance import LOCATION, VARIABLES
 from kaapana_assets.supervision.postgres import Postgres
 from kaapana_assets.supervision.processes import Part
 from kaapana_assets.supervision.watchdog import TOKEN_VARIABLE
@@ -79,9 +79,8 @@ def child_environment(settings: Settings, places: Places, token: str) -> dict[st
         "KAAPANA_RECEIVER_PORT": str(settings.receiver_port),
         "KAAPANA_HEALTH_PORT": str(settings.health_port),
         "DAGSTER_HOME": str(places.dagster_home),
-        "DAGSTER_EVENT_BATCH_SIZE": "1000",
-        "DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS": "1",
         "PYTHONUNBUFFERED": "1",
+        **VARIABLES,
     }
 
 

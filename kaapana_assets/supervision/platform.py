@@ -24,7 +24,7 @@ from kaapana_assets.errors import ConfigurationError, DagsterUnavailable, StoreU
 from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.settings import Settings
 from kaapana_assets.supervision import parts, record
-from kaapana_assets.supervision.instance import LOCATION, write_instance
+from kaapana_assets.supervision.instance import LOCATION, launching, write_instance
 from kaapana_assets.supervision.postgres import Postgres
 from kaapana_assets.supervision.postgres_server import check_server, claim_database, storage_of
 from kaapana_assets.supervision.processes import Child, Part, PartFailed
@@ -48,11 +48,15 @@ class Platform:
         settings: as loaded; port 0 is replaced by a free port.
         say: prints one line for the user.
         env_file: the file that settings were taken from; other commands take it, too.
+
+    Raises:
+        ConfigurationError: a port is taken, or runs cannot be executed where the settings say.
     """
 
     def __init__(self, settings: Settings, say: Say, *, env_file: Path | None = None) -> None:
         self._env_file = str(env_file.absolute()) if env_file else ""
         self.settings = parts.claim_ports(settings)
+        self._launching = launching(self.settings, self.settings.home / "dagster")
         self.client = DagsterClient(self.settings.dagster_url, location=LOCATION)
         self._say = say
         self._token = uuid.uuid4().hex
@@ -93,7 +97,8 @@ class Platform:
     def _start(self) -> None:
         began = time.monotonic()
         storage = self._start_storage()
-        write_instance(self._places.dagster_home, storage=storage, code_socket=self._places.code_socket)
+        places = self._places
+        write_instance(places.dagster_home, storage=storage, code_socket=places.code_socket, launching=self._launching)
         self._start_together(parts.first_parts(self._places, definitions=self.settings.definitions))
         last = parts.dagster_parts(self.settings, self._places, self.client)
         self._start_together([*last, parts.health_part(self._places)])
@@ -157,7 +162,9 @@ class Platform:
                     self._bury(child, how)
                 elif child.part.name in self._waiting:
                     self._await_restarted(child)
-            if self._abandoned_before is not None and not self._waiting:
+            # Runs in pods go on without the platform; Dagster's own monitoring sees those that did not.
+            alone = self.settings.run_launcher == "kubernetes"
+            if self._abandoned_before is not None and not self._waiting and not alone:
                 self._fail_abandoned_runs(before=self._abandoned_before)
 
     def _bury(self, child: Child, how: str) -> None:

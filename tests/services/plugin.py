@@ -78,6 +78,15 @@ def own_cluster(folder: Path) -> Iterator[Cluster]:
             running.stop()
 
 
+@contextmanager
+def lacking(name: str) -> Iterator[None]:
+    """Within it, what a service needs and the machine does not have skips the test, or fails it."""
+    try:
+        yield
+    except Missing as exc:
+        _lack(name, exc)
+
+
 def _check_mark(name: str, *marks: str) -> None:
     if not _MARKS.intersection(marks):
         pytest.fail(f"a test that uses the server {name} must have the mark `{'` or `'.join(marks)}`")

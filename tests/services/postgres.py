@@ -17,10 +17,17 @@ _NOBODY = 65534
 
 
 class PostgresServer:
-    """One server that asks for a password; as root it runs as ``nobody``, because it refuses to be root."""
+    """One server that asks for a password; as root it runs as ``nobody``, because it refuses to be root.
+
+    Args:
+        host: address that it listens on; another than the loopback interface's lets everybody there ask.
+    """
 
     name = "postgres"
     ports = 1
+
+    def __init__(self, *, host: str = "127.0.0.1") -> None:
+        self.host = host
 
     def prepare(self) -> None:
         """Needs the Debian package postgresql."""
@@ -39,10 +46,10 @@ class PostgresServer:
             self._create(data)
         command = [
             *_unprivileged(), str(self._bin / "postgres"), "-D", str(data),
-            "-h", "127.0.0.1", "-p", str(ports[0]), "-c", "unix_socket_directories=", "-c", "max_connections=200",
+            "-h", self.host, "-p", str(ports[0]), "-c", "unix_socket_directories=", "-c", "max_connections=200",
         ]  # fmt: skip
         settings = {
-            "KAAPANA_POSTGRES_URL": f"postgresql://{_USER}@127.0.0.1:{ports[0]}/{_DATABASE}",
+            "KAAPANA_POSTGRES_URL": f"postgresql://{_USER}@{self.host}:{ports[0]}/{_DATABASE}",
             "KAAPANA_POSTGRES_PASSWORD": _PASSWORD,
         }
         return Plan(command, lambda: self._is_ready(ports[0]), settings)
@@ -60,9 +67,11 @@ class PostgresServer:
         password.unlink()
         if done.returncode != 0:
             raise Missing(f"a database that can be made: {done.stderr[-1000:]}")
+        with (data / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all all scram-sha-256\n")
 
     def _is_ready(self, port: int) -> bool:
-        ask = [str(self._bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port), "-U", _USER]
+        ask = [str(self._bin / "pg_isready"), "-q", "-h", self.host, "-p", str(port), "-U", _USER]
         return subprocess.run(ask, check=False).returncode == 0
 
 
