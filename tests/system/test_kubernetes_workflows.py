@@ -48,6 +48,7 @@ def workflow(name, before="", **fields):
 
 names = workflow("names")
 slow = workflow("slow", "echo began; sleep 12")
+long = workflow("long", "echo began; sleep 45")
 endless = workflow("endless", "echo began; exec sleep 600")
 late = workflow("late", "echo began; exec sleep 600", timeout_s=3)
 greedy = workflow("greedy", "exec python -c 'x = bytearray(10**9)'", memory_mb=64)
@@ -217,7 +218,7 @@ def test_deleted_pod_is_started_again_and_said(site: Site) -> None:
 
 def test_run_whose_worker_died_goes_on_with_its_pod(site: Site) -> None:
     series = site.cohort("taken-over", 2)
-    run = site.begin("slow", "taken-over", "--force")
+    run = site.begin("long", "taken-over", "--force")
     killed = [process for process in psutil.process_iter() if is_run_worker(process, run)]
     for process in killed:
         os.kill(process.pid, signal.SIGKILL)
@@ -227,9 +228,9 @@ def test_run_whose_worker_died_goes_on_with_its_pod(site: Site) -> None:
     again = site.platform.dagster.reexecute_from_failure(run)
     assert site.platform.dagster.wait(again, timeout_s=180).succeeded
 
-    (row,) = site.report("slow", "taken-over")["operators"]
+    (row,) = site.report("long", "taken-over")["operators"]
     assert row["launches"] == 1
-    assert all((site.shelf("slow", "names", uid) / "names.txt").is_file() for uid in series)
+    assert all((site.shelf("long", "names", uid) / "names.txt").is_file() for uid in series)
     said = " ".join(event.message for event in site.platform.dagster.events(again)[0])
     assert "going on with the container that is there" in said
 
