@@ -62,7 +62,7 @@ def _instance(dagster_home: Path, storage: Mapping[str, Any]) -> dict[str, Any]:
             }
         },
         # What the stores say while they wait is part of the run's log.
-        "python_logs": {"managed_python_loggers": ["kaapana_assets"], "python_log_level": "WARNING"},
+        "python_logs": {"managed_python_loggers": ["kaapana_assets"], "python_log_level": "INFO"},
         "compute_logs": {
             "module": "dagster.core.storage.local_compute_log_manager",
             "class": "LocalComputeLogManager",
