@@ -296,6 +296,21 @@ def test_a_container_that_ended_unobserved_is_told_unless_it_failed(
     assert place.containers() == []
 
 
+def test_what_a_killed_worker_left_is_ended_with_its_run(place: Place) -> None:
+    place.image(_IN_STEPS)
+    Worker(place).killed_after("one")
+    place.runner.end_left("flow-261124")  # another run
+    assert len(place.containers()) == 1
+    place.runner.end_left("flow-261123")
+    assert place.containers() == []
+
+
+def test_the_check_names_the_engine(place: Place) -> None:
+    product, version = place.runner.check().split()
+    assert product.lower() == place.engine.name
+    assert version[0].isdigit()
+
+
 def test_the_container_of_another_launch_in_the_same_place_is_ended(place: Place) -> None:
     place.image(_IN_STEPS)
     Worker(place).killed_after("one")
@@ -329,6 +344,8 @@ def test_an_engine_that_is_not_there_is_named_with_its_setting(tmp_path: Path) -
         operator_in_dir="i", operator_out_dir="o",
     )  # fmt: skip
     for call in (
+        runner.check,
+        lambda: runner.end_left("r"),
         lambda: runner.image_digest(launch.image),
         lambda: runner.adopts(launch),
         lambda: runner.run(launch, output=print),
