@@ -138,6 +138,6 @@ def test_run_that_ends_removes_its_mark(directories: RunDirectories) -> None:
 
 def test_view_is_an_empty_directory_with_the_same_conf(directories: RunDirectories) -> None:
     directory = begun(directories)
-    view = directory.view("op-1")
+    view = directory.empty_view("op-1")
     assert view.path.is_relative_to(directory.path)
     assert (view.series_present(), view.conf()) == (set(), {"asked": "this"})
