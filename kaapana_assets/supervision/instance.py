@@ -46,7 +46,8 @@ def launching(settings: Settings, dagster_home: Path) -> dict[str, Any]:
     monitoring = {"enabled": True, "start_timeout_seconds": _START_S, "poll_interval_seconds": 10}
     if settings.run_launcher == "process":
         return {"run_monitoring": monitoring}
-    # A pod may have to wait for a node, and the node for the image.
+    # A pod may have to wait for a node, and the node for the image. Runs are not resumed: with
+    # max_resume_run_attempts a run opens the launcher itself, whose kubeconfig no pod has.
     monitoring["start_timeout_seconds"] = _START_S + int(settings.kubernetes_patience_s)
     return {"run_monitoring": monitoring, "run_launcher": run_launcher(settings, dagster_home, VARIABLES)}
 
