@@ -26,7 +26,7 @@ from kaapana_assets.containers.attendance import GOES_ON, Attendance
 from kaapana_assets.containers.contract import environment
 from kaapana_assets.containers.endings import SKIPPED, named, outcome_of, stopped, tail
 from kaapana_assets.containers.engine import Engine, PullSecrets, registry_of
-from kaapana_assets.containers.ownership import hand_over
+from kaapana_assets.containers.ownership import check_users, hand_over
 from kaapana_assets.containers.references import is_folder_name, reference_of
 from kaapana_assets.containers.runner import Launch, Outcome
 from kaapana_assets.errors import ConfigurationError, EngineUnavailable, NotFound, OperatorFailed
@@ -102,10 +102,7 @@ class DockerRunner:
         self._pull_secrets = pull_secrets or PullSecrets("")
         self._grace_s = grace_s
         self._engine = Engine(url, patience_s=patience_s)
-        if self.isolates and own_uid != 0:
-            raise ConfigurationError(
-                f"KAAPANA_OPERATOR_UID={uid} can differ from the user of the platform, {own_uid}, only if that is root"
-            )
+        check_users(uid, own_uid=own_uid)
 
     def check(self) -> str:
         """The engine and its version."""

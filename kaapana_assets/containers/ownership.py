@@ -10,8 +10,22 @@ import os
 import stat
 from pathlib import Path
 
+from kaapana_assets.errors import ConfigurationError
+
 _OF_THE_PLATFORM = {"conf", "launches"}
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def check_users(uid: int, *, own_uid: int) -> None:
+    """See that ``hand_over`` will be able to do its work.
+
+    Raises:
+        ConfigurationError: operators run as another user than the platform, and that is not root.
+    """
+    if own_uid not in (uid, 0):
+        raise ConfigurationError(
+            f"KAAPANA_OPERATOR_UID={uid} can differ from the user of the platform, {own_uid}, only if that is root"
+        )
 
 
 def hand_over(directory: Path, uid: int) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kaapana_assets.containers.built_images import BuiltImages
-from kaapana_assets.containers.endings import LINES_SHOWN, SKIPPED, named, outcome_of, stopped, tail
+from kaapana_assets.containers.endings import SKIPPED, outcome_of, stopped
 from kaapana_assets.containers.kubernetes.api import Cluster, Gone, Taken
 from kaapana_assets.containers.kubernetes.diagnosis import Cause, PodState, Stage, state_of
 from kaapana_assets.containers.kubernetes.following import Following, Line, Seen
@@ -31,7 +29,8 @@ from kaapana_assets.containers.kubernetes.job import (
     name_of,
     place_of,
 )
-from kaapana_assets.containers.ownership import hand_over
+from kaapana_assets.containers.kubernetes.waiting import Waiting, failure_of
+from kaapana_assets.containers.ownership import check_users, hand_over
 from kaapana_assets.containers.references import is_folder_name, reference_of
 from kaapana_assets.containers.runner import Launch, Outcome
 from kaapana_assets.errors import (
@@ -39,16 +38,12 @@ from kaapana_assets.errors import (
     EngineUnavailable,
     KaapanaAssetsError,
     NotFound,
-    OperatorError,
     OperatorFailed,
-    OperatorOutOfMemory,
-    OperatorTimeout,
 )
 
 _POLL_S = 0.2
 _LOG_DRAIN_S = 15.0
 _TURN_S = 1.0
-_EXPLAIN_S = 5.0  # a container that is not made after so long is looked into
 _NO_POD_S = 2.0  # a Job that has no pod after so long has a reason
 _ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
 
@@ -63,6 +58,9 @@ class KubernetesRunner:
         registry: before the names of image folders.
         suffix: after versions in tags.
         own_uid: the user that the platform runs as.
+
+    Raises:
+        ConfigurationError: the platform cannot hand folders over to the user of operators.
     """
 
     def __init__(
@@ -75,6 +73,7 @@ class KubernetesRunner:
         self._suffix = suffix
         self._own_uid = own_uid
         self._built = BuiltImages(place.home)
+        check_users(place.uid, own_uid=own_uid)
         self._turn = threading.Lock()
         self._going: set[str] = set()
 
@@ -135,7 +134,7 @@ class KubernetesRunner:
         """Run one operator to its end, as ``Runner.run`` says."""
         stop = cancelled or threading.Event()
         identity = identity_of(launch, self.image_digest(launch.image))
-        wait = _Wait(launch, self._place, output, stop)
+        wait = Waiting(launch, self._place, output, stop)
         with self._place_for(launch, wait):
             there = [found for found in self._cluster.jobs(_open_jobs(launch)) if _is(found, identity)]
             handle = JobHandle.of(there[0]) if there else self._start(launch)
@@ -167,7 +166,7 @@ class KubernetesRunner:
                     continue
                 return JobHandle.of(found)
 
-    def _follow(self, handle: JobHandle, following: Following, wait: _Wait) -> PodState:
+    def _follow(self, handle: JobHandle, following: Following, wait: Waiting) -> PodState:
         """The state in which the pod can be left, all of its output given on."""
         state: PodState | None = None
         began = time.monotonic()
@@ -202,13 +201,13 @@ class KubernetesRunner:
             self._explain_waiting(state, seen, wait)
             wait.check_patience(state)
 
-    def _explain_waiting(self, state: PodState | None, pod: Mapping[str, Any], wait: _Wait) -> None:
+    def _explain_waiting(self, state: PodState | None, pod: Mapping[str, Any], wait: Waiting) -> None:
         """Say what hinders a container that its node is making for some time: a volume, a network."""
         if state is not None and state.stage is Stage.WAITING and state.cause is None and wait.is_to_be_explained():
             warnings = self._cluster.warnings("Pod", pod["metadata"]["name"])
             wait.say("; ".join([state.words or "waiting", *warnings[-1:]]))
 
-    def _explain_missing_pod(self, name: str, wait: _Wait) -> None:
+    def _explain_missing_pod(self, name: str, wait: Waiting) -> None:
         """Say why a Job has no pod yet, or raise that it will have none."""
         try:
             found = self._cluster.job(name)
@@ -221,7 +220,7 @@ class KubernetesRunner:
                 raise OperatorFailed(f"{wait.named}: its Job {name} failed before it had a pod: {said}")
         wait.say(f"no pod yet; the cluster says: {warnings[-1]}" if warnings else "no pod yet")
 
-    def _conclude(self, handle: JobHandle, state: PodState, wait: _Wait) -> Outcome:
+    def _conclude(self, handle: JobHandle, state: PodState, wait: Waiting) -> Outcome:
         launch, place = wait.launch, self._place
         if state.cause is None and state.exit_code in (0, SKIPPED):
             self._check_image(launch, state)
@@ -233,7 +232,7 @@ class KubernetesRunner:
         else:
             self._end(handle)
             look = ""
-        raise _failure(state, wait, look)
+        raise failure_of(state, wait, look)
 
     def _keep(self, name: str) -> str:
         """Let a failed Job stand for a while; how to look into it."""
@@ -278,7 +277,7 @@ class KubernetesRunner:
             )
 
     @contextmanager
-    def _place_for(self, launch: Launch, wait: _Wait) -> Iterator[None]:
+    def _place_for(self, launch: Launch, wait: Waiting) -> Iterator[None]:
         """Wait until fewer pods than the limit run, and count as one."""
         mine = place_of(launch)
         selector = ",".join(f"{key}={value}" for key, value in MANAGED.items())
@@ -310,101 +309,6 @@ class KubernetesRunner:
 
     def _reference(self, image: str) -> str:
         return reference_of(self._images, image, registry=self._registry, suffix=self._suffix)
-
-
-@dataclass
-class _Wait:
-    """What is heard of one launch, and how long it may still be waited for."""
-
-    launch: Launch
-    place: ClusterPlace
-    output: Callable[[str], None]
-    stop: threading.Event
-    last: deque[str] = field(default_factory=lambda: deque(maxlen=LINES_SHOWN))
-    _said: str = ""
-    _stage: Stage | None = None
-    _since: float = field(default_factory=time.monotonic)
-    _explained: float = 0.0
-
-    @property
-    def named(self) -> str:
-        """The operator, as messages call it."""
-        return named(self.launch)
-
-    def begin(self) -> None:
-        """Patience counts from now."""
-        self._since = time.monotonic()
-
-    def heard(self, line: str) -> None:
-        """A line of the operator's."""
-        self.last.append(line)
-        self.output(line)
-
-    def say(self, words: str) -> None:
-        """What is to be told of the waiting itself, once."""
-        if words != self._said:
-            self._said = words
-            self.output(f"[{self.launch.operator}] {words}")
-
-    def changed(self, state: PodState) -> None:
-        """The pod is in a new state."""
-        if state.stage is not self._stage:
-            self._stage, self._since = state.stage, time.monotonic()
-        if state.cause is Cause.NO_NODE:
-            self.say(f"no node has room yet: {state.words}")
-        elif state.stage in (Stage.LOST, Stage.ENDING) and state.words and not state.is_final:
-            self.say(state.words)
-
-    def is_to_be_explained(self) -> bool:
-        """Whether the pod waits for long, and that was not looked into in the last seconds."""
-        now = time.monotonic()
-        if now - max(self._since, self._explained) < _EXPLAIN_S:
-            return False
-        self._explained = now
-        return True
-
-    def check_patience(self, state: PodState | None) -> None:
-        """Raise when the pod has waited, or was out of sight, for too long."""
-        if state is not None and (state.is_final or state.stage is Stage.RUNNING):
-            return
-        waited_s = time.monotonic() - self._since
-        if waited_s <= self.place.patience_s:
-            return
-        if state is None or state.stage is Stage.WAITING:
-            said = self._said or (state.words if state else "")
-            raise ConfigurationError(
-                f"{self.named} did not start within KAAPANA_KUBERNETES_PATIENCE_S={self.place.patience_s:g} s: {said}"
-            )
-        raise EngineUnavailable(f"{self.named}: {state.words}, and its end cannot be seen since {waited_s:.0f} s")
-
-    def tail(self) -> str:
-        """The last lines of the operator, for a message."""
-        return tail(self.last)
-
-
-def _failure(state: PodState, wait: _Wait, look: str) -> KaapanaAssetsError:
-    launch, end = wait.launch, f"{wait.tail()}{look}"
-    if state.cause is Cause.IMAGE:
-        secrets = f" (with the secrets {', '.join(launch.image_pull_secrets)})" if launch.image_pull_secrets else ""
-        return NotFound(f"{wait.named}: the cluster cannot get the image{secrets}: {state.words}")
-    if state.cause is Cause.SETTINGS:
-        return ConfigurationError(f"{wait.named} cannot be started: {state.words}")
-    if state.cause is Cause.OUT_OF_MEMORY:
-        limit = f"at its limit of {launch.memory_mb} MiB" if launch.memory_mb else "for the memory that it used"
-        return OperatorOutOfMemory(f"{wait.named} was ended by the cluster {limit} (OOMKilled){end}")
-    if state.cause is Cause.DEADLINE and launch.timeout_s is not None:
-        return OperatorTimeout(f"{stopped(launch, None, wait.last)}{look}")
-    if state.cause is Cause.DEADLINE:
-        return OperatorTimeout(f"{wait.named} was ended by a deadline of the cluster{end}")
-    if state.cause is Cause.EVICTED:
-        return OperatorFailed(f"{wait.named} was evicted from node {state.node}: {state.words}{end}")
-    if state.cause is Cause.DELETED:
-        return OperatorFailed(f"{wait.named}: its pod was deleted before it ended ({state.words}){end}")
-    try:
-        outcome_of(-1 if state.exit_code is None else state.exit_code, launch, wait.last)
-    except OperatorError as exc:
-        return type(exc)(f"{exc}{look}")
-    raise AssertionError(f"{wait.named} ended well and is taken for failed: {state}")
 
 
 def _open_jobs(launch: Launch) -> str:
