@@ -341,6 +341,8 @@ def test_digest_is_of_what_was_built_and_another_image_on_the_node_is_refused(op
     with pytest.raises(ConfigurationError, match="another image") as raised:
         runner.run(launch, output=print)
     assert reference not in str(raised.value)
+    assert not runner.adopts(launch)
+    operators.wait_for_nothing(launch)
     (operators.home / "images.json").unlink()
 
 

@@ -223,8 +223,9 @@ class KubernetesRunner:
     def _conclude(self, handle: JobHandle, state: PodState, wait: Waiting) -> Outcome:
         launch, place = wait.launch, self._place
         if state.cause is None and state.exit_code in (0, SKIPPED):
-            self._check_image(launch, state)
+            # First, or a run that is repeated with the right image would be told of this one again.
             self._end(handle)
+            self._check_image(launch, state)
             return outcome_of(state.exit_code, launch, wait.last)
         pod_is_there = state.cause not in (Cause.DELETED, Cause.IMAGE, Cause.SETTINGS)
         if place.retention_s > 0 and pod_is_there:
