@@ -117,6 +117,17 @@ def test_kept_pods_directory_can_be_looked_into_by_a_copy_of_the_pod(operators: 
     operators.cluster.kubectl("delete", "pod", copy, *namespace, "--grace-period=1")
 
 
+def test_no_more_than_twenty_failed_pods_of_a_run_are_kept(operators: Operators) -> None:
+    runner = operators.runner()
+    first = operators.launch("exit 3")
+    for number in range(22):
+        directory = first.directory / str(number)
+        directory.mkdir()
+        with pytest.raises(OperatorFailed):
+            runner.run(operators.launch("exit 3", run=first.run_id, directory=directory), output=print)
+    assert len(operators.jobs(first)) == 20
+
+
 def test_nothing_is_kept_where_the_site_wants_none(operators: Operators) -> None:
     launch = operators.launch("exit 3")
     with pytest.raises(OperatorFailed):

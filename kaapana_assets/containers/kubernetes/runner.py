@@ -45,6 +45,7 @@ _POLL_S = 0.2
 _LOG_DRAIN_S = 15.0
 _TURN_S = 1.0
 _NO_POD_S = 2.0  # a Job that has no pod after so long has a reason
+_KEPT_OF_A_RUN = 20  # failed pods that are kept to be looked at; thousands would use up the quota of Jobs
 _ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
 
 
@@ -228,12 +229,15 @@ class KubernetesRunner:
             self._check_image(launch, state)
             return outcome_of(state.exit_code, launch, wait.last)
         pod_is_there = state.cause not in (Cause.DELETED, Cause.IMAGE, Cause.SETTINGS)
-        if place.retention_s > 0 and pod_is_there:
+        if place.retention_s > 0 and pod_is_there and self._kept(launch) < _KEPT_OF_A_RUN:
             look = self._keep(handle.name)
         else:
             self._end(handle)
             look = ""
         raise failure_of(state, wait, look)
+
+    def _kept(self, launch: Launch) -> int:
+        return len(self._cluster.jobs(f"{RUN}={label(launch.run_id)},{TOLD}"))
 
     def _keep(self, name: str) -> str:
         """Let a failed Job stand for a while; how to look into it."""
