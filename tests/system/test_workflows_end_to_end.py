@@ -132,7 +132,9 @@ def test_series_sent_over_the_network_are_stored_indexed_and_shown_as_assets(sit
 
     status = site.dagster.partition_status("dicom_series")
     assert set(series) <= status.materialized
-    assert set(series) <= site.dagster.partition_status("series_metadata").materialized
+    # Recorded a moment later than the series itself.
+    indexed = site.dagster.partition_status
+    site.platform.wait_until(lambda: set(series) <= indexed("series_metadata").materialized, 60, "their metadata")
     document = SqliteIndex(site.platform.home / "index.sqlite").get(series[0])
     assert document["InstanceCount"] == 3
     shown = site.dagster.latest_materialization("dicom_series", series[0]).metadata
