@@ -12,6 +12,7 @@ from services.images import BASE_IMAGE
 from services.operators import Operators, operators_of
 
 from kaapana_assets.containers.runner import Launch, Outcome
+from kaapana_assets.errors import OperatorFailed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -33,6 +34,7 @@ class _OfTheOperator(list[str]):
 class Place(ContractPlace):
     """A run directory in the volume; scripts are given to the base image as its command."""
 
+    killed = OperatorFailed  # a cluster says which operators used too much memory
     cancelled_within_s = 30.0  # the grace of pods, and what a busy node takes to end one
     workflow_dir = "/data"
     variables = frozenset({"HOME", "HOSTNAME", "PATH", "PYTHONUNBUFFERED", "TMPDIR", *_OF_THE_CLUSTER})

@@ -19,6 +19,7 @@ from kaapana_assets.errors import (
     ConfigurationError,
     InvalidIdentifier,
     NotFound,
+    OperatorError,
     OperatorFailed,
     OperatorOutOfMemory,
     OperatorTimeout,
@@ -52,6 +53,7 @@ class Place:
     """
 
     cancelled_within_s = 5.0
+    killed: type[OperatorError] = OperatorOutOfMemory  # the most likely reason, where no other is known
     runner: Runner
     workflow_dir: str
     variables: frozenset[str]
@@ -124,7 +126,6 @@ class RunnerContract:
             pytest.param("raise SystemExit(3)", OperatorFailed, "exit code 3, without output", id="other code"),
             pytest.param("print('why')\nraise SystemExit(1)", OperatorFailed, "why", id="last lines are shown"),
             pytest.param("raise SystemExit(143)", OperatorFailed, "exit code 143", id="ended by SIGTERM"),
-            pytest.param("raise SystemExit(137)", OperatorOutOfMemory, "137", id="killed is out of memory"),
         ],
     )
     def test_a_failure_says_how_it_ended(self, place: Place, script: str, error: type[Exception], said: str) -> None:
@@ -132,6 +133,11 @@ class RunnerContract:
         with pytest.raises(error, match=said) as raised:
             place.run()
         assert "operator made of flow-261123" in str(raised.value)
+
+    def test_a_killed_operator_is_told_as_that(self, place: Place) -> None:
+        place.image("raise SystemExit(137)")
+        with pytest.raises(place.killed, match="killed .*137"):
+            place.run()
 
     def test_a_failure_shows_only_the_last_thirty_lines(self, place: Place) -> None:
         place.image("[print('line', n) for n in range(100)]\nraise SystemExit(1)")

@@ -41,7 +41,6 @@ from services.kubernetes_cluster.configuration import CNI_PLUGINS
 from services.service import Missing, Plan, cached, run_build
 
 _HELM = "v3.19.5"
-_LONGEST_FOLDER = 107 - len("/kubelet/pod-resources/0123456789")
 # Each with the Debian package that has it.
 _PROGRAMS = {
     "containerd": "containerd",
@@ -82,8 +81,6 @@ class Kubernetes:
     def plan(self, folder: Path, ports: Sequence[int]) -> Plan:
         """See ``Service.plan``."""
         own = (folder / "cluster").absolute()
-        if len(str(own)) > _LONGEST_FOLDER:
-            raise Missing(f"a folder with a shorter path than {own}, since that of a socket in it is limited")
         record = own / "cluster.json"
         record.unlink(missing_ok=True)
         command = [
