@@ -136,7 +136,7 @@ class RunnerContract:
 
     def test_a_killed_operator_is_told_as_that(self, place: Place) -> None:
         place.image("raise SystemExit(137)")
-        with pytest.raises(place.killed, match="killed .*137"):
+        with pytest.raises(place.killed, match=r"killed .*137"):
             place.run()
 
     def test_a_failure_shows_only_the_last_thirty_lines(self, place: Place) -> None:
