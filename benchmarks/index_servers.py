@@ -134,12 +134,14 @@ def main() -> None:
     with ExitStack() as stack:
         url = given.url
         if url is None:
-            from services.plugin import service
+            from services.elasticsearch import Elasticsearch as Server
+            from services.running import Running
 
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            server = stack.enter_context(service("elasticsearch", folder))
+            server = Running(Server(), Path(stack.enter_context(tempfile.TemporaryDirectory())))
+            stack.callback(server.kill)
             url = server.settings["KAAPANA_ELASTICSEARCH_URLS"]
-        client = Elasticsearch(url, request_timeout=120)
+        # A bare bulk gives up where the index waits until the server has memory again.
+        client = Elasticsearch(url, request_timeout=120, retry_on_status=[429, 502, 503, 504], max_retries=50)
         for size in given.sizes.split(","):
             print("| " + " | ".join(measure(int(size), url, client, given.turns)) + " |", flush=True)
 

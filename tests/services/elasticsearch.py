@@ -32,6 +32,9 @@ _JVM_OPTIONS = (
     "-Dio.netty.noUnsafe=true",
     "-Dio.netty.noKeySetOptimization=true",
 )
+# Its breaker counts garbage as used, and makes only the other collector (G1) clear it away: with this
+# one it would refuse all requests for good once the heap is full of garbage.
+_SETTINGS = ("indices.breaker.total.use_real_memory=false",)
 
 
 class Elasticsearch:
@@ -69,7 +72,7 @@ class Elasticsearch:
         command = [
             str(self._java / "java"), f"-Xms{heap}", f"-Xmx{heap}", *_JVM_OPTIONS, f"-Des.path.home={home}",
             "-cp", f"{build}/server.jar:{build}/lib/*", "ElasticsearchNode",
-            str(home), f"{build}/netty", f"{build}/rest.jar", str(ports[0]),
+            str(home), f"{build}/netty", f"{build}/rest.jar", str(ports[0]), *_SETTINGS,
         ]  # fmt: skip
         url = f"http://127.0.0.1:{ports[0]}"
         settings = {

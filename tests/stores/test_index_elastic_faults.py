@@ -11,6 +11,7 @@ from services.plugin import service
 
 from kaapana_assets.errors import InvalidIdentifier, StoreUnavailable
 from kaapana_assets.stores.elastic_index import ElasticConnection, ElasticIndex
+from kaapana_assets.stores.elastic_index.writer import BATCH_OPERATIONS
 from kaapana_assets.stores.query import All, parse
 
 pytestmark = pytest.mark.services
@@ -82,6 +83,44 @@ def test_put_gives_up_when_the_server_stays_away(mortal):
     # The same object goes on as soon as the server is back.
     index.put([{"SeriesInstanceUID": "1.3"}])
     assert set(index.series(All())) >= {"1.1", "1.3"}
+    index.close()
+
+
+def searched_once_it_can_be(index: ElasticIndex, query: str, within_s: float = 60) -> list[str]:
+    """A server that has just started answers before its shards are there."""
+    end = time.monotonic() + within_s
+    while True:
+        try:
+            return list(index.series(parse(query)))
+        except StoreUnavailable:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
+def test_put_of_many_batches_waits_once_and_sends_nothing_after_what_failed(mortal):
+    patience_s = 5
+    index = opened(mortal, patience_s=patience_s)
+    index.put([{"SeriesInstanceUID": "1.1"}])
+
+    def documents():
+        for number in range(10 * BATCH_OPERATIONS):
+            if number == 2 * BATCH_OPERATIONS:
+                mortal.kill()
+            yield {"SeriesInstanceUID": f"1.2.{number}"}
+
+    try:
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable, match=r"1\.2\."):
+            index.put(documents())
+        waited_s = time.monotonic() - began
+    finally:
+        mortal.start()
+    found = searched_once_it_can_be(index, "SeriesInstanceUID:1.2.*")
+    kept = sorted(int(uid.rpartition(".")[2]) for uid in found)
+    assert kept == list(range(len(kept)))
+    # Each of the batches that were prepared meanwhile would wait as long.
+    assert waited_s < 3 * patience_s
     index.close()
 
 

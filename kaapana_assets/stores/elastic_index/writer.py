@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import random
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from kaapana_assets.stores.tls_errors import fails_for_good
 BATCH_BYTES = 4 * 1024**2
 BATCH_OPERATIONS = 500
 
+_PREPARED = 2  # batches that wait for the one on its way
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 _BLOCKED = "cluster_block_exception"
@@ -69,17 +72,29 @@ class BulkWriter:
             StoreUnavailable: the server was away or too busy for too long; what it took stays.
             InputError: a document that the server refuses, however it is put.
         """
+        failed = threading.Event()
+
+        def send(batch: Sequence[Operation]) -> None:
+            if failed.is_set():
+                return
+            try:
+                self._send(batch)
+            except BaseException:
+                failed.set()
+                raise
+
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="elastic-bulk") as sender:
-            # One on its way at most: a slow server slows the caller down, and the order stays.
-            on_its_way: Future[None] | None = None
+            # One on its way at most: a slow server slows the caller down, and the order stays. What is
+            # prepared meanwhile evens out that now the one, now the other side is slower.
+            sent: deque[Future[None]] = deque()
             try:
                 for batch in _batches(operations):
-                    if on_its_way is not None:
-                        on_its_way.result()
-                    on_its_way = sender.submit(self._send, batch)
+                    if len(sent) > _PREPARED:
+                        sent.popleft().result()
+                    sent.append(sender.submit(send, batch))
             finally:
-                if on_its_way is not None:
-                    on_its_way.result()
+                for future in sent:
+                    future.result()
 
     def refresh(self, *, patience_s: float) -> None:
         """Let searches see what was written.
