@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from kaapana_assets.containers.endings import SKIPPED, named, outcome_of, stoppe
 from kaapana_assets.containers.engine import Engine, PullSecrets, registry_of
 from kaapana_assets.containers.ownership import check_users, hand_over
 from kaapana_assets.containers.references import is_folder_name, reference_of
-from kaapana_assets.containers.runner import Launch, Outcome
+from kaapana_assets.containers.runner import Launch, Outcome, launch_digest
 from kaapana_assets.errors import ConfigurationError, EngineUnavailable, NotFound, OperatorFailed
 from kaapana_assets.settings import Settings
 
@@ -198,7 +196,7 @@ class DockerRunner:
         ended_well = state["Status"] in ("exited", "stopped") and state["ExitCode"] in (0, SKIPPED)
         image = self._engine.find_image(self._reference(launch.image))
         is_of_image = image is not None and _bare(found["Image"]) == _bare(image["Id"])
-        is_equal = found["Config"]["Labels"].get(_LAUNCH) == _identity(launch)
+        is_equal = found["Config"]["Labels"].get(_LAUNCH) == launch_digest(launch)
         if is_of_image and is_equal and (state["Status"] in GOES_ON or ended_well):
             return found
         self._engine.remove(found["Id"])
@@ -299,20 +297,13 @@ def _name(launch: Launch) -> str:
     return f"kaapana-{readable}-{hashlib.sha256(place.encode()).hexdigest()[:24]}"
 
 
-def _identity(launch: Launch) -> str:
-    """Digest of all that a launch says."""
-    values = {each.name: getattr(launch, each.name) for each in fields(launch)}
-    text = json.dumps({**values, "directory": str(launch.directory.absolute())}, sort_keys=True, default=dict)
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
-
-
 def _labels(launch: Launch) -> dict[str, str]:
     return {
         _RUN: launch.run_id,
         "kaapana.workflow": launch.workflow,
         "kaapana.operator": launch.operator,
         "kaapana.cohort": launch.cohort,
-        _LAUNCH: _identity(launch),
+        _LAUNCH: launch_digest(launch),
     }
 
 

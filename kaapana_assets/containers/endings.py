@@ -10,7 +10,7 @@ from kaapana_assets.errors import OperatorError, OperatorFailed, OperatorOutOfMe
 
 LINES_SHOWN = 30
 SKIPPED = 126
-_KILLED = 137  # SIGKILL, which is how the kernel ends what uses too much memory
+KILLED = 137  # SIGKILL, which is how the kernel ends what uses too much memory
 _NO_MEMORY = ("MemoryError", "std::bad_alloc", "Cannot allocate memory", "OutOfMemoryError", "ArrayMemoryError")
 
 
@@ -37,7 +37,7 @@ def outcome_of(code: int, launch: Launch, last: deque[str], *, out_of_memory: bo
         raise OperatorOutOfMemory(
             f"{named(launch)} ended with exit code {code} at its limit of {launch.memory_mb} MiB{tail(last)}"
         )
-    if out_of_memory or code == _KILLED:
+    if out_of_memory or code == KILLED:
         raise OperatorOutOfMemory(
             f"{named(launch)} was killed (exit code {code}), most likely for using too much memory{tail(last)}"
         )

@@ -6,9 +6,11 @@ environment is in ``contract``, the same for every runner.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
@@ -58,6 +60,13 @@ class Launch:
     gpus: int = 0
     network: bool = False
     image_pull_secrets: tuple[str, ...] = ()
+
+
+def launch_digest(launch: Launch) -> str:
+    """``sha256:<hex>`` of all that a launch says: equal for equal launches, also of other processes."""
+    values = {each.name: getattr(launch, each.name) for each in fields(launch)}
+    text = json.dumps({**values, "directory": str(launch.directory.absolute())}, sort_keys=True, default=dict)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 class Outcome(Enum):

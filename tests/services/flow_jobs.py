@@ -12,14 +12,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from kaapana_assets.settings import load_settings
 from services import images
 from services.__main__ import HOME
 from services.cluster import Cluster, CommandFailed
-from services.service import Missing
+from services.service import Missing, run_build
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 CHART = PROJECT_ROOT / "helm" / "kaapana-assets"
@@ -87,11 +86,17 @@ def build_images(folder: Path, *, home: Path, names: tuple[str, ...] = ()) -> li
     Raises:
         Missing: buildah or the base image is missing, or a build fails.
     """
-    environment = {**os.environ, **buildah_environment(folder), "KAAPANA_HOME": str(home)}
-    _run(["buildah", "pull", "--quiet", f"docker-archive:{images.base()}"], environment, quiet=True)
+    environment = buildah_environment(folder)
+    run_build(["buildah", "pull", "--quiet", f"docker-archive:{images.base()}"], folder=folder, **environment)
     saved = folder / "images"
     build = [sys.executable, "-m", "kaapana_assets", "images", "build", "--builder", "buildah"]
-    _run([*build, "--base-image", images.BASE_IMAGE, "--save", str(saved), *names], environment)
+    # Its progress is for whoever waits here.
+    done = subprocess.run(
+        [*build, "--base-image", images.BASE_IMAGE, "--save", str(saved), *names], check=False,
+        env={**os.environ, **environment, "KAAPANA_HOME": str(home)}, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise Missing(f"images that can be built; `kaapana-assets images build` ended with {done.returncode}")
     return sorted(saved.glob("*.tar"))
 
 
@@ -104,18 +109,6 @@ def buildah_environment(folder: Path) -> dict[str, str]:
         f'[storage]\ndriver = "overlay"\ngraphroot = "{folder / "storage"}"\nrunroot = "{folder / "run"}"\n'
     )
     return {"CONTAINERS_STORAGE_CONF": str(storage), "BUILDAH_ISOLATION": "chroot"}
-
-
-def _run(command: list[str], environment: Mapping[str, str], *, quiet: bool = False) -> None:
-    try:
-        done = subprocess.run(
-            command, env=environment, check=False, stdin=subprocess.DEVNULL, text=True,
-            stdout=subprocess.PIPE if quiet else None, stderr=subprocess.STDOUT if quiet else None,
-        )  # fmt: skip
-    except FileNotFoundError as exc:
-        raise Missing(f"the program {command[0]} (Debian package {command[0]})") from exc
-    if done.returncode != 0:
-        raise Missing(f"a {command[0]} that works: {' '.join(command[:4])} ended with {done.returncode}: {done.stdout}")
 
 
 if __name__ == "__main__":

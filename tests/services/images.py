@@ -1,7 +1,8 @@
 """Images of containers, made from Debian's packages and PyPI without a registry.
 
 Each is a tar that ``docker load``, ``ctr images import`` and ``Cluster.load_image`` take. Here are the
-base on which the folders of ``images/`` are built, and those builds; what an image does is not here.
+base on which the folders of ``images/`` are built, and builds that install nothing; what an image does is
+not here.
 """
 
 from __future__ import annotations
@@ -10,11 +11,8 @@ import hashlib
 import io
 import json
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from services.go import build_go, digest
@@ -23,7 +21,6 @@ from services.kubernetes_cluster.configuration import PAUSE_IMAGE
 from services.service import Missing, cached, run_build
 
 BASE_IMAGE = "localhost/kaapana-base:1"
-SEED_FOLDER = Path(__file__).parents[2] / "images"
 _RELEASE = "bookworm"
 _PACKAGES = "python3,python3-pip,ca-certificates,bash,libstdc++6"  # the last one is for wheels, as in python:3-slim
 _NOT_UNPACKED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
@@ -37,7 +34,6 @@ _AT_LAST = (
 _ENVIRONMENT = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONUNBUFFERED=1"]
 # One entry for a layer: builders that keep their steps refuse a base without.
 _HISTORY = [{"created_by": "mmdebstrap"}]
-_TRUST = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def pause() -> Path:
@@ -55,17 +51,10 @@ def base() -> Path:
     return cached(f"image-base-{recipe.hexdigest()[:12]}", _make_base) / "image.tar"
 
 
-def seed(name: str) -> Path:
-    """The image ``localhost/NAME:0.1.0`` of a folder of ``images/``.
-
-    Raises:
-        Missing: buildah is missing, or can't build it.
-    """
-    return built(SEED_FOLDER / name, f"localhost/{name}:0.1.0")
-
-
 def built(folder: Path, tag: str) -> Path:
     """The image of a folder with a Dockerfile that begins with ``FROM ${BASE_IMAGE}``, on ours.
+
+    It may install nothing: ``kaapana-assets images build`` lends builds the settings of package indexes.
 
     Raises:
         Missing: buildah is missing, or can't build it.
@@ -133,30 +122,7 @@ def _build(folder: Path, tag: str, below: Path, into: Path) -> None:
         buildah = ["nice", "buildah", f"--root={scratch / 'root'}", f"--runroot={scratch / 'run'}"]
         run_build([*buildah, "pull", "--quiet", f"docker-archive:{below}"], folder=scratch)
         build = [*buildah, "bud", "--quiet", "--isolation=chroot", "--network=host", "--pull-never", f"--tag={tag}"]
-        build += [f"--build-arg=BASE_IMAGE={BASE_IMAGE}", *_pip_configuration(scratch), str(folder)]
+        build += [f"--build-arg=BASE_IMAGE={BASE_IMAGE}", str(folder)]
         run_build(build, folder=scratch)
         run_build([*buildah, "push", "--quiet", tag, f"docker-archive:{into}:{tag}"], folder=scratch)
         run_build([*buildah, "rmi", "--all", "--force"], folder=scratch)
-
-
-def _pip_configuration(scratch: Path) -> Iterator[str]:
-    """Mounts through which pip in a build asks the package index that pip asks here; not in the image."""
-    listed = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True, timeout=60
-    ).stdout
-    options: dict[str, str] = {}
-    for line in listed.splitlines():
-        key, _, value = line.partition("=")
-        # The environment's (":env:.cert") are listed first and count more than those of a file ("global.cert").
-        options.setdefault(key.rpartition(".")[2], value.strip("'").replace("\\n", " "))
-    certificate = options.pop("cert", None)
-    if certificate:
-        yield f"--volume={certificate}:{_TRUST}:ro"
-    elif _TRUST.exists():
-        yield f"--volume={_TRUST}:{_TRUST}:ro"
-    for folder in options.get("find-links", "").split():
-        if Path(folder).is_dir():
-            yield f"--volume={folder}:{folder}:ro"
-    configuration = scratch / "pip.conf"
-    configuration.write_text("[global]\n" + "".join(f"{key} = {value}\n" for key, value in options.items()))
-    yield f"--volume={configuration}:/etc/pip.conf:ro"

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import urllib3
 from kubernetes import client, config
@@ -22,7 +22,6 @@ from kubernetes.config.config_exception import ConfigException
 from kaapana_assets.errors import ConfigurationError, EngineUnavailable, KaapanaAssetsError, NotFound
 
 Json = dict[str, Any]
-_Result = TypeVar("_Result")
 
 LIBRARY_ERRORS = (ApiException, urllib3.exceptions.HTTPError, ConfigException, OSError)
 """What the Kubernetes client lets out."""

@@ -12,12 +12,12 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kaapana_assets.containers.contract import environment
-from kaapana_assets.containers.runner import Launch
+from kaapana_assets.containers.runner import Launch, launch_digest
 from kaapana_assets.errors import ConfigurationError
 
 Manifest = dict[str, Any]
@@ -101,7 +101,7 @@ def place_of(launch: Launch) -> str:
 
 def identity_of(launch: Launch, image_digest: str) -> str:
     """Digest of all that the launch is and of its image's content."""
-    return _digest([{name: _plain(value) for name, value in asdict(launch).items()}, image_digest])
+    return _digest([launch_digest(launch), image_digest])
 
 
 def name_of(launch: Launch, number: int) -> str:
@@ -242,10 +242,6 @@ def _sub_path(launch: Launch, place: ClusterPlace) -> str:
             "what the cluster's volume holds"
         ) from exc
     return f"{place.claim_path}/{below.as_posix()}".lstrip("/")
-
-
-def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Path) else value
 
 
 def _digest(values: object) -> str:

@@ -118,8 +118,9 @@ class KubernetesRunner:
 
         A Job of another launch in the same place is ended: two would write the same files.
         """
+        identity = identity_of(launch, self.image_digest(launch.image))
         for found in self._cluster.jobs(_open_jobs(launch)):
-            if _is(found, identity_of(launch, self.image_digest(launch.image))):
+            if _is(found, identity):
                 return True
             self._end(JobHandle.of(found))
         return False
@@ -134,11 +135,12 @@ class KubernetesRunner:
     ) -> Outcome:
         """Run one operator to its end, as ``Runner.run`` says."""
         stop = cancelled or threading.Event()
-        identity = identity_of(launch, self.image_digest(launch.image))
+        digest = self.image_digest(launch.image)
         wait = Waiting(launch, self._place, output, stop)
         with self._place_for(launch, wait):
+            identity = identity_of(launch, digest)
             there = [found for found in self._cluster.jobs(_open_jobs(launch)) if _is(found, identity)]
-            handle = JobHandle.of(there[0]) if there else self._start(launch)
+            handle = JobHandle.of(there[0]) if there else self._start(launch, digest)
             try:
                 with Following(self._cluster, handle) as following:
                     state = self._follow(handle, following, wait)
@@ -151,9 +153,9 @@ class KubernetesRunner:
                 raise
             return self._conclude(handle, state, wait)
 
-    def _start(self, launch: Launch) -> JobHandle:
+    def _start(self, launch: Launch, digest: str) -> JobHandle:
         hand_over(launch.directory, self._place.uid)
-        reference, digest = self._exact_reference(launch.image), self.image_digest(launch.image)
+        reference = self._exact_reference(launch.image)
         number = 1 + len(self._cluster.jobs(f"{PLACE}={place_of(launch)}"))
         while True:
             manifest = job(launch, number=number, reference=reference, image_digest=digest, place=self._place)

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kaapana_assets.containers.endings import LINES_SHOWN, named, outcome_of, stopped, tail
+from kaapana_assets.containers.endings import KILLED, LINES_SHOWN, named, outcome_of, stopped, tail
 from kaapana_assets.containers.kubernetes.diagnosis import Cause, PodState, Stage
 from kaapana_assets.containers.kubernetes.job import ClusterPlace
 from kaapana_assets.containers.runner import Launch
@@ -23,7 +23,6 @@ from kaapana_assets.errors import (
     OperatorTimeout,
 )
 
-_KILLED = 137  # SIGKILL
 _EXPLAIN_S = 5.0  # a container that is not made after so long is looked into
 
 
@@ -116,9 +115,9 @@ def failure_of(state: PodState, wait: Waiting, look: str) -> KaapanaAssetsError:
         return OperatorFailed(f"{wait.named} was evicted from node {state.node}: {state.words}{end}")
     if state.cause is Cause.DELETED:
         return OperatorFailed(f"{wait.named}: its pod was deleted before it ended ({state.words}){end}")
-    if state.exit_code == _KILLED:
+    if state.exit_code == KILLED:
         # Who used too much memory is known here, and it was not this one.
-        return OperatorFailed(f"{wait.named} was killed (exit code {_KILLED}), the cluster does not say why{end}")
+        return OperatorFailed(f"{wait.named} was killed (exit code {KILLED}), the cluster does not say why{end}")
     try:
         outcome_of(-1 if state.exit_code is None else state.exit_code, launch, wait.last)
     except OperatorError as exc:
