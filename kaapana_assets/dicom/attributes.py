@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time
+from decimal import Decimal
 from typing import TypeAlias
 
 from pydicom.datadict import keyword_for_tag
@@ -27,10 +28,19 @@ Document: TypeAlias = dict[str, JSON]
 TEXT_LIMIT = 8192
 VALUES_LIMIT = 256
 
+EXACT_INTEGERS = 2**53
+"""Above it not every whole number is a double, which is what indices compare."""
+
 _BULK_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "OB or OW"))
 _DATE = re.compile(r"(\d{4})[.-]?(\d{2})[.-]?(\d{2})")
 _TIME = re.compile(r"(\d{2})(?::?(\d{2})(?::?(\d{2})(?:\.(\d{1,6}))?)?)?")
 _DATETIME = re.compile(r"(\d{4})(?:(\d{2})(?:(\d{2})(\d{2}(?:\d{2}(?:\d{2}(?:\.\d{1,6})?)?)?)?)?)?([+-]\d{4})?")
+_OFFSET_MINUTES = (-12 * 60, 14 * 60)  # PS3.5 6.2
+# ASCII on purpose: Python's own conversions also take "1_000" and digits of other scripts.
+_INTEGER_STRING = re.compile(r"[+-]?[0-9]+")
+_FRACTION_STRING = re.compile(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+)")
+_DECIMAL_STRING = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
+_EXACT_DIGITS = 15  # of any decimal, a double keeps so many
 _AGE = re.compile(r"(\d{1,3})([DWMY])")
 _YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
@@ -68,6 +78,9 @@ def dataset_json(ds: Dataset, notes: Notes, *, prefix: str = "") -> Document:
 def attribute_json(ds: Dataset, tag: BaseTag, notes: Notes, *, name: str, path: str) -> Document:
     """One attribute as ``{name: value}``, ``{name_text: text}`` if malformed, or ``{}`` if empty."""
     item = ds.get_item(tag)
+    if isinstance(item, RawDataElement) and _is_cut(item):
+        notes.unreadable.add(path)
+        return {}
     try:
         element = ds[tag]
         return _element_json(element, notes, name=name, path=path)
@@ -95,12 +108,12 @@ def _element_json(element: DataElement, notes: Notes, *, name: str, path: str) -
         notes.truncated.add(path)
         values = values[:VALUES_LIMIT]
     convert = _CONVERTERS.get(vr)
-    texts = [] if convert is _number else [_cut(_clean(str(part)), notes, path) for part in values]
+    texts = [] if convert is _binary_float else [_cut(_clean(_text(part)), notes, path) for part in values]
     if convert is None:
         return _named(name, texts)
     converted = [convert(part) for part in values]
     if any(part is None for part in converted):
-        return _named(f"{name}_text", [_cut(_clean(str(part)), notes, path) for part in values])
+        return _named(f"{name}_text", [_cut(_clean(_text(part)), notes, path) for part in values])
     document = _named(name, converted)
     if vr == "AS":
         document.update(_named(f"{name}_text", texts))
@@ -114,10 +127,21 @@ def _named(name: str, values: Iterable[JSON]) -> Document:
     return {name: kept if len(kept) > 1 else kept[0]}
 
 
+def _is_cut(item: RawDataElement) -> bool:
+    """Whether the bytes are no whole number of tags; of such pydicom keeps only the whole ones."""
+    return item.VR == "AT" and isinstance(item.value, bytes) and len(item.value) % 4 != 0
+
+
+def _text(value: object) -> str:
+    """A value as the file has it: pydicom's numbers of IS and DS remember their text."""
+    text = getattr(value, "original_string", None)
+    return text if isinstance(text, str) else str(value)
+
+
 def _from_bytes(value: bytes, vr: str) -> object:
     """Numbers of an ambiguous VR; other bytes only if they read as text (private attributes)."""
     if vr.startswith("US or") or vr == "US":
-        return list(struct.unpack(f"<{len(value) // 2}H", value[: len(value) // 2 * 2]))
+        return list(struct.unpack(f"<{len(value) // 2}H", value))
     return _printable(value)
 
 
@@ -142,19 +166,50 @@ def _cut(text: str, notes: Notes, path: str) -> str:
     return text[:TEXT_LIMIT]
 
 
-def _integer(value: object) -> int | None:
+def _binary_integer(value: object) -> int | None:
+    """A whole number that every index compares as what it is; None of any other."""
     try:
-        return int(value)  # type: ignore[call-overload, no-any-return]
+        number = int(value)  # type: ignore[call-overload]
     except (TypeError, ValueError):
         return None
+    return number if abs(number) <= EXACT_INTEGERS else None
 
 
-def _number(value: object) -> float | None:
+def _binary_float(value: object) -> float | None:
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
+
+
+def _integer_string(value: object) -> int | float | None:
+    """The number of an IS value; of one with a fraction, which the VR forbids, the number that it is."""
+    text = _text(value).strip()
+    if _INTEGER_STRING.fullmatch(text):
+        return _binary_integer(text)
+    if not _FRACTION_STRING.fullmatch(text):
+        return None
+    number = _double(text)
+    return int(number) if number is not None and number.is_integer() else number
+
+
+def _decimal_string(value: object) -> float | None:
+    """The number of a DS value."""
+    text = _text(value).strip("\0 ")
+    return _double(text) if _DECIMAL_STRING.fullmatch(text) else None
+
+
+def _double(text: str) -> float | None:
+    """The double that has all the digits of a decimal; None where none has, as beyond 1.8e308."""
+    number = float(text)
+    if len(text) <= _EXACT_DIGITS and "e" not in text.lower():
+        return number
+    if not math.isfinite(number):
+        return None
+    given = Decimal(text)
+    digits = len(given.as_tuple().digits)
+    return number if Decimal(f"{number:.{digits - 1}e}") == given else None
 
 
 def _date(value: object) -> str | None:
@@ -192,9 +247,16 @@ def _datetime(value: object) -> str | None:
     if clock is None:
         return text
     time_of_day = _time(clock)
-    if time_of_day is None:
+    if time_of_day is None or (offset and not _is_offset(offset)):
         return None
     return f"{text}T{time_of_day}" + (f"{offset[:3]}:{offset[3:]}" if offset else "")
+
+
+def _is_offset(text: str) -> bool:
+    """Whether ``+HHMM`` is an offset from UTC that there can be."""
+    minutes = int(text[0] + "1") * (60 * int(text[1:3]) + int(text[3:]))
+    lowest, highest = _OFFSET_MINUTES
+    return lowest <= minutes <= highest and int(text[3:]) < 60
 
 
 def _age(value: object) -> float | None:
@@ -204,7 +266,7 @@ def _age(value: object) -> float | None:
 
 
 def _tag(value: object) -> str | None:
-    number = _integer(value)
+    number = _binary_integer(value)
     return None if number is None else f"{number:08X}"
 
 
@@ -212,19 +274,19 @@ _CONVERTERS: dict[str, Callable[[object], JSON]] = {
     "AS": _age,
     "AT": _tag,
     "DA": _date,
-    "DS": _number,
+    "DS": _decimal_string,
     "DT": _datetime,
-    "FD": _number,
-    "FL": _number,
-    "IS": _integer,
-    "SL": _integer,
-    "SS": _integer,
-    "SV": _integer,
+    "FD": _binary_float,
+    "FL": _binary_float,
+    "IS": _integer_string,
+    "SL": _binary_integer,
+    "SS": _binary_integer,
+    "SV": _binary_integer,
     "TM": _time,
-    "UL": _integer,
-    "US": _integer,
-    "US or SS": _integer,
-    "US or OW": _integer,
-    "US or SS or OW": _integer,
-    "UV": _integer,
+    "UL": _binary_integer,
+    "US": _binary_integer,
+    "US or SS": _binary_integer,
+    "US or OW": _binary_integer,
+    "US or SS or OW": _binary_integer,
+    "UV": _binary_integer,
 }

@@ -76,7 +76,8 @@ def series_document(
     """The document of a series from the headers of its instances, read one after the other.
 
     Types: dates are ``YYYY-MM-DD``, times ``HH:MM:SS.ffffff``, date-times ISO 8601 with an offset
-    only where the file has one, DS/FL/FD floats, IS and binary integers integers, ages (AS) years
+    only where the file has one, DS/FL/FD floats, IS and binary integers integers (IS with a fraction
+    a float), ages (AS) years
     as a float with the text in ``<Keyword>_text``, person names all component groups joined by "=".
     A malformed value is text in ``<Keyword>_text``; see ``attributes`` for limits and names.
 
@@ -126,7 +127,7 @@ class _Summary:
         elements: Elements = {int(tag): element for tag, element in header.items()}
         self.count += 1
         number = next(iter(self._scalars(header, elements, _INSTANCE_NUMBER)), None)
-        key = (float(number) if isinstance(number, int) else float("inf"), _sop_instance_uid(header))
+        key = (float(number) if isinstance(number, int | float) else float("inf"), _sop_instance_uid(header))
         if self.first is None or key < self._first_key:
             self.first, self._first_key = header, key
         if self._reference is None:
@@ -147,7 +148,8 @@ class _Summary:
         for keyword, (low, high) in self._ranges.items():
             document[f"{keyword}_range"] = {"min": low, "max": high}
         for keyword, values in self._values.items():
-            document[f"{keyword}_values"] = list[JSON](sorted(values, key=lambda value: (str(type(value)), value)))
+            ordered = sorted(values, key=lambda value: (isinstance(value, str), value))
+            document[f"{keyword}_values"] = list[JSON](ordered)
         if self.first is not None and "TransferSyntaxUID_values" in document:
             meta = getattr(self.first, "file_meta", Dataset())
             if meta.get("TransferSyntaxUID"):
@@ -192,8 +194,8 @@ class _Summary:
                     seen.add(value)
                 continue
             low, high = self._ranges.get(keyword, (value, value))
-            if type(low) is type(value):
-                # mypy does not know that both are of one type that can be compared
+            if isinstance(low, str) is isinstance(value, str):
+                # mypy does not know that both are numbers or both texts
                 self._ranges[keyword] = (min(low, value), max(high, value))  # type: ignore[type-var]
 
 

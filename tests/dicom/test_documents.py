@@ -34,7 +34,7 @@ def saved_document(tmp_path, dataset, save):
                 head = (tag >> 16).to_bytes(2, "little") + (tag & 0xFFFF).to_bytes(2, "little")
                 if syntax == ImplicitVRLittleEndian:
                     head += len(value).to_bytes(4, "little")
-                elif vr in ("UT", "UN", "UC", "SQ"):
+                elif vr in ("UT", "UN", "UC", "SQ", "SV", "UV"):
                     head += vr.encode() + b"\0\0" + len(value).to_bytes(4, "little")
                 else:
                     head += vr.encode() + len(value).to_bytes(2, "little")
@@ -65,6 +65,36 @@ VALUES = [
     ("us", 0x00541330, "US", b"\x07\x00", "ImageIndex", 7),
     ("no-is", 0x00280008, "IS", b"many", "NumberOfFrames_text", "many"),
     ("is", 0x00280008, "IS", b"12", "NumberOfFrames", 12),
+    ("is-padded", 0x00280008, "IS", b" 12 ", "NumberOfFrames", 12),
+    ("is-fraction", 0x00181152, "IS", b"14.7", "Exposure", 14.7),
+    ("is-whole-fraction", 0x00181152, "IS", b"14.0", "Exposure", 14),
+    ("is-fraction-among", 0x00181152, "IS", b"3\\2.5", "Exposure", [3, 2.5]),
+    ("is-exponent", 0x00181152, "IS", b"1e2", "Exposure_text", "1e2"),
+    ("is-25-digits", 0x00181152, "IS", b"1234567890123456789012345", "Exposure_text", "1234567890123456789012345"),
+    ("is-no-double", 0x00181152, "IS", b"9007199254740993", "Exposure_text", "9007199254740993"),
+    ("is-underscore", 0x00181152, "IS", b"1_000", "Exposure_text", "1_000"),
+    ("is-letter", 0x00181152, "IS", b"1A", "Exposure_text", "1A"),
+    ("is-bad-among", 0x00181152, "IS", b"3\\1A\\4", "Exposure_text", ["3", "1A", "4"]),
+    ("ds-underscore", 0x00541300, "DS", b"1_000", "FrameReferenceTime_text", "1_000"),
+    ("ds-infinite", 0x00541300, "DS", b"1e400", "FrameReferenceTime_text", "1e400"),
+    ("ds-inf", 0x00541300, "DS", b"inf", "FrameReferenceTime_text", "inf"),
+    ("ds-too-small", 0x00541300, "DS", b"1e-400", "FrameReferenceTime_text", "1e-400"),
+    ("ds-17-digits", 0x00541300, "DS", b"0.30000000000000004", "FrameReferenceTime", 0.30000000000000004),
+    ("ds-20-digits", 0x00541300, "DS", b"0.12345678901234567890", "FrameReferenceTime_text", "0.12345678901234567890"),
+    ("ds-large", 0x00541300, "DS", b"12345678901234567890", "FrameReferenceTime_text", "12345678901234567890"),
+    ("ds-nan-among", 0x00541300, "DS", b"1\\nan\\2", "FrameReferenceTime_text", ["1", "nan", "2"]),
+    ("uv", 0x00291001, "UV", (2**53).to_bytes(8, "little"), "00291001", 2**53),
+    ("uv-no-double", 0x00291001, "UV", b"\xff" * 8, "00291001_text", "18446744073709551615"),
+    ("sv-no-double", 0x00291001, "SV", (-(2**63)).to_bytes(8, "little", signed=True), "00291001_text", str(-(2**63))),
+    ("ul", 0x00291001, "UL", b"\xff" * 4, "00291001", 2**32 - 1),
+    ("sl", 0x00291001, "SL", b"\xff" * 4, "00291001", -1),
+    ("fl-nan", 0x00291001, "FL", b"\0\0\xc0\x7f", "00291001_text", "nan"),
+    ("fd-inf", 0x00291001, "FD", b"\0\0\0\0\0\0\xf0\x7f", "00291001_text", "inf"),
+    ("date-range", 0x00400244, "DA", b"20200101-20200131", "PerformedProcedureStepStartDate_text", "20200101-20200131"),
+    ("time-range", 0x00400245, "TM", b"10-12", "PerformedProcedureStepStartTime_text", "10-12"),
+    ("no-offset", 0x00404011, "DT", b"20200229101530+2500", "ExpectedCompletionDateTime_text", "20200229101530+2500"),
+    ("tags", 0x00280009, "AT", b"\x18\0\x63\x10\x18\0\x64\x10", "FrameIncrementPointer", ["00181063", "00181064"]),
+    ("person-groups", 0x00400006, "PN", b"a==c=d", "ScheduledPerformingPhysicianName", "a==c=d"),
     ("tag", 0x00280009, "AT", b"\x18\x00\x63\x10", "FrameIncrementPointer", "00181063"),
     ("empty", 0x00280008, "IS", b"", "NumberOfFrames", None),
     ("private-text", 0x00290010, "LO", b"ACME 1.1", "00290010", "ACME 1.1"),
@@ -200,6 +230,30 @@ def test_values_of_all_instances_are_ranges_and_sets(dataset):
     assert made["EchoNumbers_values"] == [0, 1]
     assert made["ImageType_values"] == ["M0", "M1", "O", "P"]
     assert made["VaryingKeywords"] == ["ImagePositionPatient", "SOPInstanceUID"]
+
+
+def test_range_holds_whole_numbers_and_fractions_of_integer_strings(saved_document, tmp_path, dataset, save):
+    headers = []
+    for number, exposure in enumerate((b"14.5", b"2.9 ", b"7 ", b"1A")):
+        path = save(dataset(SOPInstanceUID=f"1.{number}"), tmp_path / f"{number}.dcm")
+        with path.open("ab") as file:
+            file.write(b"\x18\0\x52\x11IS" + len(exposure).to_bytes(2, "little") + exposure)
+        headers.append(read_header(path))
+    made = document(*headers)
+    assert made["Exposure_range"] == {"min": 2.9, "max": 14.5}
+    assert made["Exposure"] == 14.5
+
+
+def test_ambiguous_integer_is_signed_where_pixels_are(tmp_path, dataset, save):
+    ds = dataset(PixelRepresentation=1, SmallestImagePixelValue=-1024)
+    path = save(ds, tmp_path / "a.dcm", transfer_syntax=ImplicitVRLittleEndian)
+    assert document(read_header(path))["SmallestImagePixelValue"] == -1024
+
+
+def test_tag_that_is_cut_is_named_and_no_value(saved_document):
+    made = saved_document([(0x00280009, "AT", b"\x18\0\x63\x10\x18\0")])
+    assert "FrameIncrementPointer" not in made
+    assert made["UnreadableKeywords"] == ["FrameIncrementPointer"]
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian], ids=["implicit", "explicit"])
