@@ -36,6 +36,11 @@ def checked_uid(value: str, *, keyword: str = "UID") -> str:
     return uid
 
 
+def is_uid(value: str) -> bool:
+    """Whether a text is a UID as ``checked_uid`` gives it, without padding."""
+    return len(value) <= 64 and _UID.fullmatch(value) is not None
+
+
 def checked_name(value: str, *, kind: str) -> str:
     """A name (cohort, workflow, operator, folder) safe to use as one path component.
 

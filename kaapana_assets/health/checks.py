@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from kaapana_assets.errors import KaapanaAssetsError
@@ -10,6 +10,7 @@ from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.health.findings import Finding, State
 from kaapana_assets.health.stores import REQUEST_TIMEOUT_S, ask_runner
 from kaapana_assets.ingest.spool import open_spool
+from kaapana_assets.shown import shown
 from kaapana_assets.stores.dimse import Echo, Peer, echo
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from kaapana_assets.stores.checks import StoreReport
 
 _DAGSTER_TIMEOUT_S = 4.0
+_SHOWN_STRANGERS = 3
 
 
 def check_store(where: str, ask: Callable[[], StoreReport]) -> Finding:
@@ -57,11 +59,19 @@ def check_spool(settings: Settings) -> Finding:
     }
     if backlog.oldest_age_s is not None:
         counts["oldest_age_s"] = round(backlog.oldest_age_s, 1)
-    counts |= {"quarantined": quarantined, "free_bytes": backlog.free_bytes}
+    counts |= {"left_alone": len(backlog.strangers), "quarantined": quarantined, "free_bytes": backlog.free_bytes}
     if backlog.free_bytes < settings.min_free_bytes:
         problem = f"less than KAAPANA_MIN_FREE_BYTES ({settings.min_free_bytes}) is free: nothing is taken in"
         return Finding(state=State.BROKEN, where=where, counts=counts, problem=problem)
-    return Finding(state=State.WORKS, where=where, counts=counts)
+    return Finding(state=State.WORKS, where=where, counts=counts, problem=_about_strangers(backlog.strangers))
+
+
+def _about_strangers(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    first = ", ".join(shown(name) for name in names[:_SHOWN_STRANGERS])
+    more = f" and {len(names) - _SHOWN_STRANGERS} more" if len(names) > _SHOWN_STRANGERS else ""
+    return f"no series and left alone: {first}{more}; take it out of the folder, and bring DICOM in by `import`"
 
 
 def check_receiver(settings: Settings, platform: PlatformState | None) -> Finding:

@@ -20,7 +20,7 @@ TITLES = {
 _UNITS = ("bytes", "KB", "MB", "GB", "TB", "PB")
 _KNOWN = "known_"
 _OF_ONE = {"instances": "instance", "documents": "document", "buckets": "bucket", "restarts": "restart"}
-_SAID_IF_ANY = frozenset({"open_series", "restarts"})
+_SAID_IF_ANY = frozenset({"open_series", "restarts", "left_alone"})
 
 
 def headline(report: HealthReport) -> str:

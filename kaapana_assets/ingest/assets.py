@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 
 import dagster as dg
 
+from kaapana_assets.dicom.identifiers import is_uid
 from kaapana_assets.errors import KaapanaAssetsError, StoreUnavailable
 from kaapana_assets.events import Made, record_checks, record_failed, record_made
 from kaapana_assets.ingest.arrival import Arrival, Reception
@@ -83,7 +84,7 @@ def _take_in(context: dg.AssetExecutionContext, reception: Reception) -> dict[st
     arrivals: list[Arrival] = []
     series = list(context.partition_keys)
     if context.run.tags.get(ARRIVALS_TAG):
-        series = [uid for uid in series if reception.spool.files(uid)]
+        series = [uid for uid in series if is_uid(uid) and reception.spool.files(uid)]
     away = place = 0
     for place, uid in enumerate(series, start=1):
         try:

@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
+from kaapana_assets.dicom.identifiers import is_uid
 from kaapana_assets.stores.durable import sync_folder
 
 _KEPT_OPEN = 128
@@ -61,12 +62,21 @@ class SeriesFolders:
                 return folder, True
 
     def entries(self) -> list[os.DirEntry[str]]:
-        """The folder of each series; dotted names are no series."""
-        return [
-            entry
-            for entry in entries_of(self._incoming)
-            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
-        ]
+        """The folder of each series; what is not named by a UID is none."""
+        return [entry for entry in entries_of(self._incoming) if _is_series(entry)]
+
+    def strangers(self) -> list[str]:
+        """What lies here or in the folder of a series and is neither a series nor an object of one, by its path.
+
+        Somebody put it there by hand. It is never touched, and keeps nothing else waiting.
+        """
+        found = []
+        for entry in entries_of(self._incoming):
+            if _is_series(entry):
+                found += [f"{entry.name}/{each.name}" for each in entries_of(entry.path) if not _is_object(each)]
+            elif not entry.name.startswith("."):
+                found.append(entry.name)
+        return sorted(found)
 
     def _open(self, series_uid: str) -> OpenFolder:
         with self._lock:
@@ -98,7 +108,7 @@ class SeriesFolders:
 
 def dicom_files(folder: Path | str) -> list[os.DirEntry[str]]:
     """The files ``*.dcm`` in ``folder``; none where it is missing."""
-    return [e for e in entries_of(folder) if e.name.endswith(".dcm") and e.is_file(follow_symlinks=False)]
+    return [entry for entry in entries_of(folder) if _is_object(entry)]
 
 
 def entries_of(folder: Path | str) -> list[os.DirEntry[str]]:
@@ -107,7 +117,15 @@ def entries_of(folder: Path | str) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return list(entries)
     except FileNotFoundError:
-        return []
+        return []  # also while others remove it
+
+
+def _is_series(entry: os.DirEntry[str]) -> bool:
+    return is_uid(entry.name) and entry.is_dir(follow_symlinks=False)
+
+
+def _is_object(entry: os.DirEntry[str]) -> bool:
+    return entry.name.endswith(".dcm") and entry.is_file(follow_symlinks=False)
 
 
 def remove_if_empty(folder: Path) -> None:

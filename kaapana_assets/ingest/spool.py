@@ -76,6 +76,7 @@ class Backlog:
         oldest_age_s: since a file last came to the series that has been quiet for the longest; None
             where nothing waits.
         free_bytes: of the disk of the spool.
+        strangers: what lies in the spool and is no series and no object of one, by its path there.
     """
 
     series: int
@@ -83,6 +84,7 @@ class Backlog:
     open_series: int
     oldest_age_s: float | None
     free_bytes: int
+    strangers: tuple[str, ...] = ()
 
 
 class Spool:
@@ -206,12 +208,14 @@ class Spool:
                         instances += count
                         ages.append(max(0.0, now - entry.stat().st_mtime))
                         open_series += entry.name in held
+            strangers = tuple(self._folders.strangers())
         return Backlog(
             series=len(ages),
             instances=instances,
             open_series=open_series,
             oldest_age_s=max(ages, default=None),
             free_bytes=free,
+            strangers=strangers,
         )
 
     def ready(self, quiet_s: float) -> list[str]:

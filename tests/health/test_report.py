@@ -1,6 +1,7 @@
 """The whole report without servers: hanging ones, an absent platform, and what went wrong before."""
 
 import json
+import os
 import time
 from datetime import datetime, timezone
 
@@ -76,6 +77,18 @@ def test_the_backlog_and_the_newest_of_the_quarantine_are_told(settings_of, tmp_
     assert 0 <= counts["oldest_age_s"] < 60
     assert [each.reason for each in report.errors] == [f"reason {number}" for number in (6, 5, 4, 3, 2)]
     assert datetime.now(timezone.utc) >= report.errors[0].time
+
+
+def test_what_is_no_series_in_the_spool_is_named(settings_of):
+    settings = settings_of()
+    open_spool(settings).prepare()
+    for name in (b"caf\xe9", b"one\nline", b"x", b"y"):
+        (settings.home / "incoming" / os.fsdecode(name)).mkdir()
+    report = open_health_check(settings).report()
+    found = report.findings["spool"]
+    assert report.ok
+    assert found.counts["left_alone"] == 4
+    assert "no series and left alone: caf\\xe9, one\\nline, x and 1 more" in found.problem
 
 
 def test_a_note_of_the_quarantine_that_somebody_changed_does_not_hide_the_others(settings_of, tmp_path):

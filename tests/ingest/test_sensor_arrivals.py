@@ -1,6 +1,7 @@
 """The sensor asks for what waits: new series as one range, one ingest at a time, failing ones ever later."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from dagster._core.storage.runs.schema import RunsTable
 from pydicom.dataset import Dataset
 
 from kaapana_assets.definitions import build_definitions
-from kaapana_assets.ingest.assets import CHECK
+from kaapana_assets.ingest.assets import ARRIVALS_TAG, CHECK
 from kaapana_assets.ingest.sensors import Asked, arrivals
 from kaapana_assets.ingest.spool import Spool
 from kaapana_assets.partitions import DICOM_SERIES, SERIES, SERIES_METADATA
@@ -225,3 +226,33 @@ def test_picture_and_counts_but_no_name_of_a_patient_are_in_the_metadata(arrivin
     made = [e for e in events if e.is_step_materialization and e.asset_key == DICOM_SERIES]
     assert made[0].step_materialization_data.materialization.metadata["instances"].value == 1
     assert "Secret" not in str(arriving.instance.all_logs(result.run_id))
+
+
+def strange(incoming: Path) -> list[str]:
+    """Things in the spool that are no series and no objects; their paths there."""
+    (incoming / "no uid").mkdir()
+    (incoming / "no uid" / "1.dcm").write_bytes(b"x")
+    (incoming / os.fsdecode(b"caf\xe9")).mkdir()
+    (incoming / "1.2.8").symlink_to(incoming / "no uid")
+    (incoming / "1.2.9").write_bytes(b"a file")
+    os.mkfifo(incoming / "1.2.10")
+    (incoming / "1.2.1" / "a folder.dcm").mkdir()
+    os.mkfifo(incoming / "1.2.1" / "1.2.1.7.dcm")
+    return ["1.2.1/1.2.1.7.dcm", "1.2.1/a folder.dcm", "1.2.10", "1.2.8", "1.2.9", os.fsdecode(b"caf\xe9"), "no uid"]
+
+
+def test_what_is_no_series_keeps_none_waiting_and_is_left_alone(arriving: Arriving) -> None:
+    arriving.send("1.2.1", "1.2.2")
+    found = strange(arriving.spool.incoming)
+    assert arriving.tick() == [("1.2.1", "1.2.2")]
+    assert arriving.ingest("1.2.1", "1.2.2", **{ARRIVALS_TAG: "true"}).success
+    assert arriving.tick() == []
+    assert sorted(arriving.spool.backlog().strangers) == sorted(found)
+    assert sorted(arriving.instance.get_dynamic_partitions("series")) == ["1.2.1", "1.2.2"]
+
+
+def test_partition_that_is_no_uid_keeps_no_series_of_its_range_waiting(arriving: Arriving) -> None:
+    arriving.instance.add_dynamic_partitions("series", ["1.2.1", "no uid", "1.2.2"])
+    arriving.send("1.2.1", "1.2.2")
+    assert arriving.ingest("1.2.1", "1.2.2", **{ARRIVALS_TAG: "true"}).success
+    assert arriving.tick() == []
