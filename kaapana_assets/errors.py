@@ -29,9 +29,14 @@ errors are translated where each store or runner meets its library, with ``from`
 
 from __future__ import annotations
 
+from kaapana_assets.shown import shown_lines
+
 
 class KaapanaAssetsError(Exception):
-    """The base of all errors of this package."""
+    """The base of all errors of this package; its text can be shown anywhere, whatever names are in it."""
+
+    def __str__(self) -> str:
+        return shown_lines(super().__str__())
 
 
 class TemporaryError(KaapanaAssetsError):

@@ -15,7 +15,7 @@ _KEPT = frozenset("\u200c\u200d")  # joiners, which some scripts need within wor
 
 
 def shown(text: str | Path) -> str:
-    """One line that every terminal, page and store takes, with escapes such as ``\\xe9`` for what it cannot be."""
+    r"""One line that every terminal, page and store takes, with escapes such as ``\xe9`` for what it cannot be."""
     said = str(text)
     if said.isascii() and said.isprintable():
         return said
@@ -23,8 +23,10 @@ def shown(text: str | Path) -> str:
 
 
 def shown_lines(text: str) -> str:
-    """The same for text of several lines, which stay."""
-    return "\n".join(shown(line) for line in text.split("\n"))
+    """The same for text of several lines, which stay, as do tabs."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(char if char in "\n\t" else _shown(char) for char in text)
 
 
 def _shown(char: str) -> str:

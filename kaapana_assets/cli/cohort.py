@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 import click
 
 from kaapana_assets.cohorts import cohort as cohorts
-from kaapana_assets.errors import DagsterUnavailable
+from kaapana_assets.errors import DagsterUnavailable, NotFound
 from kaapana_assets.settings import Settings
 from kaapana_assets.stores.opening import open_index
 from kaapana_assets.supervision.record import settings_in_use
@@ -41,7 +41,11 @@ def list_cohorts() -> None:
     """Show all cohorts."""
     folder = settings_in_use().home / "cohorts"
     for name in cohorts.names(folder):
-        frozen = cohorts.read(folder, name)
+        try:
+            frozen = cohorts.read(folder, name)
+        except NotFound as exc:
+            click.echo(str(exc), err=True)
+            continue
         click.echo(f"{name}\t{len(frozen.series)} series\t{frozen.created}\t{frozen.query}")
 
 

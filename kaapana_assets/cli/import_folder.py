@@ -21,6 +21,7 @@ def command(folder: Path) -> None:
     from kaapana_assets.ingest.dicom_folder import files_in
     from kaapana_assets.ingest.folder_import import ImportOutcome, import_files
     from kaapana_assets.ingest.spool import open_spool
+    from kaapana_assets.shown import shown
     from kaapana_assets.supervision.record import settings_in_use
 
     spool = open_spool(settings_in_use())
@@ -32,8 +33,8 @@ def command(folder: Path) -> None:
         if counts[outcome]:
             click.echo(f"{counts[outcome]} {outcome.value}")
     if not results:
-        click.echo(f"no files in {folder}")
+        click.echo(f"no files in {shown(folder)}")
     for result in results:
         if result.reason:
-            click.echo(f"{result.outcome.name.lower()} {result.path}: {result.reason}")
+            click.echo(f"{result.outcome.name.lower()} {shown(result.path)}: {shown(result.reason)}")
     sys.exit(1 if counts[ImportOutcome.QUARANTINED] or counts[ImportOutcome.CONFLICT] else 0)

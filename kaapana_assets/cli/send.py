@@ -21,6 +21,7 @@ def command(folder: Path, host: str | None, port: int | None, called: str | None
 
     from kaapana_assets.errors import TemporaryError
     from kaapana_assets.ingest.dicom_folder import files_in, inspect
+    from kaapana_assets.shown import shown
     from kaapana_assets.stores.dimse import Echo, Peer, echo, send_files
     from kaapana_assets.supervision.record import settings_in_use
 
@@ -50,7 +51,7 @@ def command(folder: Path, host: str | None, port: int | None, called: str | None
     skipped = [file for file in found if file.skipped]
     click.echo(f"{sent} sent, {len(failures)} failed, {len(skipped)} skipped")
     for file in skipped:
-        click.echo(f"skipped {file.path}: {file.skipped}")
+        click.echo(f"skipped {shown(file.path)}: {file.skipped}")
     for path, reason in failures:
-        click.echo(f"failed {path}: {reason}", err=True)
+        click.echo(f"failed {shown(path)}: {shown(reason)}", err=True)
     sys.exit(1 if failures else 0)

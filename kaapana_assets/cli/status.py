@@ -35,8 +35,9 @@ def command(as_json: bool) -> None:
 
 def _show(report: HealthReport) -> None:
     from kaapana_assets.health import wording
+    from kaapana_assets.shown import shown
 
-    click.echo(f"{'home':<11} {report.home}")
+    click.echo(f"{'home':<11} {shown(report.home)}")
     click.echo(f"{'platform':<11} {f'up, health page at {report.health_url}' if report.is_up else 'no platform is up'}")
     for name, each in report.findings.items():
         _show_finding(wording.title(name), each, [wording.product(each), wording.counts(each), each.where])

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from kaapana_assets.dicom.identifiers import checked_name, checked_uid
+from kaapana_assets.dicom.identifiers import checked_name, checked_uid, is_name
 from kaapana_assets.errors import ConflictingContent, NotFound
 from kaapana_assets.stores.durable import sync_folder
 from kaapana_assets.stores.index import MetadataIndex
@@ -115,5 +115,5 @@ def _is_of(folder: Path, name: str, digest: str) -> bool:
 
 
 def names(folder: Path) -> list[str]:
-    """The names of all cohorts, sorted."""
-    return sorted(path.stem for path in folder.glob("*.json"))
+    """The names of all cohorts, sorted; a file of another name is none."""
+    return sorted(path.stem for path in folder.glob("*.json") if is_name(path.stem))

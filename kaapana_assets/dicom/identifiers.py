@@ -48,9 +48,14 @@ def checked_name(value: str, *, kind: str) -> str:
         InvalidIdentifier: not 1 to 128 letters, digits, ``_``, ``-`` or ``.`` beginning with a
             letter or digit and not ending with a dot, or holding ``..``.
     """
-    if not _NAME.fullmatch(value) or ".." in value:
+    if not is_name(value):
         raise InvalidIdentifier(
             f"{kind} {value[:80]!r} is not a valid name: 1 to 128 letters, digits, '_', '-' or '.', "
             "beginning with a letter or digit"
         )
     return value
+
+
+def is_name(value: str) -> bool:
+    """Whether a text is a name as ``checked_name`` wants it."""
+    return _NAME.fullmatch(value) is not None and ".." not in value

@@ -9,6 +9,14 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from kaapana_assets.shown import shown, shown_lines
+
+
+def _make_shown(found: object, *names: str) -> None:
+    """Servers, senders and file names say these: whoever shows them need not think of what is in them."""
+    for name in names:
+        object.__setattr__(found, name, shown_lines(getattr(found, name)))
+
 
 class State(Enum):
     """What is to be thought of something that was checked."""
@@ -36,6 +44,9 @@ class Finding:
     counts: Mapping[str, float] = field(default_factory=dict)
     problem: str = ""
 
+    def __post_init__(self) -> None:
+        _make_shown(self, "where", "product", "problem")
+
 
 class ErrorKind(Enum):
     """What an error was the error of."""
@@ -61,6 +72,9 @@ class PastError:
     what: str
     reason: str
     where: str
+
+    def __post_init__(self) -> None:
+        _make_shown(self, "what", "reason", "where")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +110,7 @@ class HealthReport:
         return {
             "ok": self.ok,
             "time": self.time.isoformat(timespec="seconds"),
-            "home": str(self.home),
+            "home": shown(self.home),
             "is_up": self.is_up,
             "dagster_url": self.dagster_url,
             "health_url": self.health_url,

@@ -6,6 +6,7 @@ from html import escape
 
 from kaapana_assets.health import wording
 from kaapana_assets.health.findings import ErrorKind, Finding, HealthReport, PastError
+from kaapana_assets.shown import shown
 
 REFRESH_S = 10
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -61,7 +62,7 @@ def page(report: HealthReport) -> str:
 </head>
 <body>
 <header><h1>Kaapana assets</h1><span class="state {state}">{headline}</span></header>
-<p class="dim">{escape(str(report.home))} · {wording.local_time(report.time)}{dagster}
+<p class="dim">{escape(shown(report.home))} · {wording.local_time(report.time)}{dagster}
  · <a href="/health.json">JSON</a></p>
 <table>{rows}</table>
 <h2>Last errors</h2>

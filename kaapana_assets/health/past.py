@@ -11,6 +11,7 @@ from kaapana_assets.errors import DagsterUnavailable, KaapanaAssetsError
 from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.health.findings import ErrorKind, PastError
 from kaapana_assets.ingest.spool import open_spool
+from kaapana_assets.shown import shown
 
 if TYPE_CHECKING:
     from kaapana_assets.graphql.answers import Run
@@ -69,9 +70,9 @@ def newest_quarantined(settings: Settings) -> tuple[PastError, ...]:
         PastError(
             kind=ErrorKind.FILE,
             time=each.time,
-            what=f"{each.path.name} from {each.origin}",
+            what=f"{shown(each.path.name)} from {shown(each.origin)}",
             reason=first_line(each.reason),
-            where=str(each.path),
+            where=shown(each.path),
         )
         for each in files
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kaapana_assets.dicom.headers import InstanceIdentity, read_identity
 from kaapana_assets.errors import InvalidIdentifier, NotFound, UnreadableDicom
+from kaapana_assets.shown import shown_lines
 
 _MEDIA_DIRECTORY = "DICOMDIR"
 
@@ -51,7 +52,7 @@ def inspect(path: Path) -> FolderFile:
     try:
         return FolderFile(path, identity=read_identity(path))
     except (UnreadableDicom, InvalidIdentifier) as exc:
-        reason = str(exc).removeprefix(f"{path}: ")
+        reason = str(exc).removeprefix(shown_lines(f"{path}: "))
         if path.suffix.lower() == ".dcm" or _has_prefix(path):
             return FolderFile(path, damage=reason)
         return FolderFile(path, skipped="not DICOM")

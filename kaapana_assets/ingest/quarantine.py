@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kaapana_assets.errors import SpoolUnavailable
 from kaapana_assets.ingest.series_folders import entries_of
+from kaapana_assets.shown import shown, shown_lines
 from kaapana_assets.stores.durable import link_or_copy, make_folder, sync_folder, write_all
 
 UNKNOWN_SERIES = "unknown"
@@ -70,7 +71,8 @@ class Quarantine:
         if target.exists():
             sync_folder(folder)  # who put it there may not have come so far yet
             return target
-        note = {"reason": reason, "time": datetime.now(timezone.utc).isoformat(), "origin": origin}
+        now = datetime.now(timezone.utc).isoformat()
+        note = {"reason": shown_lines(reason), "time": now, "origin": shown(origin)}
         temporary = aside / uuid.uuid4().hex
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
@@ -92,7 +94,7 @@ class Quarantine:
                 continue
             for note in sorted(folder.glob("*.json")):
                 path = note.with_suffix("")
-                if path.is_file():
+                if path.is_file() and note.is_file():
                     yield _read(path, note)
 
     def newest(self, limit: int) -> tuple[int, list[QuarantinedFile]]:
@@ -107,7 +109,7 @@ class Quarantine:
                 for folder in entries_of(self.folder)
                 if folder.is_dir() and not folder.name.startswith(".")
                 for note in entries_of(folder.path)
-                if note.name.endswith(".json")
+                if note.name.endswith(".json") and note.is_file(follow_symlinks=False)
             ]
         except OSError as exc:
             raise SpoolUnavailable(f"{self.folder} cannot be read: {exc.strerror}") from exc
@@ -131,11 +133,11 @@ def _name_for(name: str, source: Path) -> str:
 
 
 def _read(path: Path, note: Path) -> QuarantinedFile:
-    text = note.read_text()
     try:
-        said = json.loads(text)
-        reason, time, origin = said["reason"], datetime.fromisoformat(said["time"]), said["origin"]
+        said = json.loads(note.read_text("utf-8"))
+        reason, time, origin = str(said["reason"]), datetime.fromisoformat(said["time"]), str(said["origin"])
+        time = time if time.tzinfo else time.replace(tzinfo=timezone.utc)
     except (ValueError, LookupError, TypeError):  # somebody changed it
-        reason, origin = f"{note} cannot be read", "unknown"
+        reason, origin = f"{shown(note)} cannot be read", "unknown"
         time = datetime.fromtimestamp(note.stat().st_mtime, timezone.utc)
     return QuarantinedFile(path=path, series_instance_uid=path.parent.name, reason=reason, time=time, origin=origin)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from kaapana_assets.errors import NotFound, WorkflowError
+from kaapana_assets.shown import shown, shown_lines
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.operators import name_in_dagster
 
@@ -63,7 +64,7 @@ def load_workflows(folders: list[Path], *, plugins: Path | None = None) -> Loade
             for workflow in _workflows_of(module):
                 _add(loaded, workflow, path)
         except (SystemExit, Exception) as exc:  # noqa: BLE001 - the file is its author's code, it may raise anything
-            loaded.errors[path.name] = _explained(exc, path)
+            loaded.errors[shown(path.name)] = shown_lines(_explained(exc, path))
     return loaded
 
 

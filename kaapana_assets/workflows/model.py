@@ -16,6 +16,7 @@ from typing import Literal
 
 from kaapana_assets.dicom.identifiers import checked_name
 from kaapana_assets.errors import InvalidIdentifier, WorkflowError
+from kaapana_assets.shown import shown
 from kaapana_assets.workflows.operators import ContainerOperator, Operator, PythonOperator, name_in_dagster
 from kaapana_assets.workflows.parameters import Parameter
 
@@ -95,7 +96,7 @@ def _defining_file() -> str:
     frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_code.co_filename in {__file__, "<string>"}:
         frame = frame.f_back
-    return Path(frame.f_code.co_filename).name
+    return shown(Path(frame.f_code.co_filename).name)
 
 
 def _first_problem(workflow: Workflow) -> str | None:

@@ -1,12 +1,14 @@
 """The health page over HTTP, as ``kaapana-assets health`` serves it."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,6 +99,48 @@ def test_what_senders_and_files_say_is_text_and_no_html(home, tmp_path, settings
         page = requests.get(url, timeout=10).text
     assert "<script" not in page
     assert "&lt;script&gt;alert(&#x27;reason&#x27;)&lt;/script&gt;" in page
+
+
+ODD_NAMES = {
+    "latin-1": b"bad\xe9.dcm",
+    "line break": b"two\nlines.dcm",
+    "terminal control": b"\x1b]0;title\x07.dcm",
+    "markup": b"<img src=x>&quot;.dcm",
+    "direction of writing": "\u202emcd.dcm".encode(),
+    "255 bytes": b"x" * 251 + b".dcm",
+    "DEL and C1": b"a\x7f\xc2\x9b.dcm",
+}
+
+
+def test_names_of_any_bytes_are_shown_on_page_in_json_and_by_the_commands(home, tmp_path, kaapana):
+    """By import, whose messages and notes they go through, and in the folders themselves."""
+    folder = tmp_path / os.fsdecode(b"from \xe9\n")
+    folder.mkdir()
+    for number, name in enumerate(ODD_NAMES.values()):
+        (folder / os.fsdecode(name)).write_bytes(bytes(128) + b"DICM" + bytes([number]))
+    done = kaapana("import", str(folder))
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert "bad\\xe9.dcm: " in done.stdout
+    assert len([line for line in done.stdout.splitlines() if line.startswith("quarantined ")]) == len(ODD_NAMES)
+    kept = home / "quarantine" / "unknown" / os.fsdecode(b"by hand \xe9<\n")
+    kept.write_bytes(b"x")
+    kept.with_name(f"{kept.name}.json").write_bytes(b'{"reason": "\xff", "time": 1}')
+    (home / "incoming" / os.fsdecode(b"no series \xe9\x1b")).mkdir()
+    (home / "cohorts").mkdir()
+    (home / "cohorts" / os.fsdecode(b"odd\xe9.json")).write_text("{}")
+    with serving(home, tmp_path) as (url, _):
+        page, said = requests.get(url, timeout=10), requests.get(f"{url}health.json", timeout=10)
+    assert (page.status_code, said.status_code) == (200, 200)
+    assert page.text.endswith("</html>\n")
+    assert "<img" not in page.text
+    assert len(said.json()["errors"]) == 5
+    assert "by hand \\xe9&lt;\\n" in page.text
+    shown = kaapana("status")
+    assert shown.returncode == 0, shown.stderr
+    for text in (page.text, said.text, done.stdout, shown.stdout):
+        assert not {char for char in text if char != "\n" and unicodedata.category(char) in ("Cc", "Cf", "Cs")}
+    listed = kaapana("cohort", "list")
+    assert (listed.returncode, listed.stdout) == (0, "")
 
 
 def test_it_lives_while_a_check_hangs_and_ends_soon_when_asked(home, tmp_path, silent_port):

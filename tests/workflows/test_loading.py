@@ -1,5 +1,6 @@
 """A user's file that cannot be loaded is told of beside the workflows that can, and takes nothing down."""
 
+import os
 from pathlib import Path
 
 import dagster as dg
@@ -38,6 +39,15 @@ def load(place) -> tuple[set[str], dict[str, str]]:
         if spec.key.path[0] == "workflow_errors"
     }
     return set(repository.job_names), errors
+
+
+def test_file_whose_name_is_no_text_is_told_of_and_takes_nothing_down(place, dags):
+    (dags / os.fsdecode(b"bad\xe9\n.py")).write_text("x = 1 / 0")
+    (dags / os.fsdecode(b"good\xe9.py")).write_text(GOOD.replace('"good"', '"odd"'))
+    jobs, errors = load(place)
+    assert {"good", "odd"} <= jobs
+    assert list(errors) == ["bad\\xe9\\n.py"]
+    errors["bad\\xe9\\n.py"].encode("utf-8")
 
 
 FILES = {
