@@ -11,6 +11,7 @@ The branches are by what the caller can do about it::
     ├── InputError              mend what was given
     │   ├── InvalidIdentifier   a UID, name or path that is not allowed
     │   ├── UnreadableDicom     a file that is not DICOM or is damaged
+    │   │   └── OverLimit       a file that would take more memory than a setting lets it
     │   ├── ConflictingContent  the same identifier with other content
     │   ├── QueryError          a query that cannot be read; points at the place
     │   ├── NotFound            no such series, cohort, workflow, bucket or object
@@ -69,6 +70,10 @@ class InvalidIdentifier(InputError):
 
 class UnreadableDicom(InputError):
     """A file that is not DICOM, is damaged, or lacks the identifiers needed to store it."""
+
+
+class OverLimit(UnreadableDicom):
+    """A file that would take more memory than a setting lets it; names the setting."""
 
 
 class ConflictingContent(InputError):

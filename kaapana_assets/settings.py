@@ -52,6 +52,12 @@ class Settings(BaseSettings):
     min_free_bytes: int = Field(
         256 * 1024**2, ge=0, description="Bytes that stay free: with less, the receiver and import refuse objects."
     )
+    inflated_bytes: int = Field(
+        256 * 1024**2, ge=1024**2, description="A deflated object that is larger when inflated goes to the quarantine."
+    )
+    preview_bytes: int = Field(
+        64 * 1024**2, ge=0, description="There is no preview of an image whose decoded frame is larger."
+    )
     series_quiet_s: float = Field(1.0, ge=0, description="Seconds without a new file before a series is complete.")
 
     webserver_host: str = Field("127.0.0.1", description="Address of Dagster's web UI.")

@@ -18,16 +18,19 @@ def command(folder: Path) -> None:
     """
     from tqdm import tqdm
 
+    from kaapana_assets.dicom.limits import limits_of
     from kaapana_assets.ingest.dicom_folder import files_in
     from kaapana_assets.ingest.folder_import import ImportOutcome, import_files
     from kaapana_assets.ingest.spool import open_spool
     from kaapana_assets.shown import shown
     from kaapana_assets.supervision.record import settings_in_use
 
-    spool = open_spool(settings_in_use())
+    settings = settings_in_use()
+    spool = open_spool(settings)
     spool.prepare()
     files = files_in(folder)
-    results = list(tqdm(import_files(spool, files), total=len(files), desc="importing", unit="file", disable=None))
+    imported = import_files(spool, files, limits=limits_of(settings))
+    results = list(tqdm(imported, total=len(files), desc="importing", unit="file", disable=None))
     counts = Counter(result.outcome for result in results)
     for outcome in ImportOutcome:
         if counts[outcome]:

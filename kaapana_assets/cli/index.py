@@ -25,6 +25,7 @@ def rebuild() -> None:
     """
     from tqdm import tqdm
 
+    from kaapana_assets.dicom.limits import limits_of
     from kaapana_assets.stores.opening import open_index, open_pacs
     from kaapana_assets.stores.rebuild import Rebuild
 
@@ -35,6 +36,7 @@ def rebuild() -> None:
         index=index,
         record=settings.home / "index-rebuild.txt",
         scratch=settings.home / "scratch",
+        limits=limits_of(settings),
     )
     try:
         resumed = work.record.exists()

@@ -19,6 +19,7 @@ def command(folder: Path, host: str | None, port: int | None, called: str | None
     """Send the DICOM files in FOLDER and below over the network (C-STORE)."""
     from tqdm import tqdm
 
+    from kaapana_assets.dicom.limits import limits_of
     from kaapana_assets.errors import TemporaryError
     from kaapana_assets.ingest.dicom_folder import files_in, inspect
     from kaapana_assets.shown import shown
@@ -39,7 +40,10 @@ def command(folder: Path, host: str | None, port: int | None, called: str | None
             f"no DICOM receiver answers at {peer.host}:{peer.port} as {peer.called_ae_title}, or it does not take "
             f"{peer.calling_ae_title}: is the platform up?"
         )
-    found = [inspect(path) for path in tqdm(files, desc="reading", unit="file", leave=False, disable=None)]
+    found = [
+        inspect(path, limits=limits_of(settings))
+        for path in tqdm(files, desc="reading", unit="file", leave=False, disable=None)
+    ]
     objects = [file for file in found if file.identity is not None]
     failures = [(file.path, file.damage) for file in found if file.damage]
     sent = 0

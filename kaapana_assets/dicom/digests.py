@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+from kaapana_assets.dicom.file_meta import skip_file_meta
 from kaapana_assets.errors import UnreadableDicom
 
 _CHUNK_BYTES = 1024 * 1024
-_META_VALUE_LIMIT_BYTES = 1024 * 1024
-_LONG_VRS = frozenset((b"OB", b"OW", b"SQ", b"UN", b"UT", b"UC", b"UR"))
 
 
 def content_digest(path: Path) -> str:
@@ -31,7 +29,7 @@ def content_digest(path: Path) -> str:
     """
     try:
         with path.open("rb") as file:
-            meta = _skip_file_meta(file)
+            meta = skip_file_meta(file)
             if meta is None:
                 file.seek(0)
                 return _formatted(hashlib.sha256(), file)
@@ -64,31 +62,3 @@ def _formatted(digest: hashlib._Hash, file: BinaryIO) -> str:
     while chunk := file.read(_CHUNK_BYTES):
         digest.update(chunk)
     return f"sha256:{digest.hexdigest()}"
-
-
-def _skip_file_meta(file: BinaryIO) -> str | None:
-    """The transfer syntax, with the file positioned after group 0002; None where there is none.
-
-    Goes from element to element, because the group length is wrong in some files.
-    """
-    if file.read(132)[128:] != b"DICM":
-        return None
-    transfer_syntax_uid = None
-    while True:
-        head = file.read(8)
-        if len(head) < 8:
-            return None
-        group, element, vr, length = struct.unpack("<HH2sH", head)
-        if group != 0x0002:
-            file.seek(-8, 1)
-            return transfer_syntax_uid
-        if vr in _LONG_VRS:
-            extended = file.read(4)
-            if len(extended) < 4:
-                return None
-            (length,) = struct.unpack("<L", extended)
-        if not vr.isalpha() or length > _META_VALUE_LIMIT_BYTES:
-            return None
-        value = file.read(length)
-        if element == 0x0010:
-            transfer_syntax_uid = value.decode("ascii", "replace")

@@ -28,7 +28,9 @@ from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from kaapana_assets.dicom.completeness import check_complete
+from kaapana_assets.dicom.deflated import check_inflated_size
 from kaapana_assets.dicom.identifiers import checked_uid
+from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
 from kaapana_assets.errors import InvalidIdentifier, UnreadableDicom
 
 HEADER_VALUE_LIMIT_BYTES = 64 * 1024
@@ -89,7 +91,7 @@ def pydicom_quiet() -> Iterator[list[warnings.WarningMessage]]:
         yield caught
 
 
-def read_header(path: Path) -> Dataset:
+def read_header(path: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> Dataset:
     """All attributes before the pixel data, with file meta information.
 
     Values over 64 KiB are not loaded: of text and numbers the first 64 KiB are kept, binary ones
@@ -100,11 +102,12 @@ def read_header(path: Path) -> Dataset:
 
     Raises:
         UnreadableDicom: not DICOM, empty, cut short or damaged; names the path and the reason.
+        OverLimit: deflated, and larger than ``limits`` say.
 
     References:
         PS3.10 7.1 (file meta information), PS3.5 7.1 (data elements).
     """
-    with _opened(path) as file:
+    with opened(path, limits=limits) as file:
         forced = _is_bare_dataset(file, path)
         with pydicom_quiet() as caught:
             header = pydicom.dcmread(file, defer_size=HEADER_VALUE_LIMIT_BYTES, stop_before_pixels=True, force=forced)
@@ -120,14 +123,15 @@ def read_header(path: Path) -> Dataset:
     return header
 
 
-def read_identity(path: Path) -> InstanceIdentity:
+def read_identity(path: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> InstanceIdentity:
     """The identifiers of a file, read up to SeriesInstanceUID and no further.
 
     Raises:
         UnreadableDicom: not DICOM, damaged before (0020,000E), or an identifier is missing.
+        OverLimit: deflated, and larger than ``limits`` say.
         InvalidIdentifier: an identifier is not a UID.
     """
-    with _opened(path) as file:
+    with opened(path, limits=limits) as file:
         forced = _is_bare_dataset(file, path)
         with pydicom_quiet():
             header = read_partial(
@@ -194,13 +198,21 @@ def _require_identity(header: Dataset, path: Path) -> InstanceIdentity:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path, *, limits: ReadingLimits) -> Iterator[BinaryIO]:
+    """The file for pydicom to read, whose errors are translated within.
+
+    Raises:
+        UnreadableDicom: it cannot be opened, or is damaged.
+        OverLimit: it is deflated, and larger than ``limits`` say.
+    """
     try:
         file = path.open("rb")
     except (OSError, ValueError) as exc:
         raise UnreadableDicom(f"{path}: cannot be opened ({_reason(exc)})") from exc
     with file:
         try:
+            with pydicom_quiet():
+                check_inflated_size(file, path=path, limit_bytes=limits.inflated_bytes)
             yield file
         except UnreadableDicom:
             raise

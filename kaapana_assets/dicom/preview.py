@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID
 
-from kaapana_assets.dicom.headers import PYDICOM_ERRORS, pydicom_quiet
-from kaapana_assets.errors import UnreadableDicom
+from kaapana_assets.dicom.frame_size import decoded_bytes
+from kaapana_assets.dicom.headers import PYDICOM_ERRORS, opened, pydicom_quiet
+from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
+from kaapana_assets.errors import OverLimit, UnreadableDicom
 
-_PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_PIXEL_TAGS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
+_OVERSAMPLING = 8
 
 
-def preview_png(path: Path, *, size: int = 128) -> bytes | None:
+def preview_png(path: Path, *, size: int = 128, limits: ReadingLimits = DEFAULT_LIMITS) -> bytes | None:
     """A PNG of the object, of its middle frame if it has several; None if it has no pixels.
 
     Grey values are shown through the window or VOI LUT of the header, else between the 1st and 99th
-    percentile. MONOCHROME1 is inverted, so that bright is more.
+    percentile. MONOCHROME1 is inverted, so that bright is more. Of the file only that frame is read,
+    and it is decoded only if headers, that of a compressed frame too, say that it is small enough.
 
     Args:
         path: of any transfer syntax that the installed decoders of pydicom can read.
         size: longest side of the picture, in pixels.
+        limits: of what is decoded.
 
     Raises:
         UnreadableDicom: the file cannot be read or its pixels cannot be decoded.
+        OverLimit: a frame is larger than ``limits`` say.
 
     References:
         PS3.3 C.11.2 (VOI LUT), C.7.6.3.1.2 (photometric interpretation).
@@ -39,25 +48,66 @@ def preview_png(path: Path, *, size: int = 128) -> bytes | None:
     from PIL import Image
 
     try:
-        with pydicom_quiet():
-            ds = pydicom.dcmread(path, force=True)
-            if not any(keyword in ds for keyword in _PIXEL_KEYWORDS):
+        with pydicom_quiet(), opened(path, limits=limits) as file:
+            header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+            frame = _middle_frame(file, header, path=path, limit_bytes=limits.preview_bytes)
+            if frame is None:
                 return None
-            pixels = _displayed(ds)
-            picture = Image.fromarray(pixels)
+            picture = Image.fromarray(_displayed(_thinned(frame, size), header))
     # RuntimeError is what the decoders' plugins let out.
-    except (*PYDICOM_ERRORS, RuntimeError) as exc:
+    except (UnreadableDicom, *PYDICOM_ERRORS, RuntimeError) as exc:
+        if isinstance(exc, OverLimit):
+            raise
         raise UnreadableDicom(f"{path}: no preview ({type(exc).__name__}: {str(exc)[:200]})") from exc
     picture.thumbnail((size, size))
-    file = io.BytesIO()
-    picture.save(file, format="PNG")
-    return file.getvalue()
+    png = io.BytesIO()
+    picture.save(png, format="PNG")
+    return png.getvalue()
 
 
-def _displayed(ds: Dataset) -> npt.NDArray[Any]:
-    """The middle frame as 8-bit grey (rows, columns) or RGB (rows, columns, 3)."""
-    frames = max(1, int(ds.get("NumberOfFrames") or 1))
-    frame = pixel_array(ds, index=frames // 2)
+def _middle_frame(file: BinaryIO, header: Dataset, *, path: Path, limit_bytes: int) -> npt.NDArray[Any] | None:
+    """The decoded frame; None of an object without pixels.
+
+    Args:
+        file: positioned at the pixel data.
+        header: all before it.
+        path: to name in errors.
+        limit_bytes: of the decoded frame.
+    """
+    is_deflated = header.buffer is not None
+    source = cast("BinaryIO", header.buffer) if is_deflated else file
+    head = source.read(12)
+    group, element = struct.unpack(">HH" if header.original_encoding[1] is False else "<HH", head[:4].ljust(4, b"\0"))
+    if group << 16 | element not in _PIXEL_TAGS:
+        return None
+    frames = max(1, int(header.get("NumberOfFrames") or 1))
+    index = frames // 2
+    size = int(header.Rows) * int(header.Columns) * int(header.get("SamplesPerPixel") or 1)
+    _check(size * -(-int(header.BitsAllocated) // 8), path, limit_bytes)
+    syntax = UID(header.file_meta.TransferSyntaxUID)
+    if syntax.is_encapsulated:
+        encoded = get_frame(file, index, number_of_frames=frames)
+        _check(len(encoded), path, limit_bytes)
+        _check(decoded_bytes(encoded, syntax, limit=limit_bytes), path, limit_bytes)
+    if is_deflated:
+        return pixel_array(pydicom.dcmread(path), index=index)
+    file.seek(0)
+    return pixel_array(file, index=index)
+
+
+def _check(size_bytes: int, path: Path, limit_bytes: int) -> None:
+    if size_bytes > limit_bytes:
+        raise OverLimit(f"{path}: no preview: a frame of {size_bytes} bytes, KAAPANA_PREVIEW_BYTES is {limit_bytes}")
+
+
+def _thinned(frame: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    """Every n-th pixel of a frame much larger than the picture: what follows takes ten times its memory."""
+    step = max(1, max(frame.shape[:2]) // (_OVERSAMPLING * size))
+    return frame[::step, ::step]
+
+
+def _displayed(frame: npt.NDArray[Any], ds: Dataset) -> npt.NDArray[Any]:
+    """The frame as 8-bit grey (rows, columns) or RGB (rows, columns, 3)."""
     interpretation = str(ds.get("PhotometricInterpretation", "MONOCHROME2"))
     if interpretation == "PALETTE COLOR":
         frame = apply_color_lut(frame, ds)

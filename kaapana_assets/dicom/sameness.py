@@ -2,32 +2,128 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import pydicom
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_sequence
+from pydicom.tag import BaseTag
+from pydicom.valuerep import VR
 
-from kaapana_assets.dicom.headers import PYDICOM_ERRORS, pydicom_quiet
+from kaapana_assets.dicom.headers import PYDICOM_ERRORS, opened, pydicom_quiet
+from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
+from kaapana_assets.errors import UnreadableDicom
 
 _DATASET_TRAILING_PADDING = 0xFFFCFFFC
+_PIXEL_DATA = 0x7FE00010
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+# Bytes of one number, by VR, which lie the other way round in a big endian file.
+_WORD_BYTES = {"AT": 2, "OW": 2, "SS": 2, "US": 2, "FL": 4, "OF": 4, "OL": 4, "SL": 4, "UL": 4}
+_WORD_BYTES |= {"FD": 8, "OD": 8, "OV": 8, "SV": 8, "UV": 8}
+_TEXT_VRS = frozenset(
+    ["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"]
+)
 
 
-def same_object(one: Path, other: Path) -> bool:
-    """Whether all attributes of two files are equal, pixel data included.
+def same_object(one: Path, other: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> bool:
+    """Whether all attributes of two files are equal, pixel data included, in whatever encoding.
 
-    File meta information, group lengths and padding do not count, nor how lengths of sequences are
-    written. Another compression is another object. Both are read into memory. Files that cannot be
-    read are not the same.
+    Implicit and explicit VR, byte order, deflation, lengths of sequences, padding, group lengths and
+    file meta information do not count. Pixel data in another compression is another object: that it
+    is the same could be known only by decoding it. Both are read into memory: of larger files, as of
+    those that cannot be read, nothing is known, so they are not the same.
+
+    Args:
+        one: a file.
+        other: another.
+        limits: of what is read into memory, deflated or not.
     """
+    if max(one.stat().st_size, other.stat().st_size) > limits.inflated_bytes:
+        return False
     try:
         with pydicom_quiet():
-            return _comparable(one) == _comparable(other)
-    except PYDICOM_ERRORS:
+            first, second = _read(one, limits), _read(other, limits)
+            return _compression(first) == _compression(second) and _equal(first, second)
+    except (UnreadableDicom, *PYDICOM_ERRORS):
         return False
 
 
-def _comparable(path: Path) -> Dataset:
-    ds = pydicom.dcmread(path)
-    for tag in [tag for tag in ds.keys() if tag.element == 0 or tag == _DATASET_TRAILING_PADDING]:  # noqa: SIM118
-        del ds[tag]
-    return Dataset({tag: ds[tag] for tag in ds.keys()})  # noqa: SIM118 - iterating gives elements
+def _read(path: Path, limits: ReadingLimits) -> Dataset:
+    with opened(path, limits=limits) as file:
+        return pydicom.dcmread(file)
+
+
+def _compression(ds: Dataset) -> str:
+    """The transfer syntax of compressed pixel data; nothing of any other."""
+    element = ds.get_item(_PIXEL_DATA) if _PIXEL_DATA in ds else None
+    is_compressed = isinstance(element, RawDataElement) and element.length == _UNDEFINED_LENGTH
+    return str(ds.file_meta.TransferSyntaxUID) if is_compressed else ""
+
+
+def _equal(one: Dataset, other: Dataset) -> bool:
+    tags = _tags(one)
+    return tags == _tags(other) and all(_equal_element(one, other, tag) for tag in tags)
+
+
+def _tags(ds: Dataset) -> set[BaseTag]:
+    return {tag for tag in ds.keys() if tag.element != 0 and tag != _DATASET_TRAILING_PADDING}  # noqa: SIM118
+
+
+def _equal_element(one: Dataset, other: Dataset, tag: BaseTag) -> bool:
+    first, second = one.get_item(tag), other.get_item(tag)
+    vr = _known_vr(first, tag) or _known_vr(second, tag) or ""
+    if vr == VR.SQ:
+        items, others = _items(one, tag), _items(other, tag)
+        return len(items) == len(others) and all(map(_equal, items, others))
+    if isinstance(first, RawDataElement) and isinstance(second, RawDataElement):
+        kinds = {found for found in (_own_vr(first), _own_vr(second)) if found}
+        if _are_one_kind(kinds) and _canonical(first, vr) == _canonical(second, vr):
+            return True
+    if len({_known_vr(first, tag), _known_vr(second, tag)}) > 1:
+        return False
+    return bool(one[tag] == other[tag])  # numbers written as other text, such as 1.0 and 1.00
+
+
+def _own_vr(element: RawDataElement | DataElement | None) -> str:
+    vr = str(element.VR or "") if element is not None else ""
+    return "" if vr == VR.UN else vr
+
+
+def _known_vr(element: RawDataElement | DataElement | None, tag: BaseTag) -> str:
+    if vr := _own_vr(element):
+        return vr
+    try:
+        return "" if tag.is_private else dictionary_VR(tag)
+    except KeyError:
+        return ""
+
+
+def _are_one_kind(vrs: set[str]) -> bool:
+    """Whether values of these VRs can be the same value: bytes are called OB or OW, as writers like."""
+    return len(vrs) <= 1 or vrs in ({"OB", "OW"}, {"US", "SS"})
+
+
+def _canonical(element: RawDataElement, vr: str) -> bytes:
+    """The value in little endian, without padding."""
+    value = element.value or b""
+    width = _WORD_BYTES.get(_own_vr(element), 1)
+    if not element.is_little_endian and width > 1:
+        value = b"".join(value[at : at + width][::-1] for at in range(0, len(value), width))
+    return value.rstrip(b"\0 ") if vr in _TEXT_VRS else value
+
+
+def _items(ds: Dataset, tag: BaseTag) -> list[Dataset]:
+    """The items of a sequence; one that lost its VR on the way (UN) is implicit VR little endian (PS3.5 6.2.2)."""
+    value = ds[tag].value
+    if isinstance(value, bytes):
+        value = read_sequence(
+            BytesIO(value),
+            is_implicit_VR=True,
+            is_little_endian=True,
+            bytelength=len(value),
+            encoding=ds._character_set,
+        )
+    return list(value or ())

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from kaapana_assets.dicom.documents import series_document
 from kaapana_assets.dicom.geometry import Finding, check_series
 from kaapana_assets.dicom.headers import PYDICOM_ERRORS, identity_of, read_header
+from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
 from kaapana_assets.dicom.preview import preview_png
 from kaapana_assets.errors import InputError, NotFound, UnreadableDicom
 from kaapana_assets.ingest.spool import Spool
@@ -58,12 +59,14 @@ class Reception:
 
     Attributes:
         scratch: folder for copies that live as long as one call, on the file system of the PACS.
+        limits: for the objects that are read.
     """
 
     spool: Spool
     pacs: Pacs
     index: MetadataIndex
     scratch: Path
+    limits: ReadingLimits = DEFAULT_LIMITS
 
     def take_in(self, series_instance_uid: str, *, now: datetime) -> Arrival:
         """Bring what waits of a series into the PACS and index; without any, describe what is there.
@@ -82,8 +85,8 @@ class Reception:
         fit = [path for path in readable if path not in refused]
         stored = self._stored(series_instance_uid, set_aside=len(waiting) - len(fit))
         with self._all_files(stored, fit) as files:
-            headers = [read_header(path) for path in files]
-            preview = _preview(files, headers)
+            headers = [read_header(path, limits=self.limits) for path in files]
+            preview = _preview(files, headers, self.limits)
         document = series_document(headers, arrival_time=now, instance_count=len(stored.instances))
         findings = check_series(headers)
         self.index.put([document])
@@ -109,7 +112,7 @@ class Reception:
         readable = []
         for path in waiting:
             try:
-                identity = identity_of(read_header(path))
+                identity = identity_of(read_header(path, limits=self.limits))
             except InputError as exc:
                 self.spool.move_to_quarantine(path, str(exc))
                 continue
@@ -150,10 +153,10 @@ class Reception:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _preview(files: Sequence[Path], headers: Sequence[Dataset]) -> bytes | None:
+def _preview(files: Sequence[Path], headers: Sequence[Dataset], limits: ReadingLimits) -> bytes | None:
     order = sorted(range(len(files)), key=lambda place: _instance_number(headers[place]))
     try:
-        return preview_png(files[order[len(order) // 2]], size=_PREVIEW_PIXELS)
+        return preview_png(files[order[len(order) // 2]], size=_PREVIEW_PIXELS, limits=limits)
     except UnreadableDicom:
         return None  # a picture for the eye only; what reads the pixels for a result says so itself
 

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 import dagster as dg
 
 from kaapana_assets.dicom.identifiers import is_uid
+from kaapana_assets.dicom.limits import limits_of
 from kaapana_assets.errors import KaapanaAssetsError, StoreUnavailable
 from kaapana_assets.events import Made, record_checks, record_failed, record_made
 from kaapana_assets.ingest.arrival import Arrival, Reception
@@ -61,7 +62,11 @@ def ingest_series(context: dg.AssetExecutionContext, platform: Platform):  # typ
     """Bring the series of the partition range from the spool into the PACS and the index."""
     settings = platform.settings
     reception = Reception(
-        spool=open_spool(settings), pacs=platform.pacs(), index=platform.index(), scratch=settings.home / "scratch"
+        spool=open_spool(settings),
+        pacs=platform.pacs(),
+        index=platform.index(),
+        scratch=settings.home / "scratch",
+        limits=limits_of(settings),
     )
     with reception.spool.one_taker():
         failed = _take_in(context, reception)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kaapana_assets.dicom.headers import InstanceIdentity, read_identity
+from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
 from kaapana_assets.errors import InvalidIdentifier, NotFound, UnreadableDicom
 from kaapana_assets.shown import shown_lines
 
@@ -43,14 +44,14 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(_walk(folder))
 
 
-def inspect(path: Path) -> FolderFile:
+def inspect(path: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> FolderFile:
     """What a file is; only as much of it is read as that takes."""
     if not path.is_file():
         return FolderFile(path, skipped="a link to a folder" if path.is_dir() else "no plain file")
     if path.name.upper() == _MEDIA_DIRECTORY:
         return FolderFile(path, skipped="a media directory")
     try:
-        return FolderFile(path, identity=read_identity(path))
+        return FolderFile(path, identity=read_identity(path, limits=limits))
     except (UnreadableDicom, InvalidIdentifier) as exc:
         reason = str(exc).removeprefix(shown_lines(f"{path}: "))
         if path.suffix.lower() == ".dcm" or _has_prefix(path):

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
 from kaapana_assets.errors import NotFound, SpoolUnavailable
 from kaapana_assets.ingest.associations import OpenAssociation
-from kaapana_assets.ingest.dicom_folder import inspect
+from kaapana_assets.ingest.dicom_folder import FolderFile, inspect
 from kaapana_assets.ingest.spool import Outcome, Spool
 
 # Most of the time is spent waiting for the disk, so some more than there are cores.
@@ -36,7 +37,9 @@ class ImportedFile:
     reason: str = ""
 
 
-def import_files(spool: Spool, files: Iterable[Path]) -> Iterator[ImportedFile]:
+def import_files(
+    spool: Spool, files: Iterable[Path], *, limits: ReadingLimits = DEFAULT_LIMITS
+) -> Iterator[ImportedFile]:
     """Copy files into the spool, one result for each, in order; the files stay as they are.
 
     The series are held back from ingest until the last file is in.
@@ -45,11 +48,11 @@ def import_files(spool: Spool, files: Iterable[Path]) -> Iterator[ImportedFile]:
         SpoolUnavailable: no space left or not writable; what was reported before is in.
     """
     with spool.open_association() as mark, ThreadPoolExecutor(_THREADS) as pool:
-        yield from pool.map(lambda path: _import_file(spool, mark, path), files)
+        yield from pool.map(lambda path: _import_file(spool, mark, inspect(path, limits=limits)), files)
 
 
-def _import_file(spool: Spool, mark: OpenAssociation, path: Path) -> ImportedFile:
-    found = inspect(path)
+def _import_file(spool: Spool, mark: OpenAssociation, found: FolderFile) -> ImportedFile:
+    path = found.path
     if found.skipped:
         return ImportedFile(path, ImportOutcome.SKIPPED, found.skipped)
     try:

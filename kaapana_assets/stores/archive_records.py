@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kaapana_assets.dicom.identifiers import checked_uid
-from kaapana_assets.errors import ConflictingContent, NotFound, StoreUnavailable
+from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
+from kaapana_assets.errors import ConflictingContent, NotFound, OverLimit, StoreUnavailable
+from kaapana_assets.shown import shown_lines
 from kaapana_assets.stores.dicomweb import ArchivedSeries, DicomwebArchive
 from kaapana_assets.stores.pacs import StoredInstance, StoredSeries
 from kaapana_assets.stores.pacs_candidates import Candidate, read_candidate
@@ -27,9 +29,13 @@ class ArchiveRecords:
         archive: is asked.
         catalog: of what is known of this archive and no other.
         scratch: a folder for files that are looked at; they are removed.
+        limits: for the objects that are read.
     """
 
-    def __init__(self, archive: DicomwebArchive, catalog: PacsCatalog, scratch: Path) -> None:
+    def __init__(
+        self, archive: DicomwebArchive, catalog: PacsCatalog, scratch: Path, *, limits: ReadingLimits = DEFAULT_LIMITS
+    ) -> None:
+        self._limits = limits
         self._archive = archive
         self._catalog = catalog
         self._scratch = scratch
@@ -145,11 +151,12 @@ class ArchiveRecords:
         return tempfile.TemporaryDirectory(dir=self._scratch)
 
     def _checked(self, series: ArchivedSeries, path: Path) -> Candidate:
-        read = read_candidate(path)
+        read = read_candidate(path, limits=self._limits)
         if not isinstance(read, Candidate):
-            raise StoreUnavailable(
-                f"the archive {self._archive.url} gave a damaged file of series {series.series_instance_uid}: try again"
-            )
+            gave = f"the archive {self._archive.url} gave a file of series {series.series_instance_uid}"
+            if read.is_over_limit:  # which no other try would change
+                raise OverLimit(f"{gave} that is not read: {read.reason.removeprefix(shown_lines(f'{path}: '))}")
+            raise StoreUnavailable(f"{gave} that is damaged: try again")
         if read.identity.series_instance_uid != series.series_instance_uid:
             raise NotFound(
                 f"the archive {self._archive.url} gave series {read.identity.series_instance_uid} for "

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kaapana_assets.dicom.digests import content_digest
+from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
 from kaapana_assets.dicom.sameness import same_object
 from kaapana_assets.errors import ConfigurationError, NotFound, StoreUnavailable
 from kaapana_assets.stores.archive_records import ArchiveRecords
@@ -55,14 +56,24 @@ class DicomwebPacs:
         sender: brings them there.
         folder: catalog and cache of this archive and no other.
         cache_bytes: limit of the cache of series; 0 keeps none.
+        limits: for the objects that are read.
     """
 
-    def __init__(self, archive: DicomwebArchive, sender: InstanceSender, folder: Path, *, cache_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        archive: DicomwebArchive,
+        sender: InstanceSender,
+        folder: Path,
+        *,
+        cache_bytes: int = 0,
+        limits: ReadingLimits = DEFAULT_LIMITS,
+    ) -> None:
+        self._limits = limits
         self._archive = archive
         self._sender = sender
         self._folder = folder
         self._catalog = PacsCatalog(folder / "catalog.sqlite")
-        self._records = ArchiveRecords(archive, self._catalog, folder / "scratch")
+        self._records = ArchiveRecords(archive, self._catalog, folder / "scratch", limits=limits)
         self._refusals = Refusals(folder / "refused")
         self._cache = SeriesCache(folder / "series", cache_bytes) if cache_bytes else None
         self._is_ready = False
@@ -74,7 +85,7 @@ class DicomwebPacs:
             ConfigurationError: the archive refuses the credentials.
         """
         self._make_ready()
-        read = [read_candidate(path) for path in files]
+        read = [read_candidate(path, limits=self._limits) for path in files]
         candidates = [each for each in read if isinstance(each, Candidate)]
         uids = {each.identity.series_instance_uid for each in candidates}
         with self._local_files("instances that are to be stored"), self._locked(uids):
@@ -192,7 +203,9 @@ class DicomwebPacs:
             row = StoredInstance(sop, path.stat().st_size, content_digest(path))
             if row != known:
                 self._records.add(series, [row])
-            return row.content_digest == candidate.content_digest or same_object(path, candidate.path)
+            return row.content_digest == candidate.content_digest or same_object(
+                path, candidate.path, limits=self._limits
+            )
 
     def _send(self, candidates: Sequence[Candidate], targets: dict[str, _Target]) -> list[InstanceOutcome]:
         if not candidates:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from kaapana_assets.dicom.digests import content_digest
 from kaapana_assets.dicom.identifiers import checked_uid
+from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
 from kaapana_assets.errors import NotFound, StoreUnavailable
 from kaapana_assets.stores.checks import StoreReport, free_where
 from kaapana_assets.stores.durable import copy_into, make_folder, sync_folder
@@ -32,10 +33,12 @@ class FolderPacs:
     Args:
         folder: the archive; it is made when it is first needed. Its catalog is made again from the
             files where it is missing.
+        limits: for the objects that are read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> None:
         self._folder = folder
+        self._limits = limits
         self._lock_path = folder / ".lock"
         self._temporary_folder = folder / ".tmp"
         self._catalog = PacsCatalog(folder / "catalog.sqlite")
@@ -43,7 +46,7 @@ class FolderPacs:
 
     def store(self, files: Sequence[Path]) -> list[InstanceOutcome]:
         """Put files in; see ``Pacs.store``."""
-        read = [read_candidate(path) for path in files]
+        read = [read_candidate(path, limits=self._limits) for path in files]
         candidates = [each for each in read if isinstance(each, Candidate)]
         stored: Iterator[InstanceOutcome] = iter(self._store_all(candidates) if candidates else ())
         return [next(stored) if isinstance(each, Candidate) else each for each in read]

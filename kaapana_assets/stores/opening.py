@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from kaapana_assets.dicom.limits import limits_of
+
 if TYPE_CHECKING:
     from kaapana_assets.settings import Settings
     from kaapana_assets.stores.elastic_index import ElasticConnection
@@ -18,7 +20,7 @@ def open_pacs(settings: Settings) -> Pacs:
     if settings.pacs == "folder":
         from kaapana_assets.stores.folder_pacs import FolderPacs
 
-        return FolderPacs(settings.home / "archive")
+        return FolderPacs(settings.home / "archive", limits=limits_of(settings))
     return _open_archive(settings)
 
 
@@ -108,4 +110,4 @@ def _open_archive(settings: Settings) -> Pacs:
     # What is known of one archive says nothing of another.
     name = hashlib.sha256(settings.dicomweb_url.encode()).hexdigest()[:16]
     folder = settings.home / "archives" / name
-    return DicomwebPacs(archive, sender, folder, cache_bytes=settings.series_cache_bytes)
+    return DicomwebPacs(archive, sender, folder, cache_bytes=settings.series_cache_bytes, limits=limits_of(settings))

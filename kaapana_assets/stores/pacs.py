@@ -34,12 +34,14 @@ class InstanceOutcome:
         outcome: ``CONFLICT`` means that other content is stored under its UIDs and stays; ``FAILED``
             that the file is not fit to be stored. An outage raises instead.
         reason: for a person to read; empty when it is stored.
+        is_over_limit: it would take more memory than the settings let it.
     """
 
     path: Path
     sop_instance_uid: str
     outcome: StoreOutcome
     reason: str = ""
+    is_over_limit: bool = False
 
 
 @dataclass(frozen=True)

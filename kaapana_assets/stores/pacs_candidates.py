@@ -7,7 +7,8 @@ from pathlib import Path
 
 from kaapana_assets.dicom.digests import content_digest
 from kaapana_assets.dicom.headers import InstanceIdentity, read_identity
-from kaapana_assets.errors import InvalidIdentifier, UnreadableDicom
+from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
+from kaapana_assets.errors import InvalidIdentifier, OverLimit, UnreadableDicom
 from kaapana_assets.stores.pacs import InstanceOutcome, StoredInstance, StoreOutcome
 
 
@@ -30,11 +31,12 @@ class Candidate:
         return InstanceOutcome(self.path, self.identity.sop_instance_uid, outcome, reason)
 
 
-def read_candidate(path: Path) -> Candidate | InstanceOutcome:
+def read_candidate(path: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> Candidate | InstanceOutcome:
     """The file, or why it is not fit to be stored."""
     try:
-        return Candidate(path, read_identity(path), path.stat().st_size, content_digest(path))
+        return Candidate(path, read_identity(path, limits=limits), path.stat().st_size, content_digest(path))
     except (UnreadableDicom, InvalidIdentifier) as exc:
-        return InstanceOutcome(path, "", StoreOutcome.FAILED, str(exc))
+        over = isinstance(exc, OverLimit)
+        return InstanceOutcome(path, "", StoreOutcome.FAILED, str(exc), is_over_limit=over)
     except FileNotFoundError:
         return InstanceOutcome(path, "", StoreOutcome.FAILED, f"{path} is not there any more")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from kaapana_assets.dicom.documents import series_document
 from kaapana_assets.dicom.headers import read_header
+from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
 from kaapana_assets.errors import InputError, NotFound
 from kaapana_assets.stores.query import All
 
@@ -32,6 +33,7 @@ class Rebuild:
     Attributes:
         record: file with the UIDs that are done; removed at the end.
         scratch: folder for one series at a time.
+        limits: for the objects that are read.
         failed: reasons by SeriesInstanceUID, of series without a readable header.
     """
 
@@ -39,6 +41,7 @@ class Rebuild:
     index: MetadataIndex
     record: Path
     scratch: Path
+    limits: ReadingLimits = DEFAULT_LIMITS
     failed: dict[str, str] = field(default_factory=dict)
 
     def remaining(self) -> list[str]:
@@ -98,7 +101,7 @@ class Rebuild:
         folder = Path(tempfile.mkdtemp(dir=self.scratch))
         try:
             stored = self.pacs.retrieve(uid, folder / "series", writable_copy=False)
-            headers = (read_header(path) for path in sorted((folder / "series").iterdir()))
+            headers = (read_header(path, limits=self.limits) for path in sorted((folder / "series").iterdir()))
             count = len(stored.instances)
             return series_document(headers, arrival_time=self._arrival(uid, now), instance_count=count), stored.digest
         except InputError as exc:

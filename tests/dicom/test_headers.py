@@ -1,5 +1,8 @@
 """Reading headers: whole ones come back, broken ones have one clear outcome."""
 
+import subprocess
+import sys
+
 import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +16,8 @@ from pydicom.uid import (
 )
 
 from kaapana_assets.dicom.headers import HEADER_VALUE_LIMIT_BYTES, identity_of, read_header, read_identity
-from kaapana_assets.errors import InvalidIdentifier, UnreadableDicom
+from kaapana_assets.dicom.limits import ReadingLimits
+from kaapana_assets.errors import InvalidIdentifier, OverLimit, UnreadableDicom
 
 SYNTAXES = [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
 
@@ -150,6 +154,50 @@ def test_long_values_are_cut_and_sequences_stay_whole(tmp_path, dataset, save):
     assert header.ImageComments == "c" * HEADER_VALUE_LIMIT_BYTES
     assert "EncapsulatedDocument" not in header
     assert len(header.ReferencedImageSequence) == 1500
+
+
+def deflated(path, dataset, save, size_bytes):
+    ds = dataset(EncapsulatedDocument=bytes(size_bytes))
+    return save(ds, path, transfer_syntax=DeflatedExplicitVRLittleEndian)
+
+
+@pytest.mark.parametrize("head", [slice(None), slice(132, None)], ids=["with preamble", "without preamble"])
+def test_deflated_object_above_the_limit_is_refused_before_it_is_inflated(tmp_path, dataset, save, head):
+    path = deflated(tmp_path / "a.dcm", dataset, save, 3_000_000)
+    path.write_bytes(path.read_bytes()[head])
+    small, large = ReadingLimits(inflated_bytes=2_000_000), ReadingLimits(inflated_bytes=4_000_000)
+    for read in (read_header, read_identity):
+        with pytest.raises(OverLimit, match=r"KAAPANA_INFLATED_BYTES \(2000000\)") as caught:
+            read(path, limits=small)
+        assert str(path) in str(caught.value)
+    if head.start is None:
+        assert read_identity(path, limits=large) == identity_of(read_header(path, limits=large))
+
+
+def test_deflated_bomb_takes_no_memory(tmp_path, dataset, save):
+    path = deflated(tmp_path / "a.dcm", dataset, save, 400_000_000)
+    script = (
+        "import resource, sys, pathlib\n"
+        "from kaapana_assets.dicom.headers import read_header, read_identity\n"
+        "from kaapana_assets.dicom.preview import preview_png\n"
+        "from kaapana_assets.dicom.sameness import same_object\n"
+        "from kaapana_assets.errors import OverLimit\n"
+        "from kaapana_assets.stores.pacs_candidates import read_candidate\n"
+        "import PIL.Image\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "for read in (read_header, read_identity, preview_png):\n"
+        "    try:\n"
+        "        read(path)\n"
+        "    except OverLimit:\n"
+        "        continue\n"
+        "    raise SystemExit(f'{read} read it')\n"
+        "assert read_candidate(path).is_over_limit\n"
+        "assert not same_object(path, path)\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 60
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
