@@ -11,8 +11,10 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_sequence
 from pydicom.tag import BaseTag
+from pydicom.uid import UID
 from pydicom.valuerep import VR
 
+from kaapana_assets.dicom.file_meta import skip_file_meta
 from kaapana_assets.dicom.headers import PYDICOM_ERRORS, opened, pydicom_quiet
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
 from kaapana_assets.errors import UnreadableDicom
@@ -41,14 +43,28 @@ def same_object(one: Path, other: Path, *, limits: ReadingLimits = DEFAULT_LIMIT
         other: another.
         limits: of what is read into memory, deflated or not.
     """
-    if max(one.stat().st_size, other.stat().st_size) > limits.inflated_bytes:
-        return False
     try:
+        if max(one.stat().st_size, other.stat().st_size) > limits.inflated_bytes:
+            return False
         with pydicom_quiet():
             first, second = _read(one, limits), _read(other, limits)
             return _compression(first) == _compression(second) and _equal(first, second)
     except (UnreadableDicom, *PYDICOM_ERRORS):
         return False
+
+
+def syntax_difference(one: Path, other: Path) -> str:
+    """In which transfer syntaxes two files are, for a message; empty where in the same."""
+    syntaxes = []
+    for path in (one, other):
+        try:
+            with path.open("rb") as file:
+                syntaxes.append(skip_file_meta(file) or "an unknown one")
+        except OSError:
+            return ""
+    if syntaxes[0] == syntaxes[1]:
+        return ""
+    return f" (in transfer syntax {UID(syntaxes[0]).name}, the other in {UID(syntaxes[1]).name})"
 
 
 def _read(path: Path, limits: ReadingLimits) -> Dataset:
@@ -82,8 +98,8 @@ def _equal_element(one: Dataset, other: Dataset, tag: BaseTag) -> bool:
         kinds = {found for found in (_own_vr(first), _own_vr(second)) if found}
         if _are_one_kind(kinds) and _canonical(first, vr) == _canonical(second, vr):
             return True
-    if len({_known_vr(first, tag), _known_vr(second, tag)}) > 1:
-        return False
+    if isinstance(one[tag].value, bytes) or _known_vr(first, tag) != _known_vr(second, tag):
+        return False  # pydicom leaves such bytes in the order of their file
     return bool(one[tag] == other[tag])  # numbers written as other text, such as 1.0 and 1.00
 
 

@@ -79,12 +79,12 @@ class Reception:
         """
         waiting = self.spool.files(series_instance_uid)
         readable = self._readable(series_instance_uid, waiting)
-        new, refused = self._store(readable)
+        new, refused, elsewhere = self._store(readable)
         for path, reason in refused.items():
             self.spool.move_to_quarantine(path, reason)
         fit = [path for path in readable if path not in refused]
         stored = self._stored(series_instance_uid, set_aside=len(waiting) - len(fit))
-        with self._all_files(stored, fit) as files:
+        with self._all_files(stored, [path for path in fit if path not in elsewhere]) as files:
             headers = [read_header(path, limits=self.limits) for path in files]
             preview = _preview(files, headers, self.limits)
         document = series_document(headers, arrival_time=now, instance_count=len(stored.instances))
@@ -122,14 +122,15 @@ class Reception:
                 readable.append(path)
         return readable
 
-    def _store(self, files: Sequence[Path]) -> tuple[int, dict[Path, str]]:
-        """How many were new to the PACS, and the files that it refuses for good, with the reason."""
+    def _store(self, files: Sequence[Path]) -> tuple[int, dict[Path, str], set[Path]]:
+        """How many are new to the PACS, those that it refuses, with the reason, those that it has in other bytes."""
         if not files:
-            return 0, {}
+            return 0, {}, set()
         outcomes = self.pacs.store(files)
         new = sum(outcome.outcome is StoreOutcome.STORED for outcome in outcomes)
         unfit = (StoreOutcome.CONFLICT, StoreOutcome.FAILED)
-        return new, {each.path: each.reason for each in outcomes if each.outcome in unfit}
+        refused = {each.path: each.reason for each in outcomes if each.outcome in unfit}
+        return new, refused, {each.path for each in outcomes if not each.is_same_file}
 
     def _stored(self, uid: str, *, set_aside: int) -> StoredSeries:
         try:

@@ -26,7 +26,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kaapana_assets.dicom.digests import content_digest
 from kaapana_assets.dicom.identifiers import checked_uid
+from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits, limits_of
+from kaapana_assets.dicom.sameness import same_object, syntax_difference
 from kaapana_assets.errors import InvalidIdentifier, NotFound, SpoolUnavailable, StoreUnavailable, UnreadableDicom
 from kaapana_assets.ingest.associations import OpenAssociation, held_series, open_mark
 from kaapana_assets.ingest.quarantine import Quarantine, QuarantinedFile
@@ -94,9 +97,18 @@ class Spool:
         incoming: the folder of waiting series.
         quarantine: the folder of what could not be taken.
         min_free_bytes: with less free space than this nothing is added.
+        limits: for the objects that are read, which is only done to compare two of one UID.
     """
 
-    def __init__(self, incoming: Path, quarantine: Path, *, min_free_bytes: int = 256 * 1024**2) -> None:
+    def __init__(
+        self,
+        incoming: Path,
+        quarantine: Path,
+        *,
+        min_free_bytes: int = 256 * 1024**2,
+        limits: ReadingLimits = DEFAULT_LIMITS,
+    ) -> None:
+        self._limits = limits
         self.incoming = incoming
         self._quarantine = Quarantine(quarantine)
         self._min_free_bytes = min_free_bytes
@@ -141,8 +153,8 @@ class Spool:
             origin: who sent it, for the quarantine's note.
 
         Returns:
-            ``ALREADY_THERE`` when the same content waits already; ``CONFLICT`` when other content
-            waits under the same UIDs: then this one is in the quarantine, as durable.
+            ``ALREADY_THERE`` when the same content, in whatever encoding, waits already; ``CONFLICT`` when
+            other content waits under the same UIDs: then this one is in the quarantine, as durable.
 
         Raises:
             InvalidIdentifier: a UID that must not reach the file system.
@@ -350,13 +362,16 @@ class Spool:
             if not placed:
                 there = self.incoming / series_uid / name
                 try:
-                    same = _same_content(there, temporary)
+                    same = _same_content(there, temporary, self._limits)
                 except UnreadableDicom:
                     if there.exists():
                         raise
                     continue  # it went to the PACS at this moment
+                if not same and not there.exists():
+                    continue
                 if not same:
                     reason = f"other content than the waiting object of the same SOPInstanceUID {sop_uid}"
+                    reason += syntax_difference(temporary, there)
                     self._quarantine.keep(temporary, name=name, series=series_uid, reason=reason, origin=origin)
                     return Outcome.CONFLICT
             # Also for what was already there: its writer may not have come so far yet.
@@ -364,10 +379,8 @@ class Spool:
             return Outcome.STORED if placed else Outcome.ALREADY_THERE
 
 
-def _same_content(one: Path, other: Path) -> bool:
-    from kaapana_assets.dicom.digests import content_digest
-
-    return content_digest(one) == content_digest(other)
+def _same_content(one: Path, other: Path, limits: ReadingLimits) -> bool:
+    return content_digest(one) == content_digest(other) or same_object(one, other, limits=limits)
 
 
 def _write_synced(path: Path, parts: Iterable[Buffer]) -> None:
@@ -392,4 +405,9 @@ def _unavailable(folder: Path) -> Iterator[None]:
 
 def open_spool(settings: Settings) -> Spool:
     """The spool in the folder of data."""
-    return Spool(settings.home / "incoming", settings.home / "quarantine", min_free_bytes=settings.min_free_bytes)
+    return Spool(
+        settings.home / "incoming",
+        settings.home / "quarantine",
+        min_free_bytes=settings.min_free_bytes,
+        limits=limits_of(settings),
+    )

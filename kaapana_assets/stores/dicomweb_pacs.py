@@ -189,7 +189,7 @@ class DicomwebPacs:
         if sop not in target.instances:
             return None
         if self._holds(target.archived, candidate, target.instances[sop]):
-            return candidate.outcome(StoreOutcome.ALREADY_THERE)
+            return candidate.already_there(target.instances[sop])
         reason = f"other content is stored as SOPInstanceUID {sop} of series {target.uid}"
         return candidate.outcome(StoreOutcome.CONFLICT, reason)
 
@@ -241,7 +241,7 @@ class DicomwebPacs:
         if result.meaning is Refusal.DUPLICATE and target.archived is not None:
             try:
                 if self._holds(target.archived, candidate, None):
-                    return candidate.outcome(StoreOutcome.ALREADY_THERE)
+                    return candidate.already_there(None)
             except NotFound:  # the archive has the UID in another series
                 pass
             return candidate.outcome(StoreOutcome.CONFLICT, result.reason)

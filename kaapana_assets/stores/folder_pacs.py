@@ -18,6 +18,7 @@ from pathlib import Path
 from kaapana_assets.dicom.digests import content_digest
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
+from kaapana_assets.dicom.sameness import same_object, syntax_difference
 from kaapana_assets.errors import NotFound, StoreUnavailable
 from kaapana_assets.stores.checks import StoreReport, free_where
 from kaapana_assets.stores.durable import copy_into, make_folder, sync_folder
@@ -103,7 +104,7 @@ class FolderPacs:
                 outcome = self._place(candidate, known, touched)
                 outcomes.append(outcome)
                 if outcome.outcome in (StoreOutcome.STORED, StoreOutcome.ALREADY_THERE):
-                    rows.append(_row(candidate))
+                    rows.append(_row(candidate, known))
             # Also for files that were there: whoever put them may have been ended before this point.
             for folder in touched:
                 sync_folder(folder)
@@ -124,12 +125,16 @@ class FolderPacs:
         try:
             _put(candidate.path, target, aside=self._temporary_folder / uuid.uuid4().hex)
         except FileExistsError:
-            if (known.digest(series, sop) or content_digest(target)) != candidate.content_digest:
+            stored = known.instance(series, sop) or _instance(target)
+            if stored.content_digest != candidate.content_digest and not same_object(
+                target, candidate.path, limits=self._limits
+            ):
                 reason = f"other content is stored as SOPInstanceUID {sop} of series {series}"
+                reason += syntax_difference(candidate.path, target)
                 return InstanceOutcome(candidate.path, sop, StoreOutcome.CONFLICT, reason)
-            known.note(candidate)
-            return InstanceOutcome(candidate.path, sop, StoreOutcome.ALREADY_THERE)
-        known.note(candidate)
+            known.note(candidate, stored)
+            return candidate.already_there(stored)
+        known.note(candidate, candidate.instance)
         return InstanceOutcome(candidate.path, sop, StoreOutcome.STORED)
 
     def _ready_catalog(self) -> PacsCatalog:
@@ -146,8 +151,7 @@ class FolderPacs:
 
     def _rows_of_files(self) -> Iterator[Row]:
         for path in sorted(self._folder.glob("[0-9]*/[0-9]*/[0-9]*.dcm")):
-            instance = StoredInstance(path.stem, path.stat().st_size, content_digest(path))
-            yield path.parent.parent.name, path.parent.name, instance
+            yield path.parent.parent.name, path.parent.name, _instance(path)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -162,27 +166,33 @@ class _KnownInstances:
     def __init__(self, catalog: PacsCatalog) -> None:
         self._catalog = catalog
         self._studies: dict[str, str | None] = {}
-        self._digests: dict[str, dict[str, str]] = {}
+        self._instances: dict[str, dict[str, StoredInstance]] = {}
 
     def study(self, series: str) -> str | None:
         if series not in self._studies:
             self._studies[series] = self._catalog.study_of(series)
             stored = self._catalog.instances(series)
-            self._digests[series] = {each.sop_instance_uid: each.content_digest for each in stored}
+            self._instances[series] = {each.sop_instance_uid: each for each in stored}
         return self._studies[series]
 
-    def digest(self, series: str, sop: str) -> str | None:
-        return self._digests[series].get(sop)
+    def instance(self, series: str, sop: str) -> StoredInstance | None:
+        return self._instances[series].get(sop)
 
-    def note(self, candidate: Candidate) -> None:
+    def note(self, candidate: Candidate, stored: StoredInstance) -> None:
         identity = candidate.identity
         self._studies[identity.series_instance_uid] = identity.study_instance_uid
-        self._digests[identity.series_instance_uid][identity.sop_instance_uid] = candidate.content_digest
+        self._instances[identity.series_instance_uid][identity.sop_instance_uid] = stored
 
 
-def _row(candidate: Candidate) -> Row:
+def _row(candidate: Candidate, known: _KnownInstances) -> Row:
+    """What is stored for a candidate, which can be the same object in another encoding."""
     identity = candidate.identity
-    return identity.study_instance_uid, identity.series_instance_uid, candidate.instance
+    stored = known.instance(identity.series_instance_uid, identity.sop_instance_uid) or candidate.instance
+    return identity.study_instance_uid, identity.series_instance_uid, stored
+
+
+def _instance(path: Path) -> StoredInstance:
+    return StoredInstance(path.stem, path.stat().st_size, content_digest(path))
 
 
 def _put(source: Path, target: Path, *, aside: Path) -> None:

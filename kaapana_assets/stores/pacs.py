@@ -35,6 +35,7 @@ class InstanceOutcome:
             that the file is not fit to be stored. An outage raises instead.
         reason: for a person to read; empty when it is stored.
         is_over_limit: it would take more memory than the settings let it.
+        is_same_file: what is stored has the very bytes; else the same object was stored before in another encoding.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class InstanceOutcome:
     outcome: StoreOutcome
     reason: str = ""
     is_over_limit: bool = False
+    is_same_file: bool = True
 
 
 @dataclass(frozen=True)

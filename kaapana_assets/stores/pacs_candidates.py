@@ -30,6 +30,12 @@ class Candidate:
         """What became of it."""
         return InstanceOutcome(self.path, self.identity.sop_instance_uid, outcome, reason)
 
+    def already_there(self, stored: StoredInstance | None) -> InstanceOutcome:
+        """It is what was stored before, whose bytes may be others."""
+        same = stored is not None and stored.content_digest == self.content_digest
+        sop = self.identity.sop_instance_uid
+        return InstanceOutcome(self.path, sop, StoreOutcome.ALREADY_THERE, is_same_file=same)
+
 
 def read_candidate(path: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> Candidate | InstanceOutcome:
     """The file, or why it is not fit to be stored."""

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from kaapana_assets.dicom.digests import content_digest
 from kaapana_assets.dicom.geometry import FindingKind
 from kaapana_assets.errors import NotFound, StoreUnavailable
 from kaapana_assets.ingest.arrival import Arrival, Reception
@@ -184,6 +186,28 @@ def test_other_content_under_the_same_uid_is_set_aside_and_the_stored_one_stays(
     arrival = take_in(reception)
     assert (arrival.stored.digest, arrival.new_instances, arrival.quarantined) == (before, 0, 1)
     assert "other content is stored" in next(reception.spool.quarantined()).reason
+
+
+@pytest.mark.parametrize("when", ["waiting", "stored"])
+def test_same_object_in_another_transfer_syntax_is_no_other_content(
+    reception: Reception, instance: Callable[..., Dataset], tmp_path: Path, when: str
+) -> None:
+    ds = instance(series=SERIES, sop=f"{SERIES}.1")
+    path = tmp_path / "sent.dcm"
+    for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
+        ds.file_meta.TransferSyntaxUID = syntax
+        ds.save_as(path, enforce_file_format=True)
+        reception.spool.add_file(SERIES, f"{SERIES}.1", path, origin="test")
+        if when == "stored":
+            arrival = take_in(reception)
+    arrival = take_in(reception)
+    assert list(reception.spool.quarantined()) == []
+    assert arrival.document["TransferSyntaxUID"] == ExplicitVRLittleEndian
+    assert len(arrival.stored.instances) == 1
+    reception.pacs.retrieve(SERIES, tmp_path / "out", writable_copy=True)
+    (kept,) = (tmp_path / "out").iterdir()
+    assert kept.stat().st_size == arrival.stored.size_bytes
+    assert content_digest(kept) == arrival.stored.instances[0].content_digest
 
 
 def test_document_is_of_what_the_pacs_holds_and_not_of_what_it_refused(reception: Reception, send: Any) -> None:
