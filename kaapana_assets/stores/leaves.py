@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ def leaves(document: Document) -> dict[str, dict[Value, Value]]:
     for key, part in document.items():
         # Most of a document is one short text or number for each key: not worth a generator.
         kind = type(part)
-        if (kind is str and 0 < len(part) <= KEY_LENGTH) or kind is float:  # type: ignore[arg-type]
+        if (kind is str and 0 < len(part) <= KEY_LENGTH and part.isascii()) or kind is float:  # type: ignore[arg-type, union-attr]
             found.setdefault(key, {})[part] = part  # type: ignore[index, assignment]
             continue
         for name, value in _walk(part, key):
@@ -65,17 +66,26 @@ def _walk(value: JSON, name: str) -> Iterator[tuple[str, Value]]:
 
 
 def stored(value: Value) -> Value:
-    """The value as an index holds it; of long text a beginning and a digest of the whole."""
+    """The value as an index holds it: text composed, and of long text a beginning and a digest of the whole."""
     if isinstance(value, str):
+        value = composed(value)
         if len(value) <= KEY_LENGTH:
             return value
         return f"{value[:KEY_LENGTH]}…{hashlib.sha256(value.encode()).hexdigest()[:16]}"
     return value if isinstance(value, float) or abs(value) <= _LARGEST_INTEGER else float(value)
 
 
+def composed(text: str) -> str:
+    """Text in Unicode's form NFC: letters and their accents as one character wherever there is one.
+
+    Scanners and people write "é" as one character or as two; they mean the same name.
+    """
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
 def folded(value: Value) -> Value:
-    """What values are compared by: text without difference of letter case, numbers as they are."""
-    return value.casefold() if isinstance(value, str) else value
+    """What values are compared by: text without difference of letter case and form, numbers as they are."""
+    return composed(composed(value).casefold()) if isinstance(value, str) else value
 
 
 def as_number(text: str) -> float | None:
@@ -92,7 +102,7 @@ def has_words(value: Value) -> bool:
 
 def words(text: str) -> str:
     """The text as the tokenizer gets it: a UID is one word, an ideograph is one word."""
-    joined = _UID.sub(lambda uid: uid[0].replace(".", "x"), text.casefold())
+    joined = _UID.sub(lambda uid: uid[0].replace(".", "x"), str(folded(text)))
     return joined if joined.isascii() else _IDEOGRAPH.sub(r" \1 ", joined)
 
 

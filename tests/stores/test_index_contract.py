@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import threading
+import unicodedata
 import uuid
 from pathlib import Path
 
@@ -274,6 +275,33 @@ def test_odd_values_are_kept_and_found(empty):
         assert empty.count(parse(text)) == 1, text
     for text in ("exists:Empty", "exists:Nothing", "exists:List", 'Text:="quote %"*'):
         assert empty.count(parse(text)) == 0, text
+
+
+COMPOSED = "Müller^Renée=Å"
+APART = unicodedata.normalize("NFD", COMPOSED)
+
+
+@pytest.mark.parametrize("asked", [COMPOSED, APART], ids=["asked in one character", "asked in two"])
+def test_text_is_found_whether_accents_are_one_character_with_their_letter_or_two(empty, asked):
+    documents = [
+        {"SeriesInstanceUID": "1.1", "PatientName": COMPOSED, "Long": COMPOSED * 20, "Item": [{"Name": COMPOSED}]},
+        {"SeriesInstanceUID": "1.2", "PatientName": APART, "Long": APART * 20, "Item": [{"Name": APART}]},
+        {"SeriesInstanceUID": "1.3", "PatientName": "Muller^Renee=A"},
+    ]
+    empty.put(documents)
+    upper, both = asked.upper(), ["1.1", "1.2"]
+    last, first = asked.partition("=")[0].split("^")
+    for text in (
+        f'PatientName:="{asked}"', f'PatientName:="{upper}"', f'Item.Name:="{asked}"', f'Long:="{asked * 20}"',
+        f"PatientName:{last}*", f'PatientName:"{last} {first}"', f"{last}", "ren*",
+        f'PatientName:["{asked}" TO "{asked}"]', f"PatientName:(x OR {last}*)",
+    ):  # fmt: skip
+        found = contract.uids(empty, text)
+        assert found == (both if text != "ren*" else [*both, "1.3"]), text
+    assert empty.facets(All(), [TermsFacet("Item.Name")]) == [[Bucket(COMPOSED, 2)]]
+    assert [empty.get(document["SeriesInstanceUID"]) for document in documents] == documents
+    empty.put([{"SeriesInstanceUID": "1.2", "PatientName": "Other"}])
+    assert contract.uids(empty, f'PatientName:="{asked}"') == ["1.1"]
 
 
 def test_threads_put_and_search_at_once(empty):

@@ -3,6 +3,7 @@
 import sqlite3
 import subprocess
 import sys
+import unicodedata
 
 import pytest
 
@@ -81,6 +82,37 @@ def test_tables_of_another_version_are_refused(tmp_path):
     connection.close()
     with pytest.raises(ConfigurationError, match="version 99"):
         SqliteIndex(path).count(All())
+
+
+def as_version_1(path, documents):
+    """An index as the program before wrote it: text was not composed."""
+    index = SqliteIndex(path)
+    index.put(documents)
+    index.close()
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT id, folded, value FROM vocabulary WHERE typeof(value) = 'text'").fetchall()
+    for number, *texts in rows:
+        apart = [unicodedata.normalize("NFD", text) for text in texts]
+        connection.execute("UPDATE vocabulary SET folded = ?, value = ? WHERE id = ?", (*apart, number))
+    connection.execute("PRAGMA user_version=1")
+    connection.commit()
+    connection.close()
+
+
+def test_index_of_the_version_before_is_brought_to_this_one_and_keeps_every_document(tmp_path):
+    path = tmp_path / "index.sqlite"
+    name = unicodedata.normalize("NFD", "Müller^Renée")
+    documents = [{"SeriesInstanceUID": f"1.{n}", "PatientName": name, "Number": n} for n in range(300)]
+    as_version_1(path, documents)
+    opened = [SqliteIndex(path) for _ in range(2)]
+    assert opened[0].check().counts == {"documents": 300}
+    for index in opened:
+        assert index.count(parse('PatientName:="Müller^Renée" AND renée')) == 300
+    assert opened[1].get("1.7") == documents[7]
+    opened[0].put([{"SeriesInstanceUID": "1.7", "PatientName": "Other"}])
+    assert opened[1].count(parse('PatientName:="müller^renée"')) == 299
+    for index in opened:
+        index.close()
 
 
 def test_index_is_usable_after_close_and_from_a_second_object(tmp_path):

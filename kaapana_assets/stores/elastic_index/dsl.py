@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from kaapana_assets.errors import InputError
 from kaapana_assets.stores.elastic_index.fields import LOWER_CASE, NAMES, WORDS_APART, coded, marker, other_key, tokens
-from kaapana_assets.stores.leaves import as_number, end_of, stored
+from kaapana_assets.stores.leaves import as_number, composed, end_of, stored
 from kaapana_assets.stores.query.tree import All, And, Exists, Not, Or, Prefix, Query, Range, Term, Text
 
 DSL: TypeAlias = dict[str, Any]
@@ -122,7 +122,7 @@ def _exists(field: str) -> DSL:
 def _prefix(query: Prefix) -> DSL:
     return _either(
         [
-            {"prefix": {_text_field(query.field): query.value}},
+            {"prefix": {_text_field(query.field): composed(query.value)}},
             {"prefix": {other_key(query.field): coded(query.value, exact=False)}},
         ]
     )
@@ -153,10 +153,10 @@ def _text_bounds(query: Range) -> dict[str, str]:
     """A date bound stands for all that it names."""
     bounds = {}
     if query.lower is not None:
-        lower = query.lower.lower()
+        lower = composed(query.lower).lower()
         bounds["gte" if query.include_lower else "gt"] = lower if query.include_lower else end_of(lower)
     if query.upper is not None:
-        upper = query.upper.lower()
+        upper = composed(query.upper).lower()
         bounds["lte" if query.include_upper else "lt"] = end_of(upper) if query.include_upper else upper
     return bounds
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from kaapana_assets.stores.elastic_index.connection import ElasticConnection
 
-MAPPING_VERSION = 1
+MAPPING_VERSION = 2  # 2: text is composed (NFC)
 
 PARTS = ("text", "number", "date")
 _NORMALIZER = "lower_case"

@@ -19,9 +19,9 @@ from kaapana_assets.stores.index import Bucket, Facet, Page, SortKey
 from kaapana_assets.stores.leaves import Value
 from kaapana_assets.stores.query.tree import Query
 from kaapana_assets.stores.sqlite_index.buckets import buckets
-from kaapana_assets.stores.sqlite_index.schema import connect, document_count
+from kaapana_assets.stores.sqlite_index.schema import connect, document_count, unpacked
 from kaapana_assets.stores.sqlite_index.selection import EVERYTHING, Condition, condition, field_id
-from kaapana_assets.stores.sqlite_index.writer import Writer, unpacked
+from kaapana_assets.stores.sqlite_index.writer import Writer
 
 if TYPE_CHECKING:
     from kaapana_assets.dicom.attributes import Document
@@ -165,10 +165,14 @@ class SqliteIndex:
         known: tuple[int, sqlite3.Connection] | None = getattr(self._local, "connection", None)
         if known is not None and known[0] == os.getpid():
             return known[1]
-        connection = connect(self._path)
+        connection = connect(self._path, put=_put_again)
         self._local.connection = (os.getpid(), connection)
         self._connections.append(connection)
         return connection
+
+
+def _put_again(connection: sqlite3.Connection, document: Document) -> None:
+    Writer().put(connection, {_series_uid(document): document})
 
 
 def _series_uid(document: Document) -> str:

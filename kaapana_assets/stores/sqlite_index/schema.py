@@ -8,13 +8,20 @@ document itself is compressed JSON in ``bodies``, away from the tables that quer
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kaapana_assets.errors import ConfigurationError
 
-SCHEMA_VERSION = 1
+if TYPE_CHECKING:
+    from kaapana_assets.dicom.attributes import Document
+
+SCHEMA_VERSION = 2  # 2: text is composed (NFC)
 BUSY_TIMEOUT_S = 30.0
 _CHECK_TIMEOUT_S = 2.0
 
@@ -41,8 +48,12 @@ CREATE VIRTUAL TABLE words USING fts5 (text, content='', columnsize=0, tokenize=
 """
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection in autocommit mode to a database that has all tables.
+def connect(path: Path, put: Callable[[sqlite3.Connection, Document], None] | None = None) -> sqlite3.Connection:
+    """A connection in autocommit mode to a database that has all tables of this version.
+
+    Args:
+        path: the file.
+        put: adds a document; with it a database of an older version is brought to this one.
 
     Raises:
         sqlite3.Error: it cannot be opened, or is locked for longer than 30 seconds.
@@ -54,6 +65,8 @@ def connect(path: Path) -> sqlite3.Connection:
         _use_wal(connection)
         # FULL: a commit is on the disk before put() returns.
         connection.executescript("PRAGMA synchronous=FULL; PRAGMA cache_size=-65536; PRAGMA temp_store=MEMORY;")
+        if put is not None:
+            bring_up_to_date(connection, put)
         _ensure_tables(connection, path)
     except BaseException:
         connection.close()
@@ -74,7 +87,8 @@ def document_count(path: Path) -> int:
     try:
         if _version(connection) == 0:
             return 0
-        _check_version(connection, path)
+        if _version(connection) > SCHEMA_VERSION:
+            _check_version(connection, path)
         return int(connection.execute("SELECT count(*) FROM series").fetchone()[0])
     finally:
         connection.close()
@@ -98,9 +112,7 @@ def _ensure_tables(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
             if _version(connection) == 0:
-                for statement in _TABLES.split(";\n"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+                _make_tables(connection)
             connection.execute("COMMIT")
         except BaseException:
             connection.execute("ROLLBACK")
@@ -108,11 +120,53 @@ def _ensure_tables(connection: sqlite3.Connection, path: Path) -> None:
     _check_version(connection, path)
 
 
+def _make_tables(connection: sqlite3.Connection) -> None:
+    for statement in _TABLES.split(";\n"):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def bring_up_to_date(connection: sqlite3.Connection, put: Callable[[sqlite3.Connection, Document], None]) -> None:
+    """Make the tables of an older version again from its documents, in one transaction; readers go on meanwhile.
+
+    Args:
+        connection: to the database.
+        put: adds a document to the tables.
+    """
+    if not 0 < _version(connection) < SCHEMA_VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if 0 < _version(connection) < SCHEMA_VERSION:  # another process may have been faster
+            connection.execute("CREATE TEMP TABLE kept AS SELECT body FROM bodies")
+            for table in ("words", "postings", "vocabulary", "fields", "bodies", "series"):
+                connection.execute(f"DROP TABLE {table}")
+            _make_tables(connection)
+            for (body,) in connection.execute("SELECT body FROM kept").fetchall():
+                put(connection, unpacked(body))
+            connection.execute("DROP TABLE kept")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def packed(document: Document) -> bytes:
+    """A document as it is kept."""
+    return zlib.compress(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), 1)
+
+
+def unpacked(body: bytes) -> Document:
+    """The document that ``packed`` made."""
+    document: Document = json.loads(zlib.decompress(body))
+    return document
+
+
 def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     if _version(connection) != SCHEMA_VERSION:
         raise ConfigurationError(
             f"metadata index {path} has tables of version {_version(connection)}, this program needs "
-            f"{SCHEMA_VERSION}: move the file away and bring the series in again"
+            f"{SCHEMA_VERSION}: use a newer program"
         )
 
 

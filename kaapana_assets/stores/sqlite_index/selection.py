@@ -115,7 +115,7 @@ def _interval(query: Range | Prefix, connection: sqlite3.Connection) -> Conditio
     if number is None:
         return NOTHING
     if isinstance(query, Prefix):
-        start = query.value.casefold()
+        start = str(folded(query.value))
         return _having(number, "v.folded >= ? AND v.folded < ?", (start, start + LAST_CHARACTER))
     parts = [_text_interval(query)]
     bounds = [None if bound is None else as_number(bound) for bound in (query.lower, query.upper)]
@@ -139,11 +139,11 @@ def _number_interval(query: Range, lower: float | None, upper: float | None) -> 
 def _text_interval(query: Range) -> Condition:
     sql, parameters = "v.folded >= ?", [_NUMBERS_END]
     if query.lower is not None:
-        lower = query.lower.casefold()
+        lower = str(folded(query.lower))
         sql = "v.folded >= ?" if query.include_lower else "v.folded > ?"
         parameters = [lower if query.include_lower else end_of(lower)]
     if query.upper is not None:
-        upper = query.upper.casefold()
+        upper = str(folded(query.upper))
         sql += " AND v.folded <= ?" if query.include_upper else " AND v.folded < ?"
         parameters.append(end_of(upper) if query.include_upper else upper)
     return Condition(f"({sql})", tuple(parameters))

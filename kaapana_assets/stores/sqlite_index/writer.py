@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from kaapana_assets.stores.leaves import Value, folded, has_words, leaves, words
+from kaapana_assets.stores.sqlite_index.schema import packed, unpacked
 
 if TYPE_CHECKING:
     from kaapana_assets.dicom.attributes import Document
@@ -112,14 +111,3 @@ def _value(connection: sqlite3.Connection, field: int, value: Value, original: V
     if has_words(original):
         connection.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (number, words(str(original))))
     return number
-
-
-def packed(document: Document) -> bytes:
-    """A document as it is kept."""
-    return zlib.compress(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), 1)
-
-
-def unpacked(body: bytes) -> Document:
-    """The document that ``packed`` made."""
-    document: Document = json.loads(zlib.decompress(body))
-    return document
