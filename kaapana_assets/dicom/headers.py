@@ -19,7 +19,7 @@ from typing import BinaryIO, cast
 
 import pydicom
 from pydicom import config
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -140,9 +140,34 @@ def read_identity(path: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> Inst
                 force=forced,
                 specific_tags=[BaseTag(tag) for tag in _IDENTITY_TAGS],
             )
+        missing = [tag for tag in _IDENTITY_TAGS[1:] if tag not in header]
+        if missing:
+            _check_order(file, path, missing[0], forced=forced)
     if forced:
         return _require_identity(header, path)
     return identity_of(header)
+
+
+def out_of_order(keyword: str, tag: int, *, after: int) -> str:
+    """Why an element that is there was not found where it belongs."""
+    return (
+        f"elements are not in ascending order (PS3.5 7.1): {keyword} {BaseTag(tag)} stands after {BaseTag(after)}, "
+        "where readers do not look for it"
+    )
+
+
+def _check_order(file: BinaryIO, path: Path, tag: int, *, forced: bool) -> None:
+    """See that an element that was not found does not stand further in.
+
+    Raises:
+        UnreadableDicom: it does.
+    """
+    file.seek(0)
+    with pydicom_quiet():
+        header = pydicom.dcmread(file, defer_size=HEADER_VALUE_LIMIT_BYTES, stop_before_pixels=True, force=forced)
+    found = [int(each) for each in header.keys()]  # noqa: SIM118 - in the order of the file
+    if tag in found and found.index(tag) > 0 and (after := max(found[: found.index(tag)])) > tag:
+        raise UnreadableDicom(f"{path}: {out_of_order(keyword_for_tag(tag), tag, after=after)}")
 
 
 def identity_of(header: Dataset) -> InstanceIdentity:

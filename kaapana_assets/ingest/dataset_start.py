@@ -10,6 +10,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
+from kaapana_assets.dicom.headers import out_of_order
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.errors import UnreadableDicom
 from kaapana_assets.stores.durable import Buffer
@@ -76,6 +77,8 @@ def read_dataset_start(data: Buffer, transfer_syntax_uid: str) -> DatasetStart:
     uids = {}
     for tag, keyword in _KEYWORDS.items():
         if not found.get(tag, b"").strip(b"\0 "):
+            if late := walk.late(tag):
+                raise UnreadableDicom(out_of_order(keyword, tag, after=late))
             raise UnreadableDicom(f"{keyword} is missing in the dataset")
         uids[tag] = checked_uid(found[tag].decode("ascii", "replace"), keyword=keyword)
     return DatasetStart(uids[_SOP_CLASS], uids[_SOP_INSTANCE], uids[_STUDY], uids[_SERIES])
@@ -95,6 +98,7 @@ class _Walk:
     def __init__(self, data: Buffer, *, implicit: bool, order: str) -> None:
         self._data = data
         self._position = 0
+        self._start = 0
         # One entry for the dataset and one for each sequence or item of undefined length around the
         # position, which says whether its elements are of implicit VR.
         self._implicit = [implicit]
@@ -107,6 +111,7 @@ class _Walk:
         for _ in range(_ELEMENT_LIMIT):
             if self._position >= len(self._data) and len(self._implicit) == 1:
                 return found
+            self._start = self._position
             tag, vr, length = self._next()
             if tag in (_ITEM, _ITEM_END, _SEQUENCE_END):
                 self._nest(tag, length)
@@ -116,6 +121,7 @@ class _Walk:
             elif len(self._implicit) > 1:
                 self._position += length
             elif tag > _SERIES:
+                self._position = self._start
                 return found
             else:
                 if tag in _KEYWORDS:
@@ -124,6 +130,29 @@ class _Walk:
                         return found
                 self._position += length
         raise UnreadableDicom(f"no SeriesInstanceUID in the first {_ELEMENT_LIMIT} elements of the dataset")
+
+    def late(self, wanted: int) -> int | None:
+        """The element before which ``wanted`` should stand, if it comes later in the dataset than it may."""
+        before = 0
+        try:
+            for _ in range(_ELEMENT_LIMIT):
+                if self._position >= len(self._data):
+                    return None
+                tag, vr, length = self._next()
+                if tag in (_ITEM, _ITEM_END, _SEQUENCE_END):
+                    self._nest(tag, length)
+                    continue
+                if len(self._implicit) == 1:
+                    if tag == wanted:
+                        return before or None
+                    before = max(before, tag)
+                if length == _UNDEFINED:
+                    self._implicit.append(self._implicit[-1] or vr == b"UN")
+                else:
+                    self._position += length
+        except (struct.error, UnreadableDicom):
+            pass  # what cannot be walked through holds nothing that could be found
+        return None
 
     def _next(self) -> tuple[int, bytes, int]:
         group, element = self._tag.unpack_from(self._data, self._position)

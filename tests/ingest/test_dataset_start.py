@@ -81,6 +81,40 @@ DAMAGED = {
 }
 
 
+def moved(data: bytes, what: bytes, before: bytes) -> bytes:
+    """An encoded dataset with one short element, explicit VR, put before another."""
+    begin = data.index(what)
+    end = begin + 8 + struct.unpack_from("<H", data, begin + 6)[0]
+    element, rest = data[begin:end], data[:begin] + data[end:]
+    at = rest.index(before)
+    return rest[:at] + element + rest[at:]
+
+
+def test_element_out_of_order_is_the_reason_and_not_that_it_is_missing(instance, tmp_path):
+    data = moved(encoded(instance(), ExplicitVRLittleEndian), b"\x28\0\x10\0US", b"\x20\0\x0d\0UI")
+    reason = r"not in ascending order \(PS3\.5 7\.1\): StudyInstanceUID \(0020,000D\) stands after \(0028,0010\)"
+    with pytest.raises(UnreadableDicom, match=reason):
+        read_dataset_start(data, ExplicitVRLittleEndian)
+    path = tmp_path / "x.dcm"
+    meta = {"sop_class_uid": "1.2", "sop_instance_uid": "1.3", "implementation": "1.2.3"}
+    path.write_bytes(file_head(transfer_syntax_uid=ExplicitVRLittleEndian, **meta) + data)
+    with pytest.raises(UnreadableDicom, match=reason) as caught:
+        read_identity(path)
+    assert "missing" not in str(caught.value)
+    bare = tmp_path / "bare.dcm"
+    bare.write_bytes(data)
+    with pytest.raises(UnreadableDicom, match=reason):
+        read_identity(bare)
+
+
+def test_element_that_is_nowhere_is_missing(instance, tmp_path):
+    ds = instance()
+    del ds.StudyInstanceUID
+    data = encoded(ds, ExplicitVRLittleEndian)
+    with pytest.raises(UnreadableDicom, match="StudyInstanceUID is missing"):
+        read_dataset_start(data, ExplicitVRLittleEndian)
+
+
 @pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED.keys())
 @pytest.mark.parametrize(
     "syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
