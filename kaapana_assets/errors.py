@@ -12,6 +12,7 @@ The branches are by what the caller can do about it::
     │   ├── InvalidIdentifier   a UID, name or path that is not allowed
     │   ├── UnreadableDicom     a file that is not DICOM or is damaged
     │   │   └── OverLimit       a file that would take more memory than a setting lets it
+    │   ├── SeriesSetAside      a series over which ingest died again and again
     │   ├── ConflictingContent  the same identifier with other content
     │   ├── QueryError          a query that cannot be read; points at the place
     │   ├── NotFound            no such series, cohort, workflow, bucket or object
@@ -74,6 +75,10 @@ class UnreadableDicom(InputError):
 
 class OverLimit(UnreadableDicom):
     """A file that would take more memory than a setting lets it; names the setting."""
+
+
+class SeriesSetAside(InputError):
+    """A series that ends the process that takes it in; it is in the quarantine."""
 
 
 class ConflictingContent(InputError):

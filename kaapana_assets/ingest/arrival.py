@@ -68,7 +68,7 @@ class Reception:
     scratch: Path
     limits: ReadingLimits = DEFAULT_LIMITS
 
-    def take_in(self, series_instance_uid: str, *, now: datetime) -> Arrival:
+    def take_in(self, series_instance_uid: str, *, now: datetime, with_preview: bool = True) -> Arrival:
         """Bring what waits of a series into the PACS and index; without any, describe what is there.
 
         It stays in the spool until it is released. To be called inside ``Spool.one_taker``.
@@ -86,7 +86,7 @@ class Reception:
         stored = self._stored(series_instance_uid, set_aside=len(waiting) - len(fit))
         with self._all_files(stored, [path for path in fit if path not in elsewhere]) as files:
             headers = [read_header(path, limits=self.limits) for path in files]
-            preview = _preview(files, headers, self.limits)
+            preview = _preview(files, headers, self.limits) if with_preview else None
         document = series_document(headers, arrival_time=now, instance_count=len(stored.instances))
         findings = check_series(headers)
         self.index.put([document])
@@ -99,6 +99,13 @@ class Reception:
             quarantined=len(waiting) - len(fit),
             taken=fit,
         )
+
+    def set_aside(self, series_instance_uid: str, reason: str) -> int:
+        """Move all that waits of a series to the quarantine; gives how many files those were."""
+        waiting = self.spool.files(series_instance_uid)
+        for path in waiting:
+            self.spool.move_to_quarantine(path, reason)
+        return len(waiting)
 
     def release(self, arrival: Arrival) -> None:
         """Take out of the spool what was taken in, once the arrival is recorded: who is killed before does it again.

@@ -8,8 +8,9 @@ import dagster as dg
 
 from kaapana_assets.dicom.identifiers import is_uid
 from kaapana_assets.dicom.limits import limits_of
-from kaapana_assets.errors import KaapanaAssetsError, StoreUnavailable
+from kaapana_assets.errors import KaapanaAssetsError, SeriesSetAside, StoreUnavailable
 from kaapana_assets.events import Made, record_checks, record_failed, record_made
+from kaapana_assets.ingest.abnormal_ends import SET_ASIDE_AFTER
 from kaapana_assets.ingest.arrival import Arrival, Reception
 from kaapana_assets.ingest.spool import open_spool
 from kaapana_assets.partitions import DICOM_SERIES, SERIES, SERIES_METADATA
@@ -87,13 +88,15 @@ def _take_in(context: dg.AssetExecutionContext, reception: Reception) -> dict[st
     """The series that failed, with the reason; all others are recorded and out of the spool."""
     failed: dict[str, str] = {}
     arrivals: list[Arrival] = []
-    series = list(context.partition_keys)
-    if context.run.tags.get(ARRIVALS_TAG):
-        series = [uid for uid in series if is_uid(uid) and reception.spool.files(uid)]
+    series = _in_order(context, reception)
+    ends = reception.spool.abnormal_ends
     away = place = 0
     for place, uid in enumerate(series, start=1):
+        if ends.of(uid):
+            # It may take this process along: what was done before must not be lost with it.
+            _finish(context, reception, arrivals)
         try:
-            arrivals.append(reception.take_in(uid, now=datetime.now(timezone.utc)))
+            arrivals.append(_arrival(context, reception, uid))
             away = 0
         except KaapanaAssetsError as exc:
             failed[uid] = str(exc)
@@ -104,12 +107,8 @@ def _take_in(context: dg.AssetExecutionContext, reception: Reception) -> dict[st
             context.log.error("series %s: %s", uid, failed[uid])
         is_last = place == len(series) or away == _AWAY_ENOUGH
         if len(arrivals) == _RECORD_TOGETHER or is_last:
-            _record(context.op_execution_context, arrivals)
+            _finish(context, reception, arrivals)
             context.log.info("%d of %d series are in the PACS and the index", place - len(failed), len(series))
-            if DICOM_SERIES in context.selected_asset_keys:  # else it waits for a run that records it
-                for arrival in arrivals:
-                    reception.release(arrival)
-            arrivals.clear()
         if is_last:
             break
     if away == _AWAY_ENOUGH and place < len(series):
@@ -118,6 +117,52 @@ def _take_in(context: dg.AssetExecutionContext, reception: Reception) -> dict[st
             len(series) - place,
         )
     return failed
+
+
+def _in_order(context: dg.AssetExecutionContext, reception: Reception) -> list[str]:
+    """The series to take in; those over which a process died come last, so that all others are done before."""
+    ends = reception.spool.abnormal_ends
+    suspect = ends.count_last()
+    if suspect is not None:
+        context.log.warning(
+            "the last ingest died (killed, out of memory, a crash) over series %s, which now comes last",
+            suspect,
+        )
+    series = list(context.partition_keys)
+    if context.run.tags.get(ARRIVALS_TAG):
+        series = [uid for uid in series if is_uid(uid) and reception.spool.files(uid)]
+    return sorted(series, key=ends.of)
+
+
+def _arrival(context: dg.AssetExecutionContext, reception: Reception, uid: str) -> Arrival:
+    """A series taken in; one over which too many processes died is set aside.
+
+    Raises:
+        KaapanaAssetsError: see ``Reception.take_in``; SeriesSetAside of one that is set aside.
+    """
+    ends = reception.spool.abnormal_ends
+    died = ends.of(uid)
+    if died >= SET_ASIDE_AFTER:
+        reason = (
+            f"series {uid}: ingest died {died} times (killed, out of memory, a crash) while it took this series in, "
+            "the last time without a preview and after all others"
+        )
+        files = reception.set_aside(uid, reason)
+        ends.forget(uid)
+        raise SeriesSetAside(f"{reason}: its {files} files are in the quarantine, `import` them to try again")
+    if died:
+        context.log.warning("series %s is taken in without a preview, because an ingest died over it", uid)
+    with ends.noted(uid):
+        return reception.take_in(uid, now=datetime.now(timezone.utc), with_preview=not died)
+
+
+def _finish(context: dg.AssetExecutionContext, reception: Reception, arrivals: list[Arrival]) -> None:
+    """Record arrivals and take them out of the spool; none are left in the list."""
+    _record(context.op_execution_context, arrivals)
+    if DICOM_SERIES in context.selected_asset_keys:  # else it waits for a run that records it
+        for arrival in arrivals:
+            reception.release(arrival)
+    arrivals.clear()
 
 
 def _place(exc: Exception) -> str:

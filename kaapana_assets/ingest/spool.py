@@ -5,6 +5,7 @@ Layout, all of it on one file system::
     incoming/<series>/<sop>.dcm      an object, whole and synced
     incoming/.tmp/                   objects being written
     incoming/.associations/<id>      marks of open associations
+    incoming/.abnormal-ends/         over which series a taker died
     incoming/.taker                  locked by the one that takes files out
     quarantine/<series>/<file>       what could not be taken, ``<file>.json`` says why
 
@@ -31,6 +32,7 @@ from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits, limits_of
 from kaapana_assets.dicom.sameness import same_object, syntax_difference
 from kaapana_assets.errors import InvalidIdentifier, NotFound, SpoolUnavailable, StoreUnavailable, UnreadableDicom
+from kaapana_assets.ingest.abnormal_ends import AbnormalEnds
 from kaapana_assets.ingest.associations import OpenAssociation, held_series, open_mark
 from kaapana_assets.ingest.quarantine import Quarantine, QuarantinedFile
 from kaapana_assets.ingest.series_folders import SeriesFolders, dicom_files, remove_if_empty
@@ -115,6 +117,7 @@ class Spool:
         self._temporary_folder = incoming / ".tmp"
         self._marks_folder = incoming / ".associations"
         self._numbers = itertools.count()
+        self.abnormal_ends = AbnormalEnds(incoming / ".abnormal-ends")
         self._folders = SeriesFolders(incoming)
 
     def prepare(self) -> None:

@@ -218,6 +218,91 @@ def test_series_of_an_ingest_that_was_killed_before_dagster_knew_of_it_still_wai
     assert arriving.spool.ready(0) == []
 
 
+DYING_OVER_A_SERIES = """
+import os, signal, sys
+import dagster as dg
+from kaapana_assets.definitions import build_definitions
+from kaapana_assets.resources import Platform
+from kaapana_assets.settings import load_settings
+
+FATAL = sys.argv[2].split()
+
+
+class Index:
+    def __init__(self, index):
+        self._index = index
+
+    def __getattr__(self, name):
+        return getattr(self._index, name)
+
+    def put(self, documents):
+        documents = list(documents)
+        if any(document["SeriesInstanceUID"] in FATAL for document in documents):
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._index.put(documents)
+
+
+class DyingPlatform(Platform):
+    def index(self):
+        return Index(super().index())
+
+
+with dg.DagsterInstance.local_temp(sys.argv[1], overrides={"telemetry": {"enabled": False}}) as instance:
+    definitions = build_definitions(load_settings())
+    job = dg.Definitions.merge(
+        dg.Definitions(assets=definitions.assets, jobs=definitions.jobs, resources={"platform": DyingPlatform()})
+    ).resolve_job_def("ingest")
+    keys = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+    done = job.execute_in_process(
+        instance=instance,
+        tags=dict(zip(keys, sys.argv[3:5])) | {"kaapana_assets/arrivals": "true"},
+        raise_on_error=False,
+    )
+    sys.exit(0 if done.success else 1)
+"""
+
+
+def ingest_dying_over(arriving: Arriving, fatal: str) -> int:
+    """The exit code of an ingest, in a process of its own, of all that waits."""
+    ranges = arriving.tick()
+    first, last = ranges[0][0], ranges[-1][1]
+    arriving.cursor = None  # asked for at once, not after the pause
+    command = [sys.executable, "-W", "ignore", "-c", DYING_OVER_A_SERIES, str(arriving.folder), fatal, first, last]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert ended.returncode in (0, 1, -9), ended.stderr
+    for record in arriving.instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        arriving.instance.report_run_failed(record.dagster_run)  # as the code server does of a process that is gone
+    return ended.returncode
+
+
+def test_series_that_kills_the_ingest_is_set_aside_with_the_reason_and_all_others_go_on(arriving: Arriving) -> None:
+    arriving.send("1.2.1", "1.2.2", "1.2.3")
+    assert ingest_dying_over(arriving, "1.2.2") == -9
+    assert sorted(arriving.spool.ready(0)) == ["1.2.1", "1.2.2", "1.2.3"]
+    assert ingest_dying_over(arriving, "1.2.2") == -9
+    assert arriving.spool.ready(0) == ["1.2.2"]
+    found: Any = arriving.instance.get_status_by_partition(DICOM_SERIES, ["1.2.1", "1.2.3"], SERIES)
+    assert {status.value for status in found.values()} == {"MATERIALIZED"}
+    arriving.send("1.2.4")
+    assert ingest_dying_over(arriving, "1.2.2") == 1
+    assert arriving.spool.ready(0) == []
+    (kept,) = arriving.spool.quarantined()
+    assert kept.series_instance_uid == "1.2.2"
+    assert "ingest died 2 times" in kept.reason
+    assert open_pacs(load_settings()).series("1.2.4").instances
+
+
+def test_series_over_which_an_ingest_died_once_is_taken_in_and_not_suspected_any_more(arriving: Arriving) -> None:
+    arriving.send("1.2.1")
+    assert ingest_dying_over(arriving, "1.2.1") == -9
+    assert ingest_dying_over(arriving, "") == 0
+    assert arriving.spool.abnormal_ends.of("1.2.1") == 0
+    arriving.send("1.2.1", sop="2")
+    assert ingest_dying_over(arriving, "1.2.1") == -9
+    assert ingest_dying_over(arriving, "") == 0
+    assert list(arriving.spool.quarantined()) == []
+
+
 def test_picture_and_counts_but_no_name_of_a_patient_are_in_the_metadata(arriving: Arriving) -> None:
     arriving.send("1.2.1")
     arriving.tick()
