@@ -7,6 +7,7 @@ References:
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from typing import BinaryIO
 
 _PREAMBLE_BYTES = 128
@@ -25,6 +26,39 @@ def skip_file_meta(file: BinaryIO) -> str | None:
     if file.read(_PREAMBLE_BYTES + 4)[_PREAMBLE_BYTES:] != b"DICM":
         return None
     return skip_group_2(file)
+
+
+def dataset_offset(path: Path) -> int | None:
+    """Where the dataset begins in a file whose file meta information lacks something; None of a whole file.
+
+    It lacks something without preamble, without group 0002, or without a transfer syntax there.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        has_preamble = file.read(_PREAMBLE_BYTES + 4)[_PREAMBLE_BYTES:] == b"DICM"
+        begin = _PREAMBLE_BYTES + 4 if has_preamble else 0
+        file.seek(begin)
+        syntax = skip_group_2(file)
+        if has_preamble and syntax:
+            return None
+        file.seek(begin)
+        return _end_of_group_2(file)
+
+
+def _end_of_group_2(file: BinaryIO) -> int:
+    while True:
+        position = file.tell()
+        head = file.read(8)
+        if len(head) < 8 or head[:2] != b"\2\0":
+            return position
+        vr, length = struct.unpack("<2sH", head[4:])
+        if vr in _LONG_VRS:
+            length = int.from_bytes(file.read(4), "little")
+        if length > _VALUE_LIMIT_BYTES:
+            return position
+        file.seek(length, 1)
 
 
 def skip_group_2(file: BinaryIO) -> str | None:

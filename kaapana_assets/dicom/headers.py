@@ -170,6 +170,21 @@ def _check_order(file: BinaryIO, path: Path, tag: int, *, forced: bool) -> None:
         raise UnreadableDicom(f"{path}: {out_of_order(keyword_for_tag(tag), tag, after=after)}")
 
 
+def has_compressed_pixels(path: Path) -> bool:
+    """Whether the pixel data of a readable file without transfer syntax is in fragments (PS3.5 A.4).
+
+    Raises:
+        UnreadableDicom: the file cannot be read.
+    """
+    with opened(path, limits=DEFAULT_LIMITS) as file:
+        with pydicom_quiet():
+            header = pydicom.dcmread(file, defer_size=HEADER_VALUE_LIMIT_BYTES, stop_before_pixels=True, force=True)
+        is_implicit, is_little_endian = header.original_encoding
+        head = file.read(12)
+        length = head[4:8] if is_implicit else head[8:12]
+        return len(length) == 4 and struct.unpack("<L" if is_little_endian else ">L", length)[0] == 0xFFFFFFFF
+
+
 def identity_of(header: Dataset) -> InstanceIdentity:
     """The identifiers of a header.
 

@@ -17,6 +17,9 @@ from kaapana_assets.stores.durable import Buffer
 
 IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+IMPLEMENTATION_UID = "2.25.300836402116098362071870146962041371297"
+"""Of file meta information that import writes (PS3.5 B.2)."""
+
 DEFLATED = "1.2.840.10008.1.2.1.99"
 
 

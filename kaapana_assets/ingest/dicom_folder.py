@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kaapana_assets.dicom.headers import InstanceIdentity, read_identity
+from kaapana_assets.dicom.file_meta import dataset_offset
+from kaapana_assets.dicom.headers import InstanceIdentity, has_compressed_pixels, read_header, read_identity
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
 from kaapana_assets.errors import InvalidIdentifier, NotFound, UnreadableDicom
 from kaapana_assets.shown import shown_lines
@@ -23,12 +24,15 @@ class FolderFile:
         identity: the identifiers of a DICOM object.
         damage: why a file that looks like DICOM (by its ending or first bytes) cannot be taken.
         skipped: why the file is not for us.
+        dataset_offset: where the dataset begins in a file that lacks file meta information, or a part of it that others
+            need; it is to be written when the file is taken.
     """
 
     path: Path
     identity: InstanceIdentity | None = None
     damage: str = ""
     skipped: str = ""
+    dataset_offset: int | None = None
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -51,12 +55,35 @@ def inspect(path: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> FolderFile
     if path.name.upper() == _MEDIA_DIRECTORY:
         return FolderFile(path, skipped="a media directory")
     try:
-        return FolderFile(path, identity=read_identity(path, limits=limits))
+        identity = read_identity(path, limits=limits)
+        offset = _checked_offset(path, limits)
+        return FolderFile(path, identity=identity, dataset_offset=offset)
     except (UnreadableDicom, InvalidIdentifier) as exc:
         reason = str(exc).removeprefix(shown_lines(f"{path}: "))
         if path.suffix.lower() == ".dcm" or _has_prefix(path):
             return FolderFile(path, damage=reason)
         return FolderFile(path, skipped="not DICOM")
+
+
+def _checked_offset(path: Path, limits: ReadingLimits) -> int | None:
+    """``dataset_offset`` of a file, all of which can be read in the transfer syntax that its bytes show.
+
+    Raises:
+        UnreadableDicom: it cannot, or its pixel data is compressed in a way that nothing says.
+    """
+    try:
+        offset = dataset_offset(path)
+    except OSError as exc:
+        raise UnreadableDicom(f"{path}: cannot be read ({exc.strerror})") from exc
+    if offset is None:
+        return None
+    header = read_header(path, limits=limits)
+    if not header.file_meta.get("TransferSyntaxUID") and has_compressed_pixels(path):
+        raise UnreadableDicom(
+            f"{path}: it has no file meta information that names its transfer syntax, and its pixel data is "
+            "compressed: nothing says how"
+        )
+    return offset
 
 
 def _walk(folder: Path) -> Iterator[Path]:

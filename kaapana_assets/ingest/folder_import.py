@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
 from kaapana_assets.errors import NotFound, SpoolUnavailable
 from kaapana_assets.ingest.associations import OpenAssociation
+from kaapana_assets.ingest.dataset_start import IMPLEMENTATION_UID, file_head
 from kaapana_assets.ingest.dicom_folder import FolderFile, inspect
 from kaapana_assets.ingest.spool import Outcome, Spool
 
@@ -64,10 +66,23 @@ def _import_file(spool: Spool, mark: OpenAssociation, found: FolderFile) -> Impo
             mark.touch(series)
         except OSError as exc:
             raise SpoolUnavailable(f"{spool.incoming} cannot be written ({exc.strerror})") from exc
-        outcome = spool.add_file(series, sop, path, origin=str(path))
+        outcome = spool.add_file(series, sop, path, origin=str(path), **_head(found))
     except NotFound as exc:
         return ImportedFile(path, ImportOutcome.SKIPPED, str(exc))
     return ImportedFile(path, _OUTCOMES[outcome])
+
+
+def _head(found: FolderFile) -> dict[str, Any]:
+    """What ``Spool.add_file`` has to put before a dataset without whole file meta information."""
+    if found.dataset_offset is None or found.identity is None:
+        return {}
+    head = file_head(
+        sop_class_uid=found.identity.sop_class_uid,
+        sop_instance_uid=found.identity.sop_instance_uid,
+        transfer_syntax_uid=found.identity.transfer_syntax_uid,
+        implementation=IMPLEMENTATION_UID,
+    )
+    return {"head": head, "offset": found.dataset_offset}
 
 
 _OUTCOMES = {

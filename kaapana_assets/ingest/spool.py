@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -168,8 +169,18 @@ class Spool:
             _write_synced(temporary, parts)
             return self._place(temporary, series_uid, sop_uid, origin=origin)
 
-    def add_file(self, series_uid: str, sop_uid: str, source: Path, *, origin: str) -> Outcome:
+    def add_file(
+        self, series_uid: str, sop_uid: str, source: Path, *, origin: str, head: bytes = b"", offset: int = 0
+    ) -> Outcome:
         """Put a copy of a file into the spool; otherwise as :meth:`add`.
+
+        Args:
+            series_uid: its SeriesInstanceUID.
+            sop_uid: its SOPInstanceUID.
+            source: the file.
+            origin: who sent it, for the quarantine's note.
+            head: what to put before its bytes.
+            offset: where its bytes begin.
 
         Raises:
             NotFound: ``source`` cannot be opened.
@@ -179,7 +190,9 @@ class Spool:
         except OSError as exc:
             raise NotFound(f"{source} cannot be opened: {exc.strerror}") from exc
         with reader:
-            return self.add(series_uid, sop_uid, iter(partial(reader.read, _COPY_BYTES), b""), origin=origin)
+            reader.seek(offset)
+            parts = chain((head,) if head else (), iter(partial(reader.read, _COPY_BYTES), b""))
+            return self.add(series_uid, sop_uid, parts, origin=origin)
 
     def adopt(self, series_uid: str, sop_uid: str, temporary: Path, *, origin: str) -> Outcome:
         """Put a file written at :meth:`temporary_file` into the spool, without a copy; otherwise as :meth:`add`."""

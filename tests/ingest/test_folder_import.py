@@ -5,8 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pydicom
 import pydicom.data
 import pytest
+from pydicom.encaps import encapsulate
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from kaapana_assets.ingest.dicom_folder import files_in
 from kaapana_assets.ingest.folder_import import ImportOutcome, import_files
@@ -60,6 +63,49 @@ def test_each_kind_of_file_has_its_outcome(spool, folder, instance):
     assert [file.read_bytes() for file in spool.files("1.2")] == [content]
     assert all(each.reason for each in spool.quarantined())
     assert spool.ready(0) == ["1.2"]
+
+
+def bare(ds, path: Path, syntax: str, *, keep: str) -> Path:
+    """A file that lacks its file meta information, or a part of it."""
+    ds.file_meta.TransferSyntaxUID = syntax
+    data = write(ds, path)
+    end = 144 + int.from_bytes(data[140:144], "little")
+    kept = {"dataset": data[end:], "group 2": data[132:], "preamble": data[:132] + data[end:]}[keep]
+    path.write_bytes(kept)
+    return path
+
+
+@pytest.mark.parametrize("keep", ["dataset", "group 2", "preamble"])
+@pytest.mark.parametrize(
+    "syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian], ids=lambda uid: uid.keyword
+)
+def test_dataset_without_file_meta_is_taken_in_with_one(spool, folder, instance, syntax, keep):
+    ds = instance(series="1.2", sop="1.3")
+    pixels = ds.PixelData
+    bare(ds, folder / "1.dcm", syntax, keep=keep)
+    assert outcomes(spool, folder) == {"1.dcm": ImportOutcome.STORED}
+    assert outcomes(spool, folder) == {"1.dcm": ImportOutcome.ALREADY_THERE}
+    (file,) = spool.files("1.2")
+    taken = pydicom.dcmread(file)  # which refuses a file without file meta information
+    assert (taken.file_meta.TransferSyntaxUID, taken.file_meta.MediaStorageSOPInstanceUID) == (syntax, "1.3")
+    assert (taken.PixelData, taken.PatientName, taken.StudyInstanceUID) == (pixels, "Secret^Name", "1.2.3")
+
+
+def test_compressed_dataset_without_transfer_syntax_is_set_aside_with_the_reason(spool, folder, instance):
+    ds = instance(series="1.2", sop="1.3")
+    ds.PixelData = encapsulate([b"\0" * 100])
+    ds["PixelData"].is_undefined_length = True
+    bare(ds, folder / "1.dcm", RLELossless, keep="dataset")
+    assert outcomes(spool, folder) == {"1.dcm": ImportOutcome.QUARANTINED}
+    (kept,) = spool.quarantined()
+    assert "no file meta information" in kept.reason
+    assert "compressed" in kept.reason
+
+
+def test_bare_dataset_that_is_cut_short_is_set_aside(spool, folder, instance):
+    path = bare(instance(series="1.2"), folder / "1.dcm", ImplicitVRLittleEndian, keep="dataset")
+    path.write_bytes(path.read_bytes()[:-10])
+    assert outcomes(spool, folder) == {"1.dcm": ImportOutcome.QUARANTINED}
 
 
 def test_files_of_pydicom_are_all_accounted_for(spool):
