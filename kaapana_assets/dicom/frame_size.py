@@ -74,14 +74,14 @@ def _of_jpeg(frame: bytes) -> int:
 
 def _of_jpeg_2000(frame: bytes) -> int:
     """From the SIZ marker (ISO 15444-1 A.5.1); of several, as boxes around the codestream could hold, the largest."""
-    sizes = []
+    sizes: list[int] = []
     at = frame.find(_J2K_START)
     while at >= 0:
         x1, y1, x0, y0 = struct.unpack_from(">4L", frame, at + 8)
         (components,) = struct.unpack_from(">H", frame, at + 40)
         depths = frame[at + 42 : at + 42 + 3 * components : 3]
         sample_bytes = sum(-(-((depth & 0x7F) + 1) // 8) for depth in depths)
-        sizes.append(max(0, x1 - x0) * max(0, y1 - y0) * max(sample_bytes, components))
+        sizes.append(int(max(0, x1 - x0) * max(0, y1 - y0) * max(sample_bytes, components)))
         at = frame.find(_J2K_START, at + 4)
     if not sizes:
         raise ValueError("a JPEG 2000 frame without its size")
