@@ -18,12 +18,12 @@ def command(folder: Path) -> None:
     """
     from tqdm import tqdm
 
+    from kaapana_assets.cli.homes import settings_to_write
     from kaapana_assets.ingest.dicom_folder import files_in
     from kaapana_assets.ingest.folder_import import ImportOutcome, import_files
     from kaapana_assets.ingest.spool import open_spool
-    from kaapana_assets.supervision.record import settings_in_use
 
-    spool = open_spool(settings_in_use())
+    spool = open_spool(settings_to_write())
     spool.prepare()
     files = files_in(folder)
     results = list(tqdm(import_files(spool, files), total=len(files), desc="importing", unit="file", disable=None))

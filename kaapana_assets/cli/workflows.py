@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kaapana_assets.supervision.record import settings_in_use
+from kaapana_assets.cli.homes import settings_to_read
 
 if TYPE_CHECKING:
     from kaapana_assets.workflows.loader import Loaded
@@ -25,7 +25,7 @@ def command(as_json: bool) -> None:
     from kaapana_assets.containers.opening import open_runner
     from kaapana_assets.workflows.loader import load_workflow_files
 
-    settings = settings_in_use()
+    settings = settings_to_read()
     # What files print when they are loaded is no part of the answer.
     with redirect_stdout(sys.stderr):
         loaded = load_workflow_files(settings.home, open_runner(settings))
