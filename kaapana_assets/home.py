@@ -17,7 +17,16 @@ NAME = "kaapana-home"
 MARKER = ".kaapana-home"
 _TEXT = "The data of a platform of kaapana_assets; commands find it by this file.\n"
 # Homes that were made before there was a marker have at least one of these.
-_OF_EARLIER_VERSIONS = ("platform.lock", "index.sqlite", "incoming", "archive", "cohorts", "workflows", "dagster")
+_OF_EARLIER_VERSIONS = (
+    "platform.lock",
+    "index.sqlite",
+    "images.json",
+    "incoming",
+    "archive",
+    "cohorts",
+    "workflows",
+    "dagster",
+)
 
 
 @dataclass(frozen=True)

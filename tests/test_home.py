@@ -52,7 +52,9 @@ def test_nearest_home_counts_and_the_variable_before_it(project, monkeypatch, tm
     assert load_settings().home == tmp_path / "named"
 
 
-@pytest.mark.parametrize("left", ["platform.lock", "index.sqlite", "incoming", "archive", "cohorts", "workflows"])
+@pytest.mark.parametrize(
+    "left", ["platform.lock", "index.sqlite", "images.json", "incoming", "archive", "cohorts", "workflows"]
+)
 def test_home_of_an_earlier_version_is_one(project, left):
     (project / NAME / left).mkdir(parents=True)
     assert find_site(project / "deep").folder == project

@@ -123,7 +123,7 @@ def test_run_loads_an_edited_file_first_and_says_so(site: Site) -> None:
     said = site.run("added")
 
     assert "loading them again" in said
-    assert "a: 1 reused" in said, said
+    assert "a: 1 done, 1 reused" in said, said
     assert "b: 1 done" in said
     assert site.shelf("added", "b").read_text() == "hello"
 
