@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import dagster as dg
+from pydantic import Field
 
 from kaapana_assets.containers.opening import open_runner
+from kaapana_assets.containers.pinned import PinnedRunner
 from kaapana_assets.containers.runner import Runner
 from kaapana_assets.settings import Settings, load_settings
 from kaapana_assets.stores.index import MetadataIndex
@@ -16,7 +18,13 @@ from kaapana_assets.stores.shelf import Shelf
 
 
 class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The platform's stores and runner, opened as the settings of this process say."""
+    """The platform's stores and runner, opened as the settings of this process say.
+
+    Attributes:
+        images: what each image holds that the loaded workflows name; another is not launched.
+    """
+
+    images: dict[str, str] = Field(default_factory=dict)
 
     @property
     def settings(self) -> Settings:
@@ -49,4 +57,4 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def runner(self) -> Runner:
         """What launches operators."""
-        return open_runner(self.settings)
+        return PinnedRunner(open_runner(self.settings), self.images)

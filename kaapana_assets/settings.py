@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -24,8 +25,10 @@ from pydantic_settings import (
 )
 
 from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.home import NAME, Site, find_site
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+_paths_begin_in: ContextVar[Path | None] = ContextVar("folder of relative paths", default=None)
 _DIMSE_URL = re.compile(r"dimse://[!-.0-~]{1,16}@[A-Za-z0-9._-]+:\d{1,5}")
 
 
@@ -34,7 +37,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="KAAPANA_", env_file=".env", extra="ignore", frozen=True)
 
-    home: Path = Field(Path("kaapana-home"), description="The folder of all data of the platform.")
+    home: Path = Field(Path(NAME), validate_default=True, description="The folder of all data of the platform.")
     images: Path = Field(PROJECT_ROOT / "images", description="The folder of image folders (Dockerfile, files/).")
     environments: Path = Field(
         Path("~/.cache/kaapana-assets/environments"),
@@ -282,6 +285,11 @@ class Settings(BaseSettings):
             raise ValueError("is not dimse://AET@host:port")
         return value
 
+    @field_validator("home", "images", "environments", "kubeconfig", "s3_ca", "dicomweb_ca", "elasticsearch_ca")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else ((_paths_begin_in.get() or Path()) / value.expanduser()).absolute()
+
     @field_validator("s3_ca", "dicomweb_ca", "elasticsearch_ca")
     @classmethod
     def _is_file(cls, value: Path | None) -> Path | None:
@@ -330,16 +338,12 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Secrets in a file are refused, see ``_FileWithoutSecrets``."""
-        return init_settings, env_settings, _FileWithoutSecrets(settings_cls)
-
-    @field_validator("home", "images", "environments")
-    @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        file = dotenv_settings.env_file if isinstance(dotenv_settings, DotEnvSettingsSource) else None
+        return init_settings, env_settings, _FileWithoutSecrets(settings_cls, env_file=file)
 
     @field_validator("home")
     @classmethod
@@ -447,6 +451,16 @@ def take_environment(file: Path) -> None:
             os.environ.setdefault(name, value)
 
 
+def current_site() -> Site:
+    """Where settings are looked for and relative paths begin: found upwards, unless ``KAAPANA_HOME`` is set.
+
+    Raises:
+        ConfigurationError: what is found there belongs to another user.
+    """
+    here = Path.cwd()
+    return Site(here, here / ".env") if "KAAPANA_HOME" in os.environ else find_site(here)
+
+
 def load_settings(**given: Any) -> Settings:  # noqa: ANN401 - pydantic checks them
     """The settings of this process.
 
@@ -456,11 +470,15 @@ def load_settings(**given: Any) -> Settings:  # noqa: ANN401 - pydantic checks t
     Raises:
         ConfigurationError: a setting has a value that cannot work; the message names it.
     """
+    site = current_site()
+    token = _paths_begin_in.set(site.folder)
     try:
-        return Settings(**given)
+        return Settings(_env_file=site.env_file, **given)
     except ValidationError as exc:
         lines = []
         for error in exc.errors():
             name = "KAAPANA_" + "_".join(str(part) for part in error["loc"]).upper() if error["loc"] else ""
             lines.append(f"{name}: {error['msg']}" if name else error["msg"])
         raise ConfigurationError("; ".join(lines)) from exc
+    finally:
+        _paths_begin_in.reset(token)

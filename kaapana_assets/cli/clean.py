@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from kaapana_assets.cli.homes import settings_to_read
 from kaapana_assets.stores.retention import remove_left_behind
-from kaapana_assets.supervision.record import settings_in_use
 
 
 @click.command()
@@ -20,7 +20,7 @@ def command(days: float | None, dry_run: bool) -> None:
 
     Assets, the archive and the spool are never touched. The platform does this every night.
     """
-    settings = settings_in_use()
+    settings = settings_to_read()
     verb = "would remove" if dry_run else "removed"
     count = 0
     limit = settings.run_retention_days if days is None else days

@@ -7,8 +7,10 @@ from datetime import datetime, timezone
 
 import click
 
+from kaapana_assets.cli.homes import settings_to_read
 from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.errors import DagsterUnavailable, NotFound
+from kaapana_assets.home import make_home
 from kaapana_assets.settings import Settings
 from kaapana_assets.stores.opening import open_index
 from kaapana_assets.supervision.record import settings_in_use
@@ -27,7 +29,9 @@ def command() -> None:
 def create(name: str, query: str) -> None:
     """Freeze the series that match a query now as the cohort NAME."""
     settings = settings_in_use()
+    click.echo(f"home {settings.home}", err=True)
     frozen = cohorts.freeze(open_index(settings), name=name, query=query, now=datetime.now(timezone.utc))
+    make_home(settings.home)
     path = cohorts.save(settings.home / "cohorts", frozen)
     click.echo(f"cohort {name}: {len(frozen.series)} series, {frozen.digest[:19]}, {path}")
     try:
@@ -39,7 +43,7 @@ def create(name: str, query: str) -> None:
 @command.command("list")
 def list_cohorts() -> None:
     """Show all cohorts."""
-    folder = settings_in_use().home / "cohorts"
+    folder = settings_to_read().home / "cohorts"
     for name in cohorts.names(folder):
         try:
             frozen = cohorts.read(folder, name)
@@ -53,7 +57,7 @@ def list_cohorts() -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Show the SeriesInstanceUIDs of the cohort NAME, one a line."""
-    for uid in cohorts.read(settings_in_use().home / "cohorts", name).series:
+    for uid in cohorts.read(settings_to_read().home / "cohorts", name).series:
         click.echo(uid)
 
 

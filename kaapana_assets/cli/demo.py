@@ -22,6 +22,7 @@ from kaapana_assets.cli.demo_data import DemoFile, demo_files
 from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.errors import TemporaryError
 from kaapana_assets.graphql import DagsterClient
+from kaapana_assets.home import make_home
 from kaapana_assets.ingest.spool import open_spool
 from kaapana_assets.settings import Settings, load_settings
 from kaapana_assets.stores.opening import open_index
@@ -106,7 +107,7 @@ def _ensure_up(settings: Settings, options: list[str]) -> bool:
     if running_platform(settings.home) is not None:
         click.echo(f"using the platform that is up on {settings.home}")
         return False
-    settings.home.mkdir(parents=True, exist_ok=True)
+    make_home(settings.home)
     console = settings.home / "logs" / "up.log"
     console.parent.mkdir(exist_ok=True)
     argv = ["up", *options]

@@ -9,6 +9,7 @@ import time
 import click
 
 from kaapana_assets.errors import TemporaryError
+from kaapana_assets.home import check_home
 from kaapana_assets.settings import load_settings
 from kaapana_assets.supervision.record import running_platform
 
@@ -19,6 +20,7 @@ _WAIT_S = 60
 def command() -> None:
     """Stop the platform that runs on KAAPANA_HOME, as Ctrl-C there does."""
     home = load_settings().home
+    check_home(home)
     record = running_platform(home)
     if record is None:
         click.echo(f"no platform is up on {home}")

@@ -23,13 +23,13 @@ def command(host: str | None, port: int | None, ready_file: Path | None) -> None
     /health.json is the same as JSON. Both have the status 503 when something that should work does not.
     """
     from kaapana_assets.cli.health_check import open_health_check
+    from kaapana_assets.cli.homes import settings_to_read
     from kaapana_assets.health.server import KeptReport, serve
     from kaapana_assets.settings import load_settings
-    from kaapana_assets.supervision.record import settings_in_use
 
     given = {"health_host": host, "health_port": port}
     listening = load_settings(**{name: value for name, value in given.items() if value is not None})
-    check = open_health_check(settings_in_use())
+    check = open_health_check(settings_to_read())
 
     def on_ready(port: int) -> None:
         url = listening.model_copy(update={"health_port": port}).health_url

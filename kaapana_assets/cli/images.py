@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kaapana_assets.cli.homes import settings_to_read, settings_to_write
 from kaapana_assets.containers.builders import NAMES
 from kaapana_assets.errors import ConfigurationError, KaapanaAssetsError
-from kaapana_assets.supervision.record import settings_in_use
 
 if TYPE_CHECKING:
     from kaapana_assets.containers.building import Place, State
@@ -62,7 +62,7 @@ def build(
     from kaapana_assets.containers.building import Wish, build_image, log_of, save_image
     from kaapana_assets.containers.built_images import BuiltImages
 
-    settings = settings_in_use()
+    settings = settings_to_write()
     place, record = _place(settings), BuiltImages(settings.home)
     wish = Wish(
         base_image=settings.base_image if base_image is None else base_image,
@@ -92,7 +92,7 @@ def list_images(as_json: bool) -> None:
     from kaapana_assets.containers.building import states
     from kaapana_assets.containers.built_images import BuiltImages
 
-    settings = settings_in_use()
+    settings = settings_to_read()
     found = list(states(_wanted(settings, ()), place=_place(settings), record=BuiltImages(settings.home)))
     if as_json:
         click.echo(json.dumps([_as_json(state) for state in found], indent=1))
@@ -119,7 +119,7 @@ def push(names: tuple[str, ...], builder_name: str | None, insecure: bool) -> No
     from kaapana_assets.containers.building import push_image
     from kaapana_assets.containers.built_images import BuiltImages
 
-    settings = settings_in_use()
+    settings = settings_to_read()
     if not settings.image_registry:
         raise ConfigurationError("KAAPANA_IMAGE_REGISTRY is not set: it says where images are pushed to")
     place, record, wanted = _place(settings), BuiltImages(settings.home), _wanted(settings, names)

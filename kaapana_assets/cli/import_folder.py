@@ -18,14 +18,14 @@ def command(folder: Path) -> None:
     """
     from tqdm import tqdm
 
+    from kaapana_assets.cli.homes import settings_to_write
     from kaapana_assets.dicom.limits import limits_of
     from kaapana_assets.ingest.dicom_folder import files_in
     from kaapana_assets.ingest.folder_import import ImportOutcome, import_files
     from kaapana_assets.ingest.spool import open_spool
     from kaapana_assets.shown import shown
-    from kaapana_assets.supervision.record import settings_in_use
 
-    settings = settings_in_use()
+    settings = settings_to_write()
     spool = open_spool(settings)
     spool.prepare()
     files = files_in(folder)

@@ -8,6 +8,7 @@ from typing import cast, get_args
 
 import click
 
+from kaapana_assets.cli.homes import settings_to_read
 from kaapana_assets.stores.index import (
     Bucket,
     DateHistogramFacet,
@@ -20,7 +21,6 @@ from kaapana_assets.stores.index import (
 )
 from kaapana_assets.stores.opening import open_index
 from kaapana_assets.stores.query import parse, unknown_fields
-from kaapana_assets.supervision.record import settings_in_use
 
 _COLUMNS = ("SeriesInstanceUID", "Modality", "SeriesDescription", "StudyDate", "InstanceCount")
 _WIDEST = 64
@@ -42,7 +42,7 @@ def command(text: str, facets: tuple[str, ...], sort: str | None, limit: int, as
     """Search the metadata index for TEXT, for example "Modality:CT AND PatientAge:[40 TO 60]"."""
     query = parse(text)
     wanted = [_facet(facet) for facet in facets]
-    index = open_index(settings_in_use())
+    index = open_index(settings_to_read())
     try:
         page = index.search(query, sort=_sort(sort), limit=limit) if limit else Page((), index.count(query), None)
         found = index.facets(query, wanted) if wanted else []

@@ -9,7 +9,7 @@ import click
 
 from kaapana_assets.cli.quiet import quiet_libraries
 from kaapana_assets.health.stores import check_before_start
-from kaapana_assets.settings import PROJECT_ROOT, load_settings, take_environment
+from kaapana_assets.settings import PROJECT_ROOT, current_site, load_settings, take_environment
 from kaapana_assets.supervision.platform import Platform
 
 
@@ -36,7 +36,10 @@ def command(
             raise click.UsageError("--services names a file of settings itself: leave --env-file away")
         env_file = services_file()
     if env_file is not None:
+        env_file = env_file.absolute()
         take_environment(env_file)
+    # All parts, which start in the same folder, then find the same settings as this process.
+    os.chdir(current_site().folder)
     ports = {"webserver_port": webserver_port, "receiver_port": receiver_port, "health_port": health_port}
     settings = load_settings(**{name: port for name, port in ports.items() if port is not None})
     click.echo(f"KAAPANA_HOME {settings.home}")

@@ -2,25 +2,62 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING
 
 import click
 
-from kaapana_assets.supervision.record import settings_in_use
+from kaapana_assets.cli.homes import settings_to_read
+
+if TYPE_CHECKING:
+    from kaapana_assets.workflows.loader import Loaded
 
 
 @click.command()
-def command() -> None:
-    """Show the workflows with their operators and parameters, and the files that cannot be loaded."""
-    from kaapana_assets.workflows.loader import load_platform_workflows
+@click.option("--json", "as_json", is_flag=True, help="Print the state of each file as one JSON object.")
+def command(as_json: bool) -> None:
+    """Show the workflows with their operators and parameters, and what is wrong with workflow files.
 
-    loaded = load_platform_workflows(settings_in_use().home)
+    Ends with exit code 1 when something is wrong with a file.
+    """
+    from kaapana_assets.containers.opening import open_runner
+    from kaapana_assets.workflows.loader import load_workflow_files
+
+    settings = settings_to_read()
+    # What files print when they are loaded is no part of the answer.
+    with redirect_stdout(sys.stderr):
+        loaded = load_workflow_files(settings.home, open_runner(settings))
+    if as_json:
+        click.echo(json.dumps(_as_json(loaded), indent=1))
+    else:
+        _show(loaded)
+    sys.exit(1 if loaded.problems else 0)
+
+
+def _show(loaded: Loaded) -> None:
     for workflow in sorted(loaded.workflows.values(), key=lambda each: each.name):
         click.echo(f"{workflow.name}\n  {workflow.description}")
         click.echo(f"  operators: {', '.join(operator.full_name for operator in workflow.operators)}")
         for parameter in workflow.parameters:
             choices = f" (one of {', '.join(map(str, parameter.choices))})" if parameter.choices else ""
             click.echo(f"  --param {parameter.name}={parameter.default}{choices}  {parameter.description}")
-    for file, reason in sorted(loaded.errors.items()):
-        click.echo(f"\n{file} cannot be loaded:\n{reason}", err=True)
-    sys.exit(1 if loaded.errors else 0)
+    for file, reason in sorted(loaded.problems.items()):
+        click.echo(f"\n{file}:\n{reason}", err=True)
+
+
+def _as_json(loaded: Loaded) -> dict[str, object]:
+    return {
+        "plan": loaded.plan.digest,
+        "images": dict(loaded.plan.images),
+        "files": [
+            {
+                "file": file.name,
+                "path": str(file.path),
+                "workflows": [workflow.name for workflow in file.workflows],
+                "problems": list(file.problems),
+            }
+            for file in loaded.files
+        ],
+    }

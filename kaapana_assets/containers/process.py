@@ -45,7 +45,7 @@ class ProcessRunner:
         self._images = images.absolute()
         self._environments = environments.absolute()
         self._grace_s = grace_s
-        self._digests: dict[tuple[tuple[str, int, int, int], ...], str] = {}
+        self._digests: dict[tuple[tuple[str, int, int, int, int, int], ...], str] = {}
 
     def check(self) -> str:
         """Processes need nothing but the folder of images.
@@ -65,14 +65,18 @@ class ProcessRunner:
         """Nothing is left, see ``adopts``."""
 
     def image_digest(self, image: str) -> str:
-        """SHA-256 of the image folder, read again only when a size, mode or time of change differs.
+        """SHA-256 of the image folder, read again only when a file, its size, mode or a time of change differs.
 
         Raises:
             NotFound: there is no such image folder.
             ConfigurationError: its Dockerfile cannot be understood.
         """
         found = load_image(self._images, image)
-        state = tuple((str(path), at.st_size, at.st_mode, at.st_mtime_ns) for path, at in content(found.folder))
+        # The inode and its own time of change, too: a copy may keep the time and the size of another file.
+        state = tuple(
+            (str(path), at.st_ino, at.st_size, at.st_mode, at.st_mtime_ns, at.st_ctime_ns)
+            for path, at in content(found.folder)
+        )
         if state not in self._digests:
             self._digests[state] = content_digest(found)
         return self._digests[state]

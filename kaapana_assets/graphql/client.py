@@ -256,6 +256,11 @@ class DagsterClient:
         nodes = self._ask(documents.ASSET_KEYS, {})
         return [tuple(node["assetKey"]["path"]) for node in nodes]
 
+    def job_tags(self, job: str) -> dict[str, str]:
+        """The tags of a job, as the code location defines it."""
+        selector = {**self._repository(), "pipelineName": job}
+        return {tag["key"]: tag["value"] for tag in self._ask(documents.JOB_TAGS, {"selector": selector})["tags"]}
+
     def asset_url(self, asset: AssetKey, partition: str | None = None) -> str:
         """The page of an asset, or of one partition of it, in the web UI."""
         page = f"{self.url}/assets/{'/'.join(_key(asset)['path'])}"

@@ -253,6 +253,21 @@ query Location($location: String!) {
     + _PYTHON_ERROR
 )
 
+JOB_TAGS = (
+    """
+query JobTags($selector: PipelineSelector!) {
+  result: pipelineOrError(params: $selector) {
+    __typename
+    ... on Pipeline { tags { key value } }
+    ... on PipelineNotFoundError { message }
+    ... on InvalidSubsetError { message }
+    ... on PythonError { ...PythonErrorParts }
+  }
+}
+"""
+    + _PYTHON_ERROR
+)
+
 VERSION = "query Version { result: version }"
 
 DAEMONS = """

@@ -12,6 +12,7 @@ from kaapana_assets.health.findings import Finding, HealthReport, PastError, Sta
 from kaapana_assets.health.parallel import Parallel
 from kaapana_assets.health.past import FailedRuns, newest_quarantined
 from kaapana_assets.health.stores import DEADLINE_S, store_checks
+from kaapana_assets.health.workflow_files import WorkflowFiles
 
 if TYPE_CHECKING:
     from kaapana_assets.health.platform_state import PlatformState
@@ -40,6 +41,7 @@ class HealthCheck:
         self._platform = platform
         self._storage = storage
         self._failed_runs = FailedRuns()
+        self._workflow_files = WorkflowFiles(settings)
         self._findings = Parallel[Finding](self._lost, deadline_s=deadline_s)
         self._errors = Parallel[tuple[PastError, ...]](lambda _name, _why: (), deadline_s=deadline_s)
 
@@ -70,6 +72,7 @@ class HealthCheck:
             name: partial(checks.check_store, where[name], ask) for name, ask in store_checks(self._settings).items()
         }
         calls["runner"] = partial(checks.check_runner, self._settings)
+        calls["workflows"] = self._workflow_files.check
         calls["spool"] = partial(checks.check_spool, self._settings)
         calls["receiver"] = partial(checks.check_receiver, self._settings, platform)
         calls["storage"] = partial(checks.check_storage, self._where("storage"), self._storage)

@@ -11,6 +11,7 @@ TITLES = {
     "index": "index",
     "objects": "objects",
     "runner": "runner",
+    "workflows": "workflows",
     "spool": "spool",
     "receiver": "receiver",
     "storage": "PostgreSQL",

@@ -22,6 +22,7 @@ import psutil
 
 from kaapana_assets.errors import ConfigurationError, DagsterUnavailable, StoreUnavailable
 from kaapana_assets.graphql import DagsterClient
+from kaapana_assets.home import make_home
 from kaapana_assets.settings import Settings
 from kaapana_assets.supervision import parts, record
 from kaapana_assets.supervision.instance import LOCATION, launching, write_instance
@@ -76,7 +77,7 @@ class Platform:
             PartFailed: a part did not start; all others are ended.
         """
         with ExitStack() as stack:
-            self.settings.home.mkdir(parents=True, exist_ok=True)
+            make_home(self.settings.home)
             stack.enter_context(record.lock_home(self.settings.home))
             self._end_former()
             self._places = parts.Places(self.settings.home, Path(tempfile.mkdtemp(prefix="kaapana-")))
@@ -290,6 +291,7 @@ class Platform:
                 parts=running,
                 env_file=self._env_file,
                 stores=self.settings.stores(),
+                launcher=record.launcher_of(self.settings),
                 health_host=self.settings.health_host,
                 health_port=self.settings.health_port,
                 down=[name for name, child in self._children.items() if child.pid is None],

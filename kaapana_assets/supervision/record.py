@@ -12,6 +12,8 @@ from typing import IO, Any
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.settings import Settings, load_settings, take_environment
 
+_LAUNCHER = ("runner", "images", "image_registry", "image_tag_suffix", "docker_url")
+
 
 @dataclass(frozen=True)
 class Crash:
@@ -45,6 +47,8 @@ class PlatformRecord:
     """File of settings that it was started with."""
     stores: dict[str, str] = field(default_factory=dict)
     """Where it keeps what, see ``Settings.stores``."""
+    launcher: dict[str, str] = field(default_factory=dict)
+    """The settings of what launches operators, and from which images."""
     health_host: str = ""
     health_port: int = 0
     down: list[str] = field(default_factory=list)
@@ -78,6 +82,11 @@ def running_platform(home: Path) -> PlatformRecord | None:
     return None
 
 
+def launcher_of(settings: Settings) -> dict[str, str]:
+    """The settings that decide what an image holds, which all commands on a home must have alike."""
+    return {name: str(getattr(settings, name)) for name in _LAUNCHER}
+
+
 def settings_in_use(**given: Any) -> Settings:  # noqa: ANN401 - pydantic checks them
     """The settings of this process, with those of the platform that runs on their home, where one does.
 
@@ -102,6 +111,9 @@ def settings_in_use(**given: Any) -> Settings:  # noqa: ANN401 - pydantic checks
                 f"the platform that is up on {settings.home} has its {name} at {there}, but the settings here say "
                 f"{here}: set KAAPANA_{name.upper()} and what belongs to it as it was set for `kaapana-assets up`"
             )
+    not_set = {name: value for name, value in record.launcher.items() if name not in settings.model_fields_set}
+    if not_set:
+        settings = load_settings(**{**not_set, **given})
     return _with_addresses(settings, record)
 
 

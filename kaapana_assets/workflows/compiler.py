@@ -6,20 +6,20 @@ asset; its outputs are what pooled operators make, and the report. All of them g
 functions in ``steps``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
-from kaapana_assets.containers.runner import Runner
 from kaapana_assets.errors import WorkflowError
 from kaapana_assets.partitions import COHORT, COHORTS, SERIES
 from kaapana_assets.resources import Platform
 from kaapana_assets.workflows import opening, steps
-from kaapana_assets.workflows.fingerprints import code_version
 from kaapana_assets.workflows.model import REPORT, Workflow
 from kaapana_assets.workflows.operators import ContainerOperator, Operator, name_in_dagster
+from kaapana_assets.workflows.plan import PLAN_TAG
+from kaapana_assets.workflows.plan_gate import Gate
 
 _MODE = dg.Enum(
     "mode",
@@ -38,52 +38,44 @@ class Compiled:
     job: Any
 
 
-def names_in_dagster(workflow: Workflow) -> set[str]:
-    """The names of its job, graph and steps, which must be unlike those of all other workflows."""
-    job = workflow.job_name
-    operators = [name_in_dagster(operator.full_name) for operator in workflow.operators]
-    own = {job, *(f"{job}_{name}" for name in ("cohort", "prepare", REPORT, *operators))}
-    return own | {f"{job}__{name}" for name in operators}
-
-
-def compile_workflow(workflow: Workflow, runner: Runner, *, series_per_run: int) -> Compiled:
+def compile_workflow(workflow: Workflow, versions: Mapping[str, str], gate: Gate, *, series_per_run: int) -> Compiled:
     """The assets and the cohort job of a workflow.
 
     Args:
         workflow: a valid workflow.
-        runner: tells the version of each image, so that a changed one shows as out of date.
+        versions: by operator, the version of its code, so that what a changed one made shows as out of date.
+        gate: what every step has to pass first.
         series_per_run: at most this many partitions in one run of a backfill.
 
     Raises:
-        NotFound: an image that the workflow names is not there.
         WorkflowError: Dagster refuses it.
     """
     try:
-        return _compiled(workflow, runner, series_per_run)
+        return _compiled(workflow, versions, gate, series_per_run)
     except dg.DagsterInvalidDefinitionError as exc:
         raise WorkflowError(f"Dagster refuses it: {exc}") from exc
 
 
-def _compiled(workflow: Workflow, runner: Runner, series_per_run: int) -> Compiled:
-    defaults = {parameter.name: parameter.default for parameter in workflow.parameters}
-    versions = {o.full_name: code_version(workflow, o, runner, defaults) for o in workflow.operators}
+def _compiled(workflow: Workflow, versions: Mapping[str, str], gate: Gate, series_per_run: int) -> Compiled:
     series_assets = [
-        _series_asset(workflow, operator, versions[operator.full_name], series_per_run)
+        _series_asset(workflow, operator, versions[operator.full_name], gate, series_per_run=series_per_run)
         for operator in workflow.operators
         if operator.level == "series"
     ]
-    cohort_assets = _cohort_assets(workflow, versions)
+    cohort_assets = _cohort_assets(workflow, versions, gate)
     job = dg.define_asset_job(
         workflow.job_name,
         selection=list(cohort_assets.keys),
         executor_def=dg.in_process_executor,
         description=workflow.description,
-        tags={"kaapana_assets/workflow": workflow.name},
+        tags={"kaapana_assets/workflow": workflow.name, PLAN_TAG: gate.plan.digest},
     )
     return Compiled([*series_assets, cohort_assets], job)
 
 
-def _series_asset(workflow: Workflow, operator: Operator, version: str, series_per_run: int) -> dg.AssetsDefinition:
+def _series_asset(
+    workflow: Workflow, operator: Operator, version: str, gate: Gate, *, series_per_run: int
+) -> dg.AssetsDefinition:
     @dg.asset(
         key=steps.asset_key(workflow, operator.full_name),
         partitions_def=SERIES,
@@ -94,10 +86,10 @@ def _series_asset(workflow: Workflow, operator: Operator, version: str, series_p
         group_name=workflow.job_name,
         kinds=_kinds(operator),
         description=_description(workflow, operator),
-        config_schema={"force": _FORCE, "parameters": _parameters(workflow)},
+        config_schema=gate.config({"force": _FORCE, "parameters": _parameters(workflow)}),
     )
     def output(context: dg.AssetExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        with opening.asked_again(context.op_execution_context):
+        with opening.asked_again(context.op_execution_context), gate.passed(context.op_execution_context):
             steps.backfill_step(context.op_execution_context, platform, workflow, operator)
         return
         yield  # each series was recorded in the step; Dagster only has to see a generator
@@ -105,12 +97,12 @@ def _series_asset(workflow: Workflow, operator: Operator, version: str, series_p
     return output
 
 
-def _cohort_assets(workflow: Workflow, versions: dict[str, str]) -> dg.AssetsDefinition:
+def _cohort_assets(workflow: Workflow, versions: Mapping[str, str], gate: Gate) -> dg.AssetsDefinition:
     pooled = [operator for operator in workflow.operators if operator.level == "cohort"]
     upstream = {f"upstream_{place}": leaf for place, leaf in enumerate(workflow.leaves())}
-    prepare = _prepare_op(workflow, [*upstream, "cohort"])
-    ops = {operator.full_name: _operator_op(workflow, operator) for operator in workflow.operators}
-    report = _report_op(workflow)
+    prepare = _prepare_op(workflow, [*upstream, "cohort"], gate)
+    ops = {operator.full_name: _operator_op(workflow, operator, gate) for operator in workflow.operators}
+    report = _report_op(workflow, gate)
 
     @dg.graph(
         name=f"{workflow.job_name}_cohort",
@@ -148,26 +140,28 @@ def _cohort_assets(workflow: Workflow, versions: dict[str, str]) -> dg.AssetsDef
     return assets.map_asset_specs(lambda spec: spec.replace_attributes(code_version=by_key.get(spec.key)))
 
 
-def _prepare_op(workflow: Workflow, inputs: Sequence[str]) -> dg.OpDefinition:
+def _prepare_op(workflow: Workflow, inputs: Sequence[str], gate: Gate) -> dg.OpDefinition:
     @dg.op(
         name=f"{workflow.job_name}_prepare",
         description="Reads the frozen cohort and lays out the run directory.",
         ins={name: dg.In(dg.Nothing) for name in inputs},
         out=dg.Out(dg.Nothing),
-        config_schema={
-            "mode": dg.Field(_MODE, default_value="batch", is_required=False),
-            "force": _FORCE,
-            "parameters": _parameters(workflow),
-        },
+        config_schema=gate.config(
+            {
+                "mode": dg.Field(_MODE, default_value="batch", is_required=False),
+                "force": _FORCE,
+                "parameters": _parameters(workflow),
+            }
+        ),
     )
     def prepare(context: dg.OpExecutionContext, platform: Platform) -> None:
-        with opening.asked_again(context):
+        with opening.asked_again(context), gate.passed(context):
             opening.begin(context, platform, workflow)
 
     return prepare
 
 
-def _operator_op(workflow: Workflow, operator: Operator) -> dg.OpDefinition:
+def _operator_op(workflow: Workflow, operator: Operator, gate: Gate) -> dg.OpDefinition:
     name = name_in_dagster(operator.full_name)
 
     @dg.op(
@@ -178,7 +172,7 @@ def _operator_op(workflow: Workflow, operator: Operator) -> dg.OpDefinition:
         tags={"kind": sorted(_kinds(operator))[0]},
     )
     def operate(context: dg.OpExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        with opening.asked_again(context), opening.resume(context, platform, workflow) as work:
+        with opening.asked_again(context), gate.passed(context), opening.resume(context, platform, workflow) as work:
             try:
                 if operator.level == "cohort":
                     output = steps.pooled_step(context, work, operator)
@@ -194,7 +188,7 @@ def _operator_op(workflow: Workflow, operator: Operator) -> dg.OpDefinition:
     return operate
 
 
-def _report_op(workflow: Workflow) -> dg.OpDefinition:
+def _report_op(workflow: Workflow, gate: Gate) -> dg.OpDefinition:
     @dg.op(
         name=f"{workflow.job_name}_{REPORT}",
         description="Says what became of each series; fails the run when a series failed.",
@@ -202,7 +196,7 @@ def _report_op(workflow: Workflow) -> dg.OpDefinition:
         out={REPORT: dg.Out(dg.Nothing)},
     )
     def report(context: dg.OpExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        with opening.asked_again(context), opening.resume(context, platform, workflow) as work:
+        with opening.asked_again(context), gate.passed(context), opening.resume(context, platform, workflow) as work:
             if context.run.parent_run_id is not None:
                 steps.mend(context, work)
             output, failure = steps.report_step(context, work)

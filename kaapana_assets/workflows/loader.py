@@ -5,96 +5,193 @@ A file that cannot be loaded takes nothing down with it; it is told of beside th
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import traceback
-from dataclasses import dataclass, field
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 
-from kaapana_assets.errors import NotFound, WorkflowError
-from kaapana_assets.shown import shown, shown_lines
+from kaapana_assets.containers.pinned import PinnedRunner
+from kaapana_assets.containers.runner import Runner
+from kaapana_assets.errors import KaapanaAssetsError, NotFound
+from kaapana_assets.workflows.file_states import (
+    FileState,
+    load_file,
+    makes_workflows,
+    names_in_dagster,
+    word_of_dagster,
+)
+from kaapana_assets.workflows.fingerprints import code_version
 from kaapana_assets.workflows.model import Workflow
-from kaapana_assets.workflows.operators import name_in_dagster
+from kaapana_assets.workflows.operators import ContainerOperator, name_in_dagster
+from kaapana_assets.workflows.plan import BUILT_IN, Plan, PlanFiles, read_plan_files
+from kaapana_assets.workflows.plan_imports import use_plugins
 
-BUILT_IN = Path(__file__).parent / "built_in"
+_READINGS = 5
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """The workflows of some folders, and the files that could not be loaded, with the reason."""
+    """All workflow files of a platform, with the plan that they are.
 
-    workflows: dict[str, Workflow] = field(default_factory=dict)
-    errors: dict[str, str] = field(default_factory=dict)
+    Attributes:
+        versions: by workflow and operator, the version of its code with the parameters' defaults.
+        images: by the name that workflows have for them, what those hold that are there.
+    """
+
+    files: tuple[FileState, ...]
+    plan: Plan
+    versions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def workflows(self) -> dict[str, Workflow]:
+        """All that can be run, by name."""
+        return {workflow.name: workflow for file in self.files for workflow in file.workflows}
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What is wrong, by the name of the file; only files with which something is."""
+        return {file.name: "\n\n".join(file.problems) for file in self.files if file.problems}
 
     def named(self, name: str) -> Workflow:
         """The workflow of that name, written with hyphens or underscores.
 
         Raises:
-            NotFound: there is none; says which there are and which files cannot be loaded.
+            NotFound: there is none, or it cannot be run, or more than one file has it; says which file and why.
         """
+        job = name_in_dagster(name)
+        wrong = [
+            file
+            for file in self.files
+            for has in file.names
+            if name_in_dagster(has) == job and has not in [workflow.name for workflow in file.workflows]
+        ]
+        if wrong:
+            reasons = "".join(f"\n{_last_line(problem)} ({file.path})" for file in wrong for problem in file.problems)
+            raise NotFound(f"workflow {name!r} cannot be run:{reasons}")
         for workflow in self.workflows.values():
-            if workflow.job_name == name_in_dagster(name):
+            if workflow.job_name == job:
                 return workflow
-        broken = "".join(f"\n{reason.strip().splitlines()[-1]} ({file})" for file, reason in self.errors.items())
+        broken = "".join(f"\n{_last_line(problem)} ({file.path})" for file in self.files for problem in file.problems)
         raise NotFound(f"no workflow {name!r}; there is: {', '.join(sorted(self.workflows))}{broken}")
 
 
-def load_platform_workflows(home: Path) -> Loaded:
-    """The built-in workflows and those of the user's folder in ``home``."""
-    folder = home / "workflows"
-    return load_workflows([BUILT_IN, folder / "dags"], plugins=folder / "plugins")
+def load_workflow_files(home: Path, runner: Runner) -> Loaded:
+    """The built-in workflows and those of the user's folder in ``home``, and what is wrong with any file.
 
-
-def load_workflows(folders: list[Path], *, plugins: Path | None = None) -> Loaded:
-    """Every workflow that stands at the top level of a file ``*.py`` of the folders.
+    What was loaded is what the plan's digest speaks of: files that change meanwhile are read again.
 
     Args:
-        folders: later ones must not repeat a name of earlier ones.
-        plugins: folder of what the files may import.
+        home: of the platform.
+        runner: tells what each image holds.
     """
-    if plugins is not None and str(plugins) not in sys.path:
-        sys.path.append(str(plugins))
-    loaded = Loaded()
-    for path in (path for folder in folders for path in sorted(folder.glob("*.py"))):
-        if path.stem == "__init__":
-            continue
+    for _ in range(_READINGS):
+        files = read_plan_files(home)
+        loaded = _load(files, runner)
+        images = {image: _image(runner, image)[0] for image in loaded.plan.images}
+        if read_plan_files(home).digests == files.digests and images == loaded.plan.images:
+            return loaded
+    # No other process can have read the same.
+    unlike_any = replace(loaded.plan, files={**loaded.plan.files, "files that change all the time": uuid.uuid4().hex})
+    return replace(loaded, plan=unlike_any)
+
+
+def _load(files: PlanFiles, runner: Runner) -> Loaded:
+    use_plugins(files)
+    states = [_state(files, name, path) for name, path in files.paths.items() if _is_workflow_file(files, path)]
+    named = {
+        operator.image
+        for state in states
+        for workflow in state.workflows
+        for operator in workflow.operators
+        if isinstance(operator, ContainerOperator)
+    }
+    images = {image: _image(runner, image) for image in sorted(named)}
+    there = {image: digest for image, (digest, _) in images.items() if digest}
+    pinned = PinnedRunner(runner, there)
+    versions: dict[str, Mapping[str, str]] = {}
+    taken: dict[str, Workflow] = {}
+    checked = tuple(_checked(state, pinned, versions, taken) for state in states)
+    operators = {
+        workflow.name: [(operator.full_name, operator.level) for operator in workflow.operators]
+        for state in checked
+        for workflow in state.workflows
+    }
+    plan = Plan(files.digests, {image: digest for image, (digest, _) in images.items()}, operators)
+    return Loaded(files=checked, plan=plan, versions=versions, images=there)
+
+
+def _is_workflow_file(files: PlanFiles, path: Path) -> bool:
+    if path.suffix != ".py" or path.stem == "__init__" or path.name.startswith("."):
+        return False
+    return path.is_relative_to(BUILT_IN) or path.is_relative_to(files.dags)
+
+
+def _state(files: PlanFiles, key: str, path: Path) -> FileState:
+    folder, _, name = key.partition("/")
+    shown = name if folder == "dags" else key
+    source = files.sources.get(path)
+    if source is None:
+        return FileState(shown, path, problems=(f"{path} {files.digests[key]}",))
+    if "/" not in name:
+        return load_file(path, source, name=shown)
+    if makes_workflows(source):
+        problem = f"{name} is not loaded: workflow files stand in {files.dags} itself, not in folders below it"
+        return FileState(shown, path, problems=(problem,))
+    return FileState(shown, path)
+
+
+def _checked(
+    state: FileState, runner: Runner, versions: dict[str, Mapping[str, str]], taken: dict[str, Workflow]
+) -> FileState:
+    """The state with what is only seen beside the other files and the images.
+
+    Args:
+        state: of the file by itself.
+        runner: tells what each image holds.
+        versions: gets those of each workflow that can be run.
+        taken: the names in Dagster of all before; gets those of this file.
+    """
+    good: list[Workflow] = []
+    problems = list(state.problems)
+    for workflow in state.workflows:
         try:
-            module = _execute(path)
-            for workflow in _workflows_of(module):
-                _add(loaded, workflow, path)
-        except (SystemExit, Exception) as exc:  # noqa: BLE001 - the file is its author's code, it may raise anything
-            loaded.errors[shown(path.name)] = shown_lines(_explained(exc, path))
-    return loaded
+            problem = _problem(workflow, taken)
+            if problem is None and versions.get(workflow.name) is None:
+                defaults = {parameter.name: parameter.default for parameter in workflow.parameters}
+                versions[workflow.name] = {
+                    each.full_name: code_version(workflow, each, runner, defaults) for each in workflow.operators
+                }
+        except KaapanaAssetsError as exc:
+            problem = str(exc)
+        if problem is not None:
+            problems.append(f"workflow {workflow.name!r}: {problem}")
+        else:
+            taken |= dict.fromkeys(names_in_dagster(workflow), workflow)
+            good.append(workflow)
+    return replace(state, workflows=tuple(good), problems=tuple(problems))
 
 
-def _execute(path: Path) -> ModuleType:
-    name = f"kaapana_assets_workflow_files.{path.parent.name}.{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise WorkflowError(f"{path} cannot be loaded as Python")
-    module = importlib.util.module_from_spec(spec)
-    # inspect.getsource and dataclasses look modules up here.
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+def _problem(workflow: Workflow, taken: Mapping[str, Workflow]) -> str | None:
+    first = taken.get(workflow.job_name)
+    if first is workflow:  # imported by this file from what another imports, too
+        return None
+    if first is not None and first.job_name == workflow.job_name:
+        return f"a workflow named {workflow.name!r} is defined in {first.source} already: rename one of them"
+    if same := sorted(names_in_dagster(workflow) & taken.keys()):
+        return f"it and {taken[same[0]].name!r} would both have {same[0]!r} in Dagster: rename it"
+    if (word := word_of_dagster(workflow)) is not None:
+        return f"Dagster or Python uses the name {word!r} itself: rename it"
+    return None
 
 
-def _workflows_of(module: ModuleType) -> list[Workflow]:
-    return [value for value in vars(module).values() if isinstance(value, Workflow)]
+def _image(runner: Runner, image: str) -> tuple[str, str]:
+    try:
+        return runner.image_digest(image), ""
+    except KaapanaAssetsError as exc:
+        return "", str(exc)
 
 
-def _add(loaded: Loaded, workflow: Workflow, path: Path) -> None:
-    same = [name for name in loaded.workflows if name_in_dagster(name) == workflow.job_name]
-    if same and loaded.workflows[same[0]] is not workflow:
-        first = loaded.workflows[same[0]].source
-        raise WorkflowError(f"{path.name}: a workflow named {workflow.name!r} is defined in {first} already")
-    loaded.workflows[workflow.name] = workflow
-
-
-def _explained(exc: BaseException, path: Path) -> str:
-    if isinstance(exc, WorkflowError):
-        return str(exc)
-    lines = traceback.format_exception(type(exc), exc, exc.__traceback__)
-    mine = [line for line in lines if f'"{__file__}"' not in line and "importlib" not in line]
-    return f"{path.name} cannot be loaded:\n\n" + "".join(mine)
+def _last_line(problem: str) -> str:
+    lines: Sequence[str] = problem.strip().splitlines()
+    return lines[-1]

@@ -17,6 +17,7 @@ from typing import Literal
 from kaapana_assets.dicom.identifiers import checked_name
 from kaapana_assets.errors import InvalidIdentifier, WorkflowError
 from kaapana_assets.shown import shown
+from kaapana_assets.workflows.creation import note_created
 from kaapana_assets.workflows.operators import ContainerOperator, Operator, PythonOperator, name_in_dagster
 from kaapana_assets.workflows.parameters import Parameter
 
@@ -58,6 +59,7 @@ class Workflow:
         if problem:
             raise WorkflowError(f"{self.source}: workflow {self.name!r}: {problem}")
         object.__setattr__(self, "operators", _in_order(self))
+        note_created(self, model=__file__)
 
     @property
     def job_name(self) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kaapana_assets.home import make_home
 from kaapana_assets.settings import PROJECT_ROOT
 
 
@@ -28,6 +29,7 @@ class Site:
         images.mkdir()
         for name in names:
             shutil.copytree(PROJECT_ROOT / "images" / name, images / name)
+        make_home(folder / "home")
         return cls(images, folder / "home")
 
     def call(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -247,7 +247,6 @@ def test_names_are_those_of_folders_with_a_dockerfile(tmp_path: Path) -> None:
 
 
 def test_a_damaged_record_is_named(site: Site) -> None:
-    site.home.mkdir()
     (site.home / "images.json").write_text(json.dumps([{"name": "x"}]))
     done = site.call("list")
     assert done.returncode == 2

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kaapana_assets.home import make_home
 from kaapana_assets.settings import Settings, load_settings
 
 KaapanaCommand = Callable[..., subprocess.CompletedProcess[str]]
@@ -25,7 +26,9 @@ def elsewhere(monkeypatch, tmp_path):
 
 @pytest.fixture
 def home(tmp_path) -> Path:
-    return tmp_path / "home"
+    made = tmp_path / "home"
+    make_home(made)
+    return made
 
 
 @pytest.fixture

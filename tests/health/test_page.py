@@ -67,7 +67,6 @@ def test_the_page_says_what_works_and_turns_503_and_back(home, tmp_path):
             assert said in page.text
         assert "script" not in page.text
         assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
-        home.mkdir()
         (home / "objects").write_text("no folder")
         page = wait_for(503, url)
         assert "objects: not working" in page.text

@@ -10,6 +10,7 @@ import time
 import pytest
 from health.conftest import all_stores_at, command_environment
 
+from kaapana_assets.home import MARKER
 from kaapana_assets.supervision import record
 
 RECORD = record.PlatformRecord(
@@ -37,11 +38,39 @@ def test_without_a_platform_it_shows_stores_and_spool_and_that_is_no_failure(kaa
     for line in (f"folder {home}/archive", f"sqlite {home}/index.sqlite", f"folder {home}/incoming", "receiver    off"):
         assert line in done.stdout
     assert done.stderr == ""
-    assert not home.exists()
+    assert [path.name for path in home.iterdir()] == [MARKER]
+
+
+def test_without_a_home_it_says_where_it_looked_and_makes_none(kaapana, tmp_path):
+    elsewhere = tmp_path / "nothing"
+    done = kaapana("status", KAAPANA_HOME=str(elsewhere))
+    assert done.returncode == 2
+    assert f"no home: {elsewhere} is not there" in done.stderr
+    assert not elsewhere.exists()
+
+
+def test_workflow_file_with_which_something_is_wrong_is_told(kaapana, home):
+    dags = home / "workflows" / "dags"
+    dags.mkdir(parents=True)
+    (dags / "nothing.py").write_text("print('printed when it is loaded')\n")
+    for arguments in (("status",), ("status", "--json")):
+        done = until_files_are_loaded(kaapana, *arguments)
+        assert done.returncode == 1
+        assert "nothing.py: it defines no workflow" in done.stdout
+    assert "everything works" not in done.stdout
+    told = kaapana("workflows")
+    assert (told.returncode, "it defines no workflow" in told.stderr) == (1, True)
+
+
+def until_files_are_loaded(kaapana, *arguments):
+    """A machine with much to do may need longer than the command waits for them; then it says so."""
+    deadline = time.monotonic() + 60
+    while "still being loaded" in (done := kaapana(*arguments)).stdout:
+        assert time.monotonic() < deadline
+    return done
 
 
 def test_a_store_that_does_not_work_is_exit_code_1(kaapana, home):
-    home.mkdir()
     (home / "index.sqlite").write_text("no database")
     done = kaapana("status")
     assert done.returncode == 1
@@ -61,7 +90,6 @@ def test_servers_that_are_away_are_told_without_traceback_or_secret(kaapana, fre
 
 
 def test_a_platform_that_is_up_must_answer_and_its_crashes_are_told(kaapana, home):
-    home.mkdir()
     with record.lock_home(home):
         record.write_record(home, RECORD)
         done = kaapana("status")
@@ -101,7 +129,6 @@ def test_a_receiver_without_platform_is_seen(kaapana, home, tmp_path):
 
 @pytest.mark.parametrize("crashes", [[{"part": 1}], "x"], ids=["incomplete", "text"])
 def test_a_record_with_damaged_crashes_is_none(home, crashes):
-    home.mkdir()
     record.write_record(home, RECORD)
     assert record.read_record(home) == RECORD
     path = home / "platform.json"

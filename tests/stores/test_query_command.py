@@ -36,11 +36,11 @@ def run(tmp_path):
     return call
 
 
-def test_table_total_and_facets_are_printed(run):
+def test_table_total_and_facets_are_printed(run, tmp_path):
     done = run(
         "*", "--facet", "Modality", "--facet", "StudyDate:year", "--facet", "PatientAge:10", "--sort", "-StudyDate"
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, f"home {tmp_path}\n")
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["SeriesInstanceUID", "Modality", "SeriesDescription", "StudyDate", "InstanceCount"]
     assert [line.split()[0] for line in lines[1:4]] == ["1.2", "1.1", "1.3"]

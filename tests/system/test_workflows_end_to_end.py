@@ -51,7 +51,9 @@ from kaapana_assets.workflows import ContainerOperator, Parameter, Workflow
 delicate = ContainerOperator(
     name="delicate", image="delicate", output_patterns=("names.txt",), env_vars={"SWITCHES": %r, "PAUSE": "%s"}
 )
-pool = ContainerOperator(name="count", image="count", input_operator=delicate, level="cohort")
+pool = ContainerOperator(
+    name="count", image="count", input_operator=delicate, level="cohort", env_vars=delicate.env_vars
+)
 workflow = Workflow(name="%s", operators=(delicate, pool), parameters=(Parameter("greeting", "hello"),))
 """
 
@@ -59,6 +61,8 @@ COUNT = """
 import json, os
 from pathlib import Path
 
+if Path(os.environ["SWITCHES"], "count-fails.txt").exists():
+    raise SystemExit(3)
 run = Path("/", os.environ["WORKFLOW_DIR"])
 out = run / os.environ["OPERATOR_OUT_DIR"]
 out.mkdir()
@@ -227,12 +231,13 @@ def test_re_execution_repeats_just_the_failed_operator_on_the_files_of_the_run(s
     series = site.send(count=2, mark="poolfails")
     site.freeze("poolfails")
     site.platform.kaapana("run", "delicate", "--cohort", "poolfails")
-    write_image(site.images, "count", "raise SystemExit(3)")
+    fails = site.switches / "count-fails.txt"
+    fails.touch()
     try:
         failed = site.platform.kaapana("run", "delicate", "--cohort", "poolfails", "--force", check=False)
         run = site.dagster.runs(job="delicate", limit=1)[0]
     finally:
-        write_image(site.images, "count", COUNT)
+        fails.unlink()
     assert failed.returncode == 1
     assert "exit code 3" in failed.stdout
     kept = list((site.platform.home / "workflows" / "data").glob("delicate-*/batch/*/delicate/names.txt"))

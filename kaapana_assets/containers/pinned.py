@@ -1,0 +1,64 @@
+"""A runner that launches only images that still hold what they held when the workflows were loaded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+from kaapana_assets.containers.runner import Launch, Outcome, Runner
+from kaapana_assets.errors import OperatorFailed
+
+
+class PinnedRunner:
+    """All that another runner does, for images as they were.
+
+    Args:
+        runner: the other.
+        images: what each image holds, by the reference that the author wrote.
+    """
+
+    def __init__(self, runner: Runner, images: Mapping[str, str]) -> None:
+        self._runner = runner
+        self._images = images
+
+    @property
+    def isolates(self) -> bool:
+        """See ``Runner.isolates``."""
+        return self._runner.isolates
+
+    @property
+    def parallel_launches(self) -> int:
+        """See ``Runner.parallel_launches``."""
+        return self._runner.parallel_launches
+
+    def check(self) -> str:
+        """See ``Runner.check``."""
+        return self._runner.check()
+
+    def adopts(self, launch: Launch) -> bool:
+        """See ``Runner.adopts``."""
+        return self._runner.adopts(launch)
+
+    def end_left(self, run_id: str) -> None:
+        """See ``Runner.end_left``."""
+        self._runner.end_left(run_id)
+
+    def image_digest(self, image: str) -> str:
+        """Digest of what the image holds, as ``Runner.image_digest`` says.
+
+        Raises:
+            OperatorFailed: it holds something else than it did.
+        """
+        found = self._runner.image_digest(image)
+        if found != self._images.get(image, found):
+            raise OperatorFailed(
+                f"image {image} is not the one any more that the workflows were loaded with: it was changed "
+                "meanwhile; send the cohort again"
+            )
+        return found
+
+    def run(
+        self, launch: Launch, *, output: Callable[[str], None], cancelled: threading.Event | None = None
+    ) -> Outcome:
+        """See ``Runner.run``."""
+        return self._runner.run(launch, output=output, cancelled=cancelled)
