@@ -52,6 +52,21 @@ class Settings(BaseSettings):
         (), description="Comma-separated calling AE titles that may send; empty lets all of them."
     )
     receiver_max_associations: int = Field(50, ge=1, description="Associations that the receiver accepts at once.")
+    receiver_max_associations_per_address: int = Field(
+        0, ge=0, description="At most this many of them from one address; 0: all but a tenth, of two or more."
+    )
+    receiver_request_timeout_s: float = Field(
+        30.0, gt=0, description="Seconds for a new connection to bring its whole association request."
+    )
+    receiver_stall_timeout_s: float = Field(
+        30.0, gt=0, description="Seconds without a byte within a PDU after which its association is aborted."
+    )
+    receiver_pdu_timeout_s: float = Field(
+        300.0, gt=0, description="Seconds for a PDU, and for each 128 KiB of an object: slower senders are aborted."
+    )
+    receiver_idle_timeout_s: float = Field(
+        60.0, gt=0, description="Seconds without a PDU after which an association is aborted."
+    )
     min_free_bytes: int = Field(
         256 * 1024**2, ge=0, description="Bytes that stay free: with less, the receiver and import refuse objects."
     )
@@ -386,6 +401,12 @@ class Settings(BaseSettings):
             ),
             "objects": f"folder {self.home / 'objects'}" if self.objects == "folder" else f"s3 {self.s3_endpoint}",
         }
+
+    @property
+    def receiver_share(self) -> int:
+        """How many associations one address may have."""
+        limit = self.receiver_max_associations
+        return self.receiver_max_associations_per_address or max(1, limit - max(1, limit // 10))
 
     @property
     def dagster_url(self) -> str:

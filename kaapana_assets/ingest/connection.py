@@ -1,201 +1,262 @@
-"""How pynetdicom's server takes bytes from a connection, where its own way is too slow or too big.
+"""How an association takes bytes from its connection, where pynetdicom's own way trusts the peer.
 
-Three things of pynetdicom 3 are replaced for the connections of one server, and nothing is patched
-elsewhere: reads of 4 KiB (one system call and one switch between threads each), a loop that sleeps a
-millisecond between looks at the socket, and datasets kept in memory as a whole.
+pynetdicom 3 blocks in a read or write for as long as the peer likes, reads 4 KiB at a time, and sleeps
+a millisecond between looks at the socket.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
-import os
-import queue
+import logging
 import select
 import socket
+import struct
+import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import DIMSEMessage
-from pynetdicom.pdu_primitives import P_DATA
-from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import AssociationSocket
+
+if TYPE_CHECKING:
+    from kaapana_assets.ingest.acceptor import AcceptedAssociation
 
 MAXIMUM_PDU_BYTES = 128 * 1024
-_KEPT_IN_MEMORY_BYTES = 4 * 1024**2
+
 # A peer that says a PDU is longer than this is not speaking DICOM: we offer MAXIMUM_PDU_BYTES.
 _REFUSED_PDU_BYTES = 16 * 1024**2
+_RESERVED_BYTES = 256 * 1024
+_HEADER_BYTES = 6
+_P_DATA, _RELEASE_RQ, _ABORT = 0x04, 0x05, 0x07
 _WAIT_S = 0.1
-_POLL_S = 0.001
+_FAREWELL_S = 0.5
+# A pulled cable is noticed after 15 + 3 * 5 seconds.
+_KEEPALIVE = (socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3)
+
+# Of pynetdicom's state machine (PS3.8 table 9-10).
+CLOSED, INVALID_PDU = "Evt17", "Evt19"
+
+_logger = logging.getLogger(__name__)
 
 
-class ReceivedDataset(io.BytesIO):
-    """The bytes of one dataset as they arrive: in memory while small, then in a file.
+@dataclass(frozen=True)
+class Deadlines:
+    """How long a peer may take, in seconds.
 
     Attributes:
-        path: the file, once there is one; its owner removes it or moves it away.
-        error: why the file could not be written; what arrives after that is dropped.
+        stall_s: between two bytes of a PDU, or until it takes a byte of an answer.
+        pdu_s: for a PDU, and for each ``MAXIMUM_PDU_BYTES`` of a message.
+        idle_s: until the next PDU.
     """
 
-    def __init__(self, new_path: Callable[[], Path], head: Callable[[], bytes]) -> None:
-        super().__init__()
-        self._new_path, self._head = new_path, head
-        self._fd = -1
-        self.path: Path | None = None
-        self.head_size_bytes = 0
-        self.error: OSError | None = None
-
-    def write(self, data: Any, /) -> int:  # noqa: ANN401 - as io.BytesIO has it
-        """Take the next fragment; never raises for a full disk, see ``error``."""
-        if self.path is None and self.tell() + len(data) <= _KEPT_IN_MEMORY_BYTES:
-            return super().write(data)
-        if self.error is None:
-            try:
-                if self.path is None:
-                    self._move_to_file()
-                self._write_file(data)
-            except OSError as exc:
-                self.error = exc
-        return len(data)
-
-    def finish(self) -> None:
-        """No more will come; the file is closed, but neither synced nor removed."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def discard(self) -> None:
-        """Nobody wants it: the file is removed."""
-        self.finish()
-        if self.path is not None:
-            with contextlib.suppress(OSError):
-                self.path.unlink(missing_ok=True)
-
-    def _move_to_file(self) -> None:
-        self.path = self._new_path()
-        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
-        os.fchmod(self._fd, 0o444)  # whatever the umask: operators of another user read it; folders keep others out
-        head = self._head()
-        self.head_size_bytes = len(head)
-        self._write_file(head)
-        self._write_file(self.getbuffer())
-        self.seek(0)
-        self.truncate()
-
-    def _write_file(self, data: bytes | memoryview) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+    stall_s: float
+    pdu_s: float
+    idle_s: float
 
 
-class _Dimse(DIMSEServiceProvider):
-    """DIMSE messages whose datasets do not have to fit into memory."""
+class Bell:
+    """Wakes the thread that waits for a socket."""
 
-    def __init__(self, assoc: Association, new_dataset: Callable[[DIMSEMessage, Association], ReceivedDataset]) -> None:
-        super().__init__(assoc)
-        self._new_dataset = new_dataset
+    def __init__(self) -> None:
+        self.heard, self._rope = socket.socketpair()
+        self.heard.setblocking(False)
+        self._rope.setblocking(False)
+        self._lock = threading.Lock()
 
-    def receive_primitive(self, primitive: P_DATA) -> None:
-        if self.message is None:
-            self.message = DIMSEMessage()
-            self.message.data_set = self._new_dataset(self.message, self.assoc)
-        super().receive_primitive(primitive)
+    def ring(self) -> None:
+        """Wake it."""
+        with self._lock, contextlib.suppress(OSError):  # closed, or so full that it wakes anyway
+            self._rope.send(b"\0")
 
-    def discard_partial(self) -> None:
-        """Remove what was received of an object that will not be completed."""
-        message = self.message
-        if message is not None and isinstance(message.data_set, ReceivedDataset):
-            message.data_set.discard()
+    def silence(self) -> None:
+        """It is awake."""
+        with contextlib.suppress(OSError):
+            self.heard.recv(1024)
 
-
-class _WakingQueue(queue.Queue):  # type: ignore[type-arg]
-    """A queue that ends the wait of the thread that reads the socket."""
-
-    def __init__(self, wake: socket.socket) -> None:
-        super().__init__()
-        self._wake = wake
-
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ANN401
-        super().put(item, block, timeout)
-        with contextlib.suppress(OSError):  # closed with the connection, or so full that it wakes anyway
-            self._wake.send(b"\0")
+    def close(self) -> None:
+        """Nobody waits any more."""
+        with self._lock:
+            self._rope.close()
+            self.heard.close()
 
 
-class _Socket(AssociationSocket):
-    """Reads as much as there is, and wakes at once when there is something to read or to send."""
+class _Pdu:
+    """A PDU that is being read."""
 
-    def __init__(self, assoc: Association, client_socket: socket.socket) -> None:
+    def __init__(self, header: bytes = b"", body: bytes = b"") -> None:
+        self.header, self.body = bytearray(header), bytearray(body)
+        self.size = self._filled = len(body)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is there."""
+        return self._filled == self.size > 0
+
+    def receive(self, sock: socket.socket) -> int:
+        """Read on into the header or the body; gives the number of bytes, 0 at the end of the connection."""
+        if len(self.header) < _HEADER_BYTES:
+            received = sock.recv(_HEADER_BYTES - len(self.header))
+            self.header += received
+            return len(received)
+        if self._filled == len(self.body):
+            self.body += bytes(min(self.size - self._filled, _RESERVED_BYTES))
+        with memoryview(self.body) as body, body[self._filled :] as rest:
+            size = sock.recv_into(rest)
+        self._filled += size
+        return size
+
+
+class Connection(AssociationSocket):
+    """Reads whole PDUs without ever blocking in one, and keeps the deadlines."""
+
+    def __init__(self, assoc: AcceptedAssociation, client_socket: socket.socket, deadlines: Deadlines) -> None:
         super().__init__(assoc, client_socket=client_socket)
+        # The system ends a wait, which costs one call where a poll before each read costs two.
+        client_socket.setblocking(True)
+        client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_WAIT_S))
+        client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(deadlines.stall_s))
         client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._woken, self.wake = socket.socketpair()
-        self._woken.setblocking(False)
-        self.wake.setblocking(False)
+        client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            client_socket.setsockopt(socket.IPPROTO_TCP, option, value)
+        self.bell = Bell()
+        self._acceptor, self._deadlines = assoc, deadlines
+        self._answering, self._listening = select.poll(), select.poll()
+        self._answering.register(self.bell.heard, select.POLLIN)
+        self._listening.register(self.bell.heard, select.POLLIN)
+        self._listening.register(client_socket, select.POLLIN)
+        self._pdu = _Pdu()
+        self._lost, self.refusing = False, False
+        self._last_byte = time.monotonic()
+        self._window_begin, self._window_bytes = 0.0, 0
+
+    def take(self, pdu: bytes) -> None:
+        """Begin with a PDU that was read before."""
+        self._pdu = _Pdu(pdu[:_HEADER_BYTES], pdu[_HEADER_BYTES:])
 
     @property
     def ready(self) -> bool:
-        if self.socket is None or not self._is_connected:
-            time.sleep(_POLL_S)
+        """Whether a whole PDU is there; waits a little for one."""
+        sock = self.socket
+        if sock is None or self._lost:
+            time.sleep(_WAIT_S / 100)
             return False
-        timeout_s = _WAIT_S if self.event_queue.empty() else 0.0
-        try:
-            readable, _, _ = select.select([self.socket, self._woken], [], [], timeout_s)
-        except (OSError, ValueError):
-            self.event_queue.put("Evt17")
+        if self._acceptor.dul.state_machine.current_state == "Sta13":
+            return self._say_farewell(sock)
+        if self.refusing:
+            self._lose(INVALID_PDU, "the receiver stops")
             return False
-        if self._woken in readable:
-            with contextlib.suppress(OSError):
-                self._woken.recv(1024)
-        return self.socket in readable
+        if not self._pdu.whole and (self._pdu.header or self._wait(sock)):
+            self._read(sock)
+        return self._pdu.whole
 
     def recv(self, nr_bytes: int) -> bytearray:
-        if nr_bytes > _REFUSED_PDU_BYTES:
-            raise OSError(f"a PDU of {nr_bytes} bytes was announced")
+        """The header of the PDU that is there, then the rest of it."""
+        pdu = self._pdu
+        if nr_bytes == _HEADER_BYTES and pdu.header:
+            header, pdu.header = pdu.header, bytearray()
+            return header
+        self._pdu = _Pdu()
+        return pdu.body
+
+    def send(self, bytestream: bytes) -> None:
+        """Send a PDU; a peer that takes no byte of it for the time of a stall is taken for gone."""
         sock = self.socket
-        received = bytearray(nr_bytes)
-        size = 0
-        with memoryview(received) as view:
-            while size < nr_bytes:
-                got = sock.recv_into(view[size:]) if sock is not None else 0
-                if not got:
-                    break
-                size += got
-        del received[size:]
-        return received
+        try:
+            if sock is not None:
+                sock.sendall(bytestream)
+        except OSError:
+            self.event_queue.put(CLOSED)
+        self._last_byte = time.monotonic()
 
-    def close(self) -> None:
-        super().close()
-        self.wake.close()
-        self._woken.close()
+    def _shutdown_socket(self) -> None:
+        """Close everything at once; pynetdicom's own leaves a socket that was reset to the garbage collector."""
+        self.bell.close()
+        sock = self.socket
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+    def _wait(self, sock: socket.socket) -> bool:
+        """Wait for the first byte of a PDU or for something to send; nothing is read while an answer is owed."""
+        answering = self._acceptor.dimse.owing
+        waiting = self._answering if answering else self._listening
+        found = {fd for fd, _ in waiting.poll(1000 * _WAIT_S if self.event_queue.empty() else 0)}
+        if self.bell.heard.fileno() in found:
+            self.bell.silence()
+        if answering:
+            self._last_byte = time.monotonic()
+            return False
+        if sock.fileno() not in found:
+            self._keep_deadlines()
+            return False
+        return True
+
+    def _read(self, sock: socket.socket) -> None:
+        """Read on until the PDU is whole, or _WAIT_S pass without a byte."""
+        pdu = self._pdu
+        while pdu is self._pdu and not pdu.whole and not self.refusing:
+            try:
+                size = pdu.receive(sock)
+            except BlockingIOError:
+                self._keep_deadlines()
+                return
+            except OSError:
+                size = 0
+            if not size:
+                self._lose(CLOSED)
+                return
+            self._count(size)
+            if len(pdu.header) == _HEADER_BYTES and not pdu.size:
+                self._begin_body(pdu)
+            self._keep_deadlines()
+
+    def _begin_body(self, pdu: _Pdu) -> None:
+        kind, pdu.size = pdu.header[0], int.from_bytes(pdu.header[2:], "big")
+        if kind not in (_P_DATA, _RELEASE_RQ, _ABORT):
+            self._lose(INVALID_PDU, f"a PDU of type 0x{kind:02X} in an association")
+        elif not (_HEADER_BYTES <= pdu.size <= _REFUSED_PDU_BYTES if kind == _P_DATA else pdu.size == 4):
+            self._lose(INVALID_PDU, f"a PDU of type 0x{kind:02X} and {pdu.size} bytes")
+
+    def _count(self, size: int) -> None:
+        self._last_byte = time.monotonic()
+        if not self._window_bytes or self._window_bytes > MAXIMUM_PDU_BYTES:
+            self._window_begin, self._window_bytes = self._last_byte, 0
+        self._window_bytes += size
+
+    def _keep_deadlines(self) -> None:
+        limits, now, begun = self._deadlines, time.monotonic(), bool(self._pdu.header)
+        if not begun and not self._acceptor.dimse.reader.receiving:
+            self._window_bytes = 0
+        elif now - self._window_begin > limits.pdu_s:
+            sent = f"{self._window_bytes} bytes in {limits.pdu_s:g} s"
+            self._lose(INVALID_PDU, f"{sent} (KAAPANA_RECEIVER_PDU_TIMEOUT_S)")
+            return
+        silence_s = now - self._last_byte
+        if begun and silence_s > limits.stall_s:
+            self._lose(INVALID_PDU, f"no byte of a PDU for {limits.stall_s:g} s (KAAPANA_RECEIVER_STALL_TIMEOUT_S)")
+        elif not begun and silence_s > limits.idle_s:
+            self._lose(INVALID_PDU, f"nothing for {limits.idle_s:g} s (KAAPANA_RECEIVER_IDLE_TIMEOUT_S)")
+
+    def _lose(self, event: str, reason: str = "") -> None:
+        self._lost = event == CLOSED
+        self._pdu = _Pdu()
+        if reason:
+            _logger.warning("association of %s aborted: %s", self._acceptor.sender, reason)
+        self.event_queue.put(event)
+
+    def _say_farewell(self, sock: socket.socket) -> bool:
+        """Let the peer close first: a socket closed with bytes unread takes back the PDU that was sent last."""
+        end = time.monotonic() + _FAREWELL_S
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
+            while time.monotonic() < end:
+                with contextlib.suppress(BlockingIOError):
+                    if not sock.recv(_RESERVED_BYTES):
+                        break
+        return False
 
 
-class Connection(RequestHandler):
-    """Makes the association of a new connection; ``server`` is a :class:`Server`."""
-
-    server: Server
-
-    def _create_association(self) -> Association:
-        assoc = super()._create_association()
-        assoc.dimse = _Dimse(assoc, self.server.new_dataset)
-        # pynetdicom has put its own socket there, with an event that ours puts again.
-        assoc.dul.event_queue = queue.Queue()
-        sock = _Socket(assoc, self.request)
-        assoc.dul.socket = sock
-        assoc.dul.to_provider_queue = _WakingQueue(sock.wake)
-        assoc.dul._run_loop_delay = 0.0
-        return assoc
-
-
-class Server(ThreadedAssociationServer):
-    """pynetdicom's server with our connections."""
-
-    request_queue_size = 128
-    new_dataset: Callable[[DIMSEMessage, Association], ReceivedDataset]
-
-
-def discard_partial(assoc: Association) -> None:
-    """Remove what was received of an object that an ended association did not complete."""
-    if isinstance(assoc.dimse, _Dimse):
-        assoc.dimse.discard_partial()
+def _timeval(seconds: float) -> bytes:
+    return struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))

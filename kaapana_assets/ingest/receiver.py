@@ -8,7 +8,11 @@ where it belongs. Statuses (PS3.4 B.2.3, PS3.7 C):
        because other content waits under its UIDs
 0xA700 no space left or not writable: send it again later
 0xA900 the dataset is of another SOP class than the request says
-0xC000 not readable, an identifier is missing or is no UID
+0xC000 not readable, an identifier is missing or is no UID, or there is no dataset
+0x0110 an error of this program; its log has the traceback
+0x0117 the SOP Instance UID of the request is missing or is no UID
+0x0122 no SOP class, or a presentation context that is not for objects
+0x0211 neither C-STORE nor C-ECHO
 ====== ==========================================================================
 """
 
@@ -16,40 +20,39 @@ from __future__ import annotations
 
 import logging
 import mmap
+import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
-from pynetdicom import AE, PYNETDICOM_IMPLEMENTATION_UID, _config, evt
+from pynetdicom import AE, PYNETDICOM_IMPLEMENTATION_UID, _config
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from kaapana_assets.errors import ConfigurationError, InputError, SpoolUnavailable
-from kaapana_assets.ingest.connection import (
-    MAXIMUM_PDU_BYTES,
-    Connection,
-    ReceivedDataset,
-    Server,
-    discard_partial,
-)
+from kaapana_assets.dicom.identifiers import checked_uid
+from kaapana_assets.errors import ConfigurationError, InputError, InvalidIdentifier, SpoolUnavailable
+from kaapana_assets.ingest.commands import C_ECHO_RQ, C_STORE_RQ, Command
+from kaapana_assets.ingest.connection import MAXIMUM_PDU_BYTES
 from kaapana_assets.ingest.dataset_start import DatasetStart, file_head, read_dataset_start
+from kaapana_assets.ingest.received_dataset import ReceivedDataset
+from kaapana_assets.ingest.server import Server
+from kaapana_assets.ingest.sop_classes import stores_images
 from kaapana_assets.ingest.spool import Outcome, Spool
 
 if TYPE_CHECKING:
-    from pynetdicom.association import Association
-    from pynetdicom.dimse_messages import DIMSEMessage
-    from pynetdicom.dimse_primitives import C_STORE
-    from pynetdicom.events import Event
-
+    from kaapana_assets.ingest.acceptor import AcceptedAssociation
     from kaapana_assets.ingest.associations import OpenAssociation
+    from kaapana_assets.ingest.messages import Context, Request
     from kaapana_assets.settings import Settings
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
 OTHER_SOP_CLASS = 0xA900
 CANNOT_UNDERSTAND = 0xC000
+PROCESSING_FAILURE = 0x0110
+INVALID_SOP_INSTANCE = 0x0117
+SOP_CLASS_NOT_SUPPORTED = 0x0122
+UNRECOGNIZED_OPERATION = 0x0211
 
 _FINISH_S = 10.0
 _POLL_S = 0.005
@@ -72,18 +75,16 @@ class Receiver:
     def __init__(self, settings: Settings, spool: Spool) -> None:
         self._settings = settings
         self._spool = spool
-        self._sessions: dict[Association, _Session] = {}
+        self._sessions: dict[AcceptedAssociation, _Session] = {}
         self._lock = threading.Lock()
         self._server: Server | None = None
-        self._thread: threading.Thread | None = None
 
     @property
     def address(self) -> tuple[str, int]:
         """Host and port that it listens on."""
-        if self._server is None or self._server.socket is None:
+        if self._server is None:
             raise RuntimeError("the receiver was not started")
-        host, port = self._server.socket.getsockname()[:2]
-        return host, port
+        return self._server.address
 
     def start(self) -> None:
         """Listen; returns once connections are taken.
@@ -99,44 +100,30 @@ class Receiver:
         settings = self._settings
         ae = AE(ae_title=settings.receiver_ae_title)
         ae.maximum_pdu_size = MAXIMUM_PDU_BYTES
-        ae.maximum_associations = settings.receiver_max_associations
         ae.require_calling_aet = list(settings.allowed_calling_ae_titles)
+        ae.maximum_associations = sys.maxsize  # the server counts them
         ae.add_supported_context(Verification)
-        handlers: list[evt.EventHandlerType] = [
-            (evt.EVT_C_STORE, self._on_store),
-            (evt.EVT_CONN_CLOSE, self._on_end),
-            (evt.EVT_ABORTED, self._on_end),
-            (evt.EVT_RELEASED, self._on_end),
-            (evt.EVT_REJECTED, _on_rejected),
-        ]
-        host, port = settings.receiver_host, settings.receiver_port
         try:
-            made = ae.make_server((host, port), server_class=Server, request_handler=Connection, evt_handlers=handlers)
+            self._server = Server(ae, settings, self)
         except OSError as exc:
             raise ConfigurationError(
-                f"cannot listen on {host}:{port} ({exc.strerror}): set KAAPANA_RECEIVER_HOST and KAAPANA_RECEIVER_PORT"
+                f"cannot listen on {settings.receiver_host}:{settings.receiver_port} ({exc.strerror}): set "
+                "KAAPANA_RECEIVER_HOST and KAAPANA_RECEIVER_PORT"
             ) from exc
-        self._server = cast("Server", made)
-        self._server.new_dataset = self._new_dataset
-        ae._servers.append(self._server)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="receiver", daemon=True)
-        self._thread.start()
+        self._server.start()
 
     def stop(self) -> None:
         """Take no more connections, finish the objects that are on their way, end all associations."""
-        if self._server is None or self._thread is None:
+        if self._server is None:
             return
         server, self._server = self._server, None
-        server.shutdown()
-        self._thread.join()
+        server.stop()
         deadline = time.monotonic() + _FINISH_S
-        while open_associations := server.active_associations:
+        while open_associations := server.associations:
             for assoc in open_associations:
-                if time.monotonic() > deadline or not self._is_busy(assoc):
-                    assoc.abort()
+                if time.monotonic() > deadline or not assoc.busy:
+                    assoc.hang_up()
             time.sleep(_POLL_S)
-        for assoc in list(self._sessions):
-            self._end(assoc)
 
     def __enter__(self) -> Receiver:
         self.start()
@@ -145,48 +132,72 @@ class Receiver:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _is_busy(self, assoc: Association) -> bool:
-        with self._lock:
-            session = self._sessions.get(assoc)
-        return assoc.dimse.message is not None or (session is not None and session.busy)
+    def new_dataset(self, command: Command, context: Context) -> ReceivedDataset | None:
+        """What takes the dataset of a request; none if it will be refused whatever it is."""
+        if command.field != C_STORE_RQ or _refusal(command, context) is not None:
+            return None
 
-    def _session(self, assoc: Association) -> _Session:
-        with self._lock:
-            session = self._sessions.get(assoc)
-            if session is None:
-                session = self._sessions[assoc] = _Session(_sender(assoc), self._spool.open_association())
-            return session
-
-    def _new_dataset(self, message: DIMSEMessage, assoc: Association) -> ReceivedDataset:
         def head() -> bytes:
-            command = message.command_set
-            syntax = assoc._accepted_cx[cast("int", message.context_id)].transfer_syntax[0]
-            return _head(str(command.AffectedSOPClassUID), str(command.AffectedSOPInstanceUID), str(syntax))
+            return _head(command.sop_class_uid, command.sop_instance_uid, context.transfer_syntax_uid)
 
         return ReceivedDataset(self._spool.temporary_file, head)
 
-    def _on_store(self, event: Event) -> int:
-        request = cast("C_STORE", event.request)
-        dataset = cast("ReceivedDataset", request.DataSet)
-        try:
-            dataset.finish()
-            with self._session(event.assoc).at_work() as session:
-                outcome = self._take(request, str(event.context.transfer_syntax), session)
-                session.outcomes[outcome.value] += 1
+    def answer(self, assoc: AcceptedAssociation, request: Request) -> int:
+        """Serve a request; gives its status."""
+        if request.command.field == C_ECHO_RQ:
             return SUCCESS
+        try:
+            return self._store(assoc, request)
         except (InputError, SpoolUnavailable) as exc:
             status = _status_for(exc)
-            _logger.warning("C-STORE from %s refused with 0x%04X: %s", _sender(event.assoc), status, exc)
+            _logger.warning("request of %s refused with 0x%04X: %s", assoc.sender, status, exc)
             return status
+        except Exception:
+            _logger.exception("a request of %s failed", assoc.sender)
+            return PROCESSING_FAILURE
         finally:
-            dataset.discard()
+            if request.dataset is not None:
+                request.dataset.discard()
 
-    def _take(self, request: C_STORE, transfer_syntax_uid: str, session: _Session) -> Outcome:
-        dataset = cast("ReceivedDataset", request.DataSet)
+    def ended(self, assoc: AcceptedAssociation) -> None:
+        """Let go of the series that this association held back."""
+        with self._lock:
+            session = self._sessions.pop(assoc, None)
+        if session is not None:
+            session.mark.close()
+            counts = ", ".join(f"{number} {outcome}" for outcome, number in session.outcomes.items())
+            _logger.info("association of %s ended: %s", session.sender, counts)
+
+    def _session(self, assoc: AcceptedAssociation) -> _Session:
+        with self._lock:
+            session = self._sessions.get(assoc)
+            if session is None:
+                session = self._sessions[assoc] = _Session(assoc.sender, self._spool.open_association())
+            return session
+
+    def _store(self, assoc: AcceptedAssociation, request: Request) -> int:
+        refusal = _refusal(request.command, request.context)
+        if refusal is not None:
+            raise refusal
+        if request.dataset is None:
+            raise InputError(f"the request for instance {request.command.sop_instance_uid} comes without a dataset")
+        request.dataset.finish()
+        session = self._session(assoc)
+        try:
+            outcome = self._take(request, session)
+        except (InputError, SpoolUnavailable):
+            session.outcomes["refused"] += 1
+            raise
+        session.outcomes[outcome.value] += 1
+        return SUCCESS
+
+    def _take(self, request: Request, session: _Session) -> Outcome:
+        dataset = cast("ReceivedDataset", request.dataset)
         if dataset.error is not None:
             raise SpoolUnavailable(f"{dataset.path} cannot be written ({dataset.error.strerror}): free space")
+        transfer_syntax_uid = request.context.transfer_syntax_uid
         start = _start_of(dataset, transfer_syntax_uid)
-        _check_request(request, start)
+        _check_request(request.command, start)
         series, sop = start.series_instance_uid, start.sop_instance_uid
         session.touch(series)
         if dataset.path is not None:
@@ -205,18 +216,6 @@ class Receiver:
             )
         return outcome
 
-    def _on_end(self, event: Event) -> None:
-        self._end(event.assoc)
-
-    def _end(self, assoc: Association) -> None:
-        discard_partial(assoc)
-        with self._lock:
-            session = self._sessions.pop(assoc, None)
-        if session is not None:
-            session.mark.close()
-            counts = ", ".join(f"{number} {outcome}" for outcome, number in session.outcomes.items())
-            _logger.info("association of %s ended: %s", session.sender, counts)
-
 
 class _Session:
     """What is known of one association that has sent an object."""
@@ -224,20 +223,7 @@ class _Session:
     def __init__(self, sender: str, mark: OpenAssociation) -> None:
         self.sender = sender
         self.mark = mark
-        self.busy = False
         self.outcomes: Counter[str] = Counter()
-
-    @contextmanager
-    def at_work(self) -> Iterator[_Session]:
-        """Says, inside, that an object is being put into the spool; counts it as refused if that fails."""
-        self.busy = True
-        try:
-            yield self
-        except (InputError, SpoolUnavailable):
-            self.outcomes["refused"] += 1
-            raise
-        finally:
-            self.busy = False
 
     def touch(self, series_uid: str) -> None:
         try:
@@ -246,15 +232,40 @@ class _Session:
             raise SpoolUnavailable(f"the mark of an association cannot be written ({exc.strerror})") from exc
 
 
+class _Refused(InputError):
+    """A request that is refused with a status of its own, whatever its dataset is."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def _refusal(command: Command, context: Context) -> _Refused | None:
+    if command.field != C_STORE_RQ:
+        return _Refused(UNRECOGNIZED_OPERATION, f"operation 0x{command.field:04X}, only C-STORE and C-ECHO are served")
+    if not stores_images(context.abstract_syntax_uid) or not command.sop_class_uid:
+        return _Refused(
+            SOP_CLASS_NOT_SUPPORTED,
+            f"a C-STORE for SOP class {command.sop_class_uid[:64]!r} in a presentation context for "
+            f"{context.abstract_syntax_uid[:64]!r}",
+        )
+    try:
+        checked_uid(command.sop_instance_uid, keyword="AffectedSOPInstanceUID of the request")
+    except InvalidIdentifier as exc:
+        return _Refused(INVALID_SOP_INSTANCE, str(exc))
+    return None
+
+
 def _status_for(error: InputError | SpoolUnavailable) -> int:
     if isinstance(error, SpoolUnavailable):
         return OUT_OF_RESOURCES
+    if isinstance(error, _Refused):
+        return error.status
     return OTHER_SOP_CLASS if isinstance(error, _OtherSopClass) else CANNOT_UNDERSTAND
 
 
-def _check_request(request: C_STORE, start: DatasetStart) -> None:
-    sop_uid = str(request.AffectedSOPInstanceUID or "").rstrip("\0 ")
-    sop_class = str(request.AffectedSOPClassUID or "").rstrip("\0 ")
+def _check_request(command: Command, start: DatasetStart) -> None:
+    sop_uid, sop_class = command.sop_instance_uid, command.sop_class_uid
     if start.sop_instance_uid != sop_uid:
         raise InputError(f"the request says SOPInstanceUID {sop_uid[:64]!r}, its dataset says {start.sop_instance_uid}")
     if start.sop_class_uid != sop_class:
@@ -262,20 +273,6 @@ def _check_request(request: C_STORE, start: DatasetStart) -> None:
             f"the request for instance {sop_uid} says SOPClassUID {sop_class[:64]!r}, its dataset says "
             f"{start.sop_class_uid}"
         )
-
-
-def _sender(assoc: Association) -> str:
-    requestor = assoc.requestor
-    address = requestor.address_info.address if requestor.address_info else "unknown"
-    return f"{str(requestor.ae_title).strip()!r} at {address}"
-
-
-def _on_rejected(event: Event) -> None:
-    _logger.warning(
-        "association of %s rejected: the title is not in KAAPANA_ALLOWED_CALLING_AE_TITLES, "
-        "or there are KAAPANA_RECEIVER_MAX_ASSOCIATIONS already",
-        _sender(event.assoc),
-    )
 
 
 def _head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:

@@ -1,0 +1,102 @@
+"""DIMSE messages put together from the fragments that a peer sends.
+
+References:
+    PS3.7 6.3 (message structure), PS3.8 E.2 (fragments).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kaapana_assets.ingest.commands import COMMAND_LIMIT_BYTES, Command, ProtocolViolation, read_command
+from kaapana_assets.ingest.received_dataset import ReceivedDataset
+
+_IS_COMMAND, _IS_LAST = 1, 2
+
+
+@dataclass(frozen=True)
+class Context:
+    """An accepted presentation context."""
+
+    context_id: int
+    abstract_syntax_uid: str
+    transfer_syntax_uid: str
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A whole request; ``dataset`` is that of a C-STORE that can be taken, all others are dropped."""
+
+    command: Command
+    context: Context
+    dataset: ReceivedDataset | None
+
+
+class MessageReader:
+    """Puts the requests of one association together.
+
+    Args:
+        find_context: the accepted presentation context of an ID.
+        new_dataset: what takes the bytes of a request's dataset; none drops them.
+    """
+
+    def __init__(
+        self,
+        find_context: Callable[[int], Context | None],
+        new_dataset: Callable[[Command, Context], ReceivedDataset | None],
+    ) -> None:
+        self._find_context, self._new_dataset = find_context, new_dataset
+        self._context: Context | None = None
+        self._encoded = b""
+        self._command: Command | None = None
+        self._dataset: ReceivedDataset | None = None
+
+    @property
+    def receiving(self) -> bool:
+        """Whether a request was begun and is not complete."""
+        return self._context is not None
+
+    def take(self, context_id: int, fragment: bytes) -> Request | None:
+        """Take the next fragment, message control header first; gives the request that it completes.
+
+        Raises:
+            ProtocolViolation: it does not belong here.
+        """
+        if not fragment:
+            raise ProtocolViolation("a fragment without message control header")
+        context = self._find_context(context_id)
+        if context is None:
+            raise ProtocolViolation(f"presentation context {context_id}, which was not accepted")
+        if self._context is not None and self._context.context_id != context_id:
+            raise ProtocolViolation("a message in two presentation contexts")
+        is_command, is_last = fragment[0] & _IS_COMMAND, fragment[0] & _IS_LAST
+        if bool(is_command) == (self._command is not None):
+            raise ProtocolViolation("a command within a dataset" if is_command else "a dataset without command")
+        self._context = context
+        if is_command:
+            self._take_command(fragment, context, is_last=bool(is_last))
+        elif self._dataset is not None:
+            self._dataset.write(memoryview(fragment)[1:])
+        command = self._command
+        if command is None or not is_last or (is_command and command.has_dataset):
+            return None
+        request = Request(command, context, self._dataset)
+        self._context = self._command = self._dataset = None
+        return request
+
+    def discard(self) -> None:
+        """Forget the request that was begun, with what was received of it."""
+        if self._dataset is not None:
+            self._dataset.discard()
+        self._context = self._command = self._dataset = None
+        self._encoded = b""
+
+    def _take_command(self, fragment: bytes, context: Context, *, is_last: bool) -> None:
+        self._encoded += fragment[1:]
+        if len(self._encoded) > COMMAND_LIMIT_BYTES:
+            raise ProtocolViolation(f"a command set of more than {COMMAND_LIMIT_BYTES} bytes")
+        if is_last:
+            encoded, self._encoded = self._encoded, b""
+            self._command = read_command(encoded)
+            self._dataset = self._new_dataset(self._command, context) if self._command.has_dataset else None

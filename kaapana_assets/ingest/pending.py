@@ -1,0 +1,155 @@
+"""Connections that have not requested an association yet.
+
+They cost a socket each and no thread, and take no place of an association. One thread reads them all,
+each no further than the end of its first PDU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import selectors
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+MAXIMUM_PENDING = 128
+
+_HEADER_BYTES = 6
+_REQUEST = 0x01
+# From the fixed fields (PS3.8 table 9-11) to twice 128 presentation contexts with 60 transfer syntaxes each.
+_REQUEST_BYTES = 68, 1024**2
+_ABORT = 0x07
+_ABORT_HEADER = b"\x07\x00\x00\x00\x00\x04"
+# PS3.8 9.3.8: by the service provider; PDU not recognised, not expected, with an invalid value.
+_UNRECOGNIZED, _UNEXPECTED, _INVALID = b"\0\0\2\1", b"\0\0\2\2", b"\0\0\2\6"
+# A socket that is closed with bytes unread takes back what was sent: the peer is given this to close first.
+_FAREWELL_S = 0.5
+_DROPPED_BYTES = 64 * 1024
+
+_logger = logging.getLogger(__name__)
+
+OnRequest = Callable[[socket.socket, tuple[str, int], bytes], bytes]
+
+
+@dataclass(eq=False)
+class _Pending:
+    sock: socket.socket
+    address: tuple[str, int]
+    deadline: float
+    received: bytearray = field(default_factory=bytearray)
+    refused: bool = False
+
+    def missing_bytes(self) -> int:
+        """How many bytes of the header, then of the PDU, are not there yet."""
+        size = _HEADER_BYTES
+        if len(self.received) >= size:
+            size += int.from_bytes(self.received[2:6], "big")
+        return size - len(self.received)
+
+
+class PendingConnections:
+    """Reads each new connection until it has requested an association, closed or run out of time.
+
+    Args:
+        selector: where sockets are registered, each with this object as data.
+        timeout_s: how long a connection may take to bring its whole request.
+        on_request: takes over the socket of a whole A-ASSOCIATE-RQ, or gives the PDU that refuses it.
+    """
+
+    def __init__(self, selector: selectors.BaseSelector, *, timeout_s: float, on_request: OnRequest) -> None:
+        self._selector, self._timeout_s, self._on_request = selector, timeout_s, on_request
+        self._waiting: dict[socket.socket, _Pending] = {}  # the oldest first
+
+    def add(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        """Wait for the request of a new connection; when there are too many, the oldest of the busiest peer goes."""
+        sock.setblocking(False)
+        self._waiting[sock] = _Pending(sock, address, time.monotonic() + self._timeout_s)
+        self._selector.register(sock, selectors.EVENT_READ, self)
+        if len(self._waiting) > MAXIMUM_PENDING:
+            self.drop_one()
+
+    def read(self, sock: socket.socket) -> None:
+        """Take what has arrived on a connection."""
+        pending = self._waiting.get(sock)
+        if pending is None:  # closed for another one since it was found readable
+            return
+        try:
+            size = _DROPPED_BYTES if pending.refused else pending.missing_bytes()
+            received = sock.recv(min(size, _DROPPED_BYTES))
+        except BlockingIOError:
+            return
+        except OSError:
+            received = b""
+        if not received:
+            self._close(pending)
+        elif not pending.refused:
+            pending.received += received
+            self._look(pending)
+
+    def expire(self) -> None:
+        """Close the connections whose time is over."""
+        now = time.monotonic()
+        for pending in [each for each in self._waiting.values() if each.deadline < now]:
+            if not pending.refused:
+                _logger.warning(
+                    "connection from %s closed: it requested no association within %g s "
+                    "(KAAPANA_RECEIVER_REQUEST_TIMEOUT_S)",
+                    pending.address[0],
+                    self._timeout_s,
+                )
+            self._close(pending)
+
+    def drop_one(self) -> None:
+        """Close the oldest connection of the address that has most of them."""
+        counts = Counter(each.address[0] for each in self._waiting.values())
+        if counts:
+            ((busiest, number),) = counts.most_common(1)
+            oldest = next(each for each in self._waiting.values() if each.address[0] == busiest)
+            _logger.warning(
+                "connection from %s closed: it has %d of %d without a request", busiest, number, len(self._waiting)
+            )
+            self._close(oldest)
+
+    def close(self) -> None:
+        """Close them all."""
+        for pending in list(self._waiting.values()):
+            self._close(pending)
+
+    def _look(self, pending: _Pending) -> None:
+        kind, length = pending.received[0], int.from_bytes(pending.received[2:6], "big")
+        if kind == _ABORT:
+            self._close(pending)
+        elif kind != _REQUEST:
+            self._refuse(pending, _ABORT_HEADER + (_UNEXPECTED if 0 < kind < _ABORT else _UNRECOGNIZED))
+        elif len(pending.received) >= _HEADER_BYTES and not _REQUEST_BYTES[0] <= length <= _REQUEST_BYTES[1]:
+            self._refuse(pending, _ABORT_HEADER + _INVALID)
+        elif not pending.missing_bytes():
+            self._hand_over(pending)
+
+    def _hand_over(self, pending: _Pending) -> None:
+        self._selector.unregister(pending.sock)
+        del self._waiting[pending.sock]
+        refusal = self._on_request(pending.sock, pending.address, bytes(pending.received))
+        if refusal:
+            self._waiting[pending.sock] = pending
+            self._selector.register(pending.sock, selectors.EVENT_READ, self)
+            self._refuse(pending, refusal)
+
+    def _refuse(self, pending: _Pending, pdu: bytes) -> None:
+        pending.refused = True
+        pending.deadline = time.monotonic() + _FAREWELL_S
+        try:
+            pending.sock.send(pdu)
+            pending.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close(pending)
+
+    def _close(self, pending: _Pending) -> None:
+        self._selector.unregister(pending.sock)
+        del self._waiting[pending.sock]
+        with contextlib.suppress(OSError):
+            pending.sock.shutdown(socket.SHUT_RDWR)
+        pending.sock.close()
