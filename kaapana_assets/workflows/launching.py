@@ -16,6 +16,7 @@ from kaapana_assets.containers.runner import Launch, Outcome
 from kaapana_assets.errors import KaapanaAssetsError, OperatorError, OperatorFailed, StoreUnavailable
 from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.workflows.at_once import as_they_end
+from kaapana_assets.workflows.conf import write_conf
 from kaapana_assets.workflows.operators import ContainerOperator, Operator, OperatorContext, PythonOperator
 from kaapana_assets.workflows.parameters import Value, as_text
 from kaapana_assets.workflows.work import Work
@@ -243,8 +244,10 @@ def _make_ready(
         return
     _remove_outputs(operator, directory, series)
     if view is directory:
+        write_conf(work, operator, view, series)
         return
     view = directory.empty_view(view.name)
+    write_conf(work, operator, view, series)
     folder = work.workflow.in_dir(operator)
     for uid in series:
         _link_tree(directory.series_dir(uid, folder), view.series_dir(uid, folder))
