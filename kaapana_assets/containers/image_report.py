@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import shutil
 import sys
@@ -59,7 +60,8 @@ def _of_start(image: Image) -> Iterator[Finding]:
     arguments = (*stage.entrypoint, *stage.cmd)
     shown = f"start {' '.join(arguments)}"[:100]
     if not arguments:
-        yield Finding(0, "start", Weight.ERROR, "the Dockerfile has no ENTRYPOINT and no CMD")
+        reason = "the Dockerfile has no ENTRYPOINT and no CMD: give its operators a command"
+        yield Finding(0, "start", Weight.MATTERS, reason)
         return
     program = arguments[0]
     if PYTHON.fullmatch(program.rpartition("/")[2]) or _is_in(stage.tree, program, stage.workdir):
@@ -84,7 +86,11 @@ def _of_scripts(image: Image) -> Iterator[Finding]:
         if not path.endswith(_TEXT) or (content.path and content.path.stat().st_size > _READ_BYTES):
             continue
         named = dict.fromkeys(_PATH_IN_TEXT.findall(content.read_text()))
-        wrong = [each for each in named if absolute(each) in tree and not os.path.lexists(each)]
+        wrong = [each for each in named if _is_of_image(tree, absolute(each)) and not os.path.lexists(each)]
         if wrong:
             reason = f"has {', '.join(wrong[:3])} in its text, which is not turned: use paths relative to the script"
             yield Finding(0, path, Weight.MATTERS, reason)
+
+
+def _is_of_image(tree: Tree, path: str) -> bool:
+    return path in tree or (posixpath.dirname(path) in tree.folders and posixpath.dirname(path) != "/")

@@ -135,7 +135,7 @@ def test_a_stage_may_begin_with_another_and_copy_from_one(tmp_path: Path) -> Non
 
 
 R = {"files/requirements.txt": "six==1.16.0\n-r more.txt\n-c limits.txt\n", "files/more.txt": "# no\nidna\n"}
-R["files/limits.txt"] = "idna<4\n"
+R |= {"files/limits.txt": "idna<4\n", "p/setup.py": "", "p/x/pyproject.toml": ""}
 
 
 @pytest.mark.parametrize(
@@ -164,9 +164,7 @@ R["files/limits.txt"] = "idna<4\n"
             id="file that names others",
         ),
         pytest.param("COPY files/ /t/\nRUN pip install -c /t/limits.txt idna --no-deps", [("idna",)], id="constraints"),
-        pytest.param(
-            "WORKDIR /t\nCOPY files/ .\nRUN pip install -e . ./x[y]", [("/t/x[y]", "--editable /t")], id="paths"
-        ),
+        pytest.param("WORKDIR /t\nCOPY p .\nRUN pip install -e . ./x[y]", [("/t/x[y]", "--editable /t")], id="paths"),
         pytest.param(
             "FROM y AS b\nRUN pip install a\nFROM z\nCOPY --from=b /opt/venv /opt/venv", [("a",)], id="of a stage"
         ),
@@ -204,7 +202,9 @@ def test_the_requirements_of_the_folder_count_once(tmp_path: Path) -> None:
         pytest.param(
             "RUN pip install -c https://x/c.txt idna", Weight.MATTERS, "https://x/c.txt is not read", id="web"
         ),
-        pytest.param("RUN pip install -r /nothing.txt", Weight.ERROR, "/nothing.txt is not in the image", id="no file"),
+        pytest.param("RUN pip install -r /nothing.txt", Weight.MATTERS, "/nothing.txt is not here", id="no file"),
+        pytest.param("RUN pip install -e /src", Weight.MATTERS, "/src is no Python project here", id="no project"),
+        pytest.param("RUN pip uninstall -y torch", Weight.HARMLESS, "only what is asked for", id="uninstall"),
         pytest.param("RUN python3 <<EOF\nprint()\nEOF", Weight.MATTERS, "is not run", id="script"),
         pytest.param("ADD https://x/y /app/", Weight.MATTERS, "not fetched", id="address"),
         pytest.param("ADD files/x.tar.gz /app/", Weight.MATTERS, "not unpacked", id="archive"),

@@ -87,6 +87,8 @@ def _unknown(name: str, words: Sequence[str]) -> tuple[Weight, str]:
         return Weight.HARMLESS, "only shows something"
     if name.startswith("pip") and words[1:2] in (["cache"], ["check"], ["list"], ["--version"], ["freeze"]):
         return Weight.HARMLESS, "installs nothing"
+    if name.startswith("pip") and words[1:2] == ["uninstall"]:
+        return Weight.HARMLESS, "the operator's environment holds only what is asked for"
     return Weight.MATTERS, "is not run: what it makes or installs has to be on this machine"
 
 
@@ -134,6 +136,7 @@ def _install(instruction: Instruction, stage: Stage, asked: PipInstall, folder: 
     constraints = [line for file in asked.constraints for line in reading.lines(file, folder)] + reading.constraints
     lines += [_line(package, folder) for package in asked.packages if not _NOT_INSTALLED.fullmatch(package)]
     lines += [f"--editable {_line(path, folder)}" for path in asked.editable]
+    lines = [line for line in lines if reading.is_there(line)]
     if any(line.strip() and not line.lstrip().startswith("#") for line in lines):
         local = any(line.removeprefix("--editable ").startswith("/") for line in lines)
         packages = Packages(lines=tuple(lines), constraints=tuple(constraints), options=asked.options, local=local)
@@ -164,8 +167,8 @@ class _RequirementFiles:
         path = absolute(name, folder)
         content = self._stage.tree.files.get(path)
         if content is None:
-            reason = f"{path} is not in the image at this line: it is copied nowhere before"
-            self._stage.note(self._instruction, Weight.ERROR, reason, short=self._short)
+            reason = f"{path} is not here: it is copied nowhere before; an earlier RUN or the base image may have it"
+            self._stage.note(self._instruction, Weight.MATTERS, reason, short=self._short)
             return []
         if path in self._open:
             return []
@@ -175,6 +178,16 @@ class _RequirementFiles:
         found = [each for line in content.read_text().splitlines() for each in self._resolved(line, path)]
         self._open.remove(path)
         return found
+
+    def is_there(self, line: str) -> bool:
+        """Whether a requirement that is a path in the image can be installed from there."""
+        path = line.removeprefix("--editable ").partition("[")[0]
+        projects = {path, f"{path}/pyproject.toml", f"{path}/setup.py"}
+        if not path.startswith("/") or projects & self._stage.tree.files.keys():
+            return True
+        reason = f"{path} is no Python project here: an earlier RUN or the base image may have made it"
+        self._stage.note(self._instruction, Weight.MATTERS, reason, short=self._short)
+        return False
 
     def _resolved(self, line: str, file: str) -> list[str]:
         text = re.sub(r"(^|\s)#.*", "", line).strip()
