@@ -30,11 +30,11 @@ class LocalFiles:
     """The files of an image, for requirements that are paths in it.
 
     Attributes:
-        digest: of all of them.
+        digest: gives that of all of them.
         lay_out: puts them below a folder.
     """
 
-    digest: str
+    digest: Callable[[], str]
     lay_out: Callable[[Path], None]
 
 
@@ -63,7 +63,7 @@ def environment_for(
     wanted = [each for each in packages if _names_any(each.lines)]
     local = local if any(each.local for each in wanted) else None
     said = [[each.lines, each.constraints, each.options, each.local] for each in wanted]
-    text = json.dumps([said, local.digest if local else None, os.path.realpath(sys.executable), sys.version])
+    text = json.dumps([said, local.digest() if local else None, os.path.realpath(sys.executable), sys.version])
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     link = environments / f"cpython{sys.version_info.major}.{sys.version_info.minor}-{digest[:32]}"
     if link.exists():

@@ -171,7 +171,7 @@ class ProcessRunner:
             environments=self._environments,
             output=output,
             install_variables=dict(os.environ),
-            local=LocalFiles(content_digest(image), lambda folder: lay_out(image.stage.tree, folder)),
+            local=LocalFiles(lambda: content_digest(image), lambda folder: lay_out(image.stage.tree, folder)),
         )
 
 
