@@ -7,11 +7,11 @@ import posixpath
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from kaapana_assets.containers.base_requirements import BaseRequirements
 from kaapana_assets.containers.dockerfile.findings import Finding, Weight
-from kaapana_assets.containers.dockerfile.shell_commands import PYTHON
+from kaapana_assets.containers.dockerfile.shell_commands import PYTHON, commands, is_clear
 from kaapana_assets.containers.dockerfile.tree import Tree, absolute
 from kaapana_assets.containers.image import Image
 from kaapana_assets.errors import ConfigurationError
@@ -19,6 +19,7 @@ from kaapana_assets.errors import ConfigurationError
 _PLAIN_BASES = {"python", "debian", "ubuntu", "alpine", "busybox", "bash", "scratch"}
 _TEXT = (".py", ".sh", ".bash")
 _PATH_IN_TEXT = re.compile(r"(?<![\w./~+%@})-])/[\w.+@%~-]+(?:/[\w.+@%~-]+)+")
+_OF_SHELLS = {"cd", "export", "set", "source", ".", "exec", "test", "[", "umask", "ulimit", "trap", "eval"}
 _READ_BYTES = 1 << 20
 
 
@@ -63,12 +64,21 @@ def _of_start(image: Image) -> Iterator[Finding]:
         reason = "the Dockerfile has no ENTRYPOINT and no CMD: give its operators a command"
         yield Finding(0, "start", Weight.MATTERS, reason)
         return
-    program = arguments[0]
+    program = _program(arguments, stage.shell)
     if PYTHON.fullmatch(program.rpartition("/")[2]) or _is_in(stage.tree, program, stage.workdir):
         return
     if shutil.which(program) is None and not _is_in_path(stage.tree, program, stage.known["PATH"]):
         reason = f"{program} is neither in the image folder nor on this machine, unless a Python package brings it"
         yield Finding(0, shown, Weight.MATTERS, reason)
+
+
+def _program(arguments: Sequence[str], shell: Sequence[str]) -> str:
+    """What is started first: of a shell form, what its text begins with."""
+    if tuple(arguments[: len(shell)]) == tuple(shell) and len(arguments) > len(shell):
+        first = next(commands(arguments[len(shell)], {}) or iter(()), [])
+        if first and is_clear(first[:1]) and first[0] not in _OF_SHELLS:
+            return first[0]
+    return arguments[0]
 
 
 def _is_in(tree: Tree, program: str, workdir: str) -> bool:

@@ -284,6 +284,30 @@ def test_check_names_each_instruction_that_is_not_obeyed_and_whether_it_matters(
     ]
 
 
+@pytest.mark.parametrize(
+    ("start", "missing"),
+    [
+        (
+            'CMD ["nothing-of-this-name", "x"]',
+            "nothing-of-this-name is neither in the image folder nor on this machine",
+        ),
+        ("CMD nothing-of-this-name /x && true", "nothing-of-this-name is neither in the image folder"),
+        ("CMD cd /app && python3 main.py", None),
+        ("CMD /app/main.sh", None),
+        ('ENV PATH="/app:$PATH"\nCMD ["main.sh"]', None),
+        ('CMD ["/usr/local/bin/python3.9", "main.py"]', None),
+        ("USER 1", "no ENTRYPOINT and no CMD: give its operators a command"),
+    ],
+)
+def test_check_says_whether_what_is_started_is_there(tmp_path: Path, start: str, missing: str | None) -> None:
+    site = Site.at(tmp_path, [])
+    folder = image_folder(site.images, f"FROM debian\nCOPY files/ /app/\n{start}\n") / "foreign" / "files"
+    (folder / "main.sh").write_text("#!/bin/sh\n")
+    done = site.call("check")
+    assert done.returncode == 0
+    assert (missing or "foreign: runs as it is") in done.stdout
+
+
 def test_check_knows_the_packages_of_base_images_and_gives_json(tmp_path: Path) -> None:
     site = Site.at(tmp_path, [])
     image_folder(site.images, CHECKED.replace("main.py", "main.sh"))
