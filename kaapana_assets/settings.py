@@ -105,6 +105,11 @@ class Settings(BaseSettings):
     base_image: str = Field(
         "", description="What `images build` builds on, instead of the BASE_IMAGE of the Dockerfiles."
     )
+    base_requirements: dict[str, str | tuple[str, ...]] = Field(
+        {},
+        description="For `process`: JSON object, base image (a glob, with or without registry and tag) -> a file of "
+        "requirements (relative to `KAAPANA_IMAGES`) or a list of them, which are installed in its place.",
+    )
     image_pull_secrets: SecretStr = Field(
         SecretStr(""),
         description="For `docker`: JSON object, name of a secret -> content of a Docker configuration, with `auths`. "

@@ -1,11 +1,11 @@
-"""``kaapana-assets images``: build the images of operators, show and push them."""
+"""``kaapana-assets images``: build the images of operators, show, push and check them."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -15,10 +15,12 @@ import click
 
 from kaapana_assets.cli.homes import settings_to_read, settings_to_write
 from kaapana_assets.containers.builders import NAMES
+from kaapana_assets.containers.dockerfile.findings import Weight
 from kaapana_assets.errors import ConfigurationError, KaapanaAssetsError
 
 if TYPE_CHECKING:
     from kaapana_assets.containers.building import Place, State
+    from kaapana_assets.containers.dockerfile.findings import Finding
     from kaapana_assets.settings import Settings
 
 _COLUMNS = ("NAME", "REFERENCE", "BUILT", "ID", "PUSHED", "FOLDER")
@@ -29,7 +31,7 @@ _builder_option = click.option(
 
 @click.group()
 def command() -> None:
-    """Build the images of operators, show and push them."""
+    """Build the images of operators, show, push and check them."""
 
 
 @command.command()
@@ -132,6 +134,54 @@ def push(names: tuple[str, ...], builder_name: str | None, insecure: bool) -> No
         click.echo(f"{name}: {place.reference(name)} is {digest}")
 
     _each(wanted, push_one)
+
+
+@command.command()
+@click.argument("names", nargs=-1, metavar="[IMAGE]...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list with everything.")
+def check(names: tuple[str, ...], as_json: bool) -> None:
+    """Show what the process runner does not do of the Dockerfiles of IMAGE, of all if none is named.
+
+    Ends with exit code 1 if Docker could not build one of them either.
+    """
+    from kaapana_assets.containers.image import load_image
+    from kaapana_assets.containers.image_report import findings
+    from kaapana_assets.containers.opening import base_requirements
+    from kaapana_assets.supervision.record import settings_in_use
+
+    settings = settings_in_use()
+    bases, rows = base_requirements(settings), []
+
+    def check_one(name: str) -> None:
+        found = findings(load_image(settings.images, name), bases)
+        rows.append({"name": name, "findings": [_finding_as_json(each) for each in found]})
+        if not as_json:
+            _show(name, found)
+        if any(each.weight is Weight.ERROR for each in found):
+            raise ConfigurationError("its Dockerfile cannot be built")
+
+    try:
+        _each(_wanted(settings, names), check_one)
+    finally:
+        if as_json:
+            click.echo(json.dumps(rows, indent=1))
+
+
+def _show(name: str, found: Sequence[Finding]) -> None:
+    needed = [each for each in found if each.weight is not Weight.HARMLESS]
+    verdict = "runs as it is" if not needed else f"{len(needed)} of its instructions may be missed on this machine"
+    click.echo(f"{name}: {verdict}")
+    for finding in found:
+        click.echo(f"  {finding.weight.value:<8}  {finding}")
+
+
+def _finding_as_json(finding: Finding) -> dict[str, object]:
+    return {
+        "line": finding.line or None,
+        "instruction": finding.instruction,
+        "weight": finding.weight.value,
+        "reason": finding.reason,
+    }
 
 
 def _place(settings: Settings) -> Place:

@@ -9,37 +9,62 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
+import re
 import shutil
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from kaapana_assets.containers.child import Child
+from kaapana_assets.containers.dockerfile.stages import Packages
 from kaapana_assets.errors import ConfigurationError
 
 
-def environment_for(
-    requirements: Path, *, environments: Path, output: Callable[[str], None], install_variables: Mapping[str, str]
-) -> Path:
-    """The folder of a virtual environment with these requirements, made now if it is not there.
+@dataclass(frozen=True)
+class LocalFiles:
+    """The files of an image, for requirements that are paths in it.
 
-    Made with the interpreter that runs this, for requirements and interpreter together.
+    Attributes:
+        digest: gives that of all of them.
+        lay_out: puts them below a folder.
+    """
+
+    digest: Callable[[], str]
+    lay_out: Callable[[Path], None]
+
+
+def environment_for(
+    packages: Sequence[Packages],
+    *,
+    environments: Path,
+    output: Callable[[str], None],
+    install_variables: Mapping[str, str],
+    local: LocalFiles | None = None,
+) -> Path:
+    """The folder of a virtual environment with these packages, made now if it is not there.
+
+    Made with the interpreter that runs this, for packages and interpreter together.
 
     Args:
-        requirements: requirements file; one that is missing or empty gives a bare environment.
+        packages: installations, done one after the other; none gives a bare environment.
         environments: folder of all environments.
         output: called with what the installer prints.
         install_variables: environment of the installer (package index, certificates).
+        local: the image's files, if requirements name some.
 
     Raises:
         ConfigurationError: it cannot be made; the message has the installer's last lines.
     """
-    text = requirements.read_bytes() if requirements.is_file() else b""
-    base = os.path.realpath(sys.executable)
-    digest = hashlib.sha256(b"\0".join([text, base.encode(), sys.version.encode()])).hexdigest()
+    wanted = [each for each in packages if _names_any(each.lines)]
+    local = local if any(each.local for each in wanted) else None
+    said = [[each.lines, each.constraints, each.options, each.local] for each in wanted]
+    text = json.dumps([said, local.digest() if local else None, os.path.realpath(sys.executable), sys.version])
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     link = environments / f"cpython{sys.version_info.major}.{sys.version_info.minor}-{digest[:32]}"
     if link.exists():
         return link.resolve()
@@ -51,7 +76,10 @@ def environment_for(
                 for left in environments.glob(f"{link.name}.build-*"):
                     shutil.rmtree(left, ignore_errors=True)
                 build = Path(tempfile.mkdtemp(prefix=f"{link.name}.build-", dir=environments)).resolve()
-                _build(build / "environment", text, lock.fileno(), output, install_variables)
+                if local is not None:
+                    local.lay_out(build / "image")
+                commands = list(_commands(build, wanted, install_variables))
+                _build(commands, build, lock.fileno(), output, install_variables)
                 _point(link, build)
     except OSError as exc:
         raise ConfigurationError(f"KAAPANA_ENVIRONMENTS={environments} cannot be written: {exc}") from exc
@@ -65,24 +93,39 @@ def _point(link: Path, build: Path) -> None:
     fresh.replace(link)
 
 
-def _names_any(text: bytes) -> bool:
-    return any(line.strip() and not line.lstrip().startswith(b"#") for line in text.splitlines())
+def _names_any(lines: Sequence[str]) -> bool:
+    return any(line.strip() and not line.lstrip().startswith("#") for line in lines)
+
+
+def _commands(build: Path, packages: Sequence[Packages], variables: Mapping[str, str]) -> Iterator[list[str]]:
+    uv, folder = _uv(), build / "environment"
+    options = ["--no-progress", "--color", "never"]
+    yield [uv, "venv", *options, "--no-project", "--python", sys.executable, str(folder)]
+    found_in = [word for place in _find_links(variables) for word in ("--find-links", place)]
+    for number, each in enumerate(packages):
+        # Written here: what is installed is what the digest was made of, whatever happens to the files.
+        # For the same reason it cannot refer to other files.
+        wanted = _written(build / f"requirements-{number}.txt", each, each.lines)
+        limits = _written(build / f"constraints-{number}.txt", each, each.constraints)
+        install = [uv, "pip", "install", *options, "--compile-bytecode", "--python", str(folder / "bin" / "python")]
+        yield [*install, *found_in, *each.options, "--constraint", str(limits), "--requirement", str(wanted)]
+
+
+def _written(file: Path, packages: Packages, lines: Sequence[str]) -> Path:
+    root = str(file.parent / "image")
+    if packages.local:
+        lines = [re.sub(r"^(?:--editable )?(?=/)", lambda found: found[0] + root, line) for line in lines]
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape")
+    return file
 
 
 def _build(
-    folder: Path, requirements: bytes, lock: int, output: Callable[[str], None], variables: Mapping[str, str]
+    commands: Sequence[list[str]],
+    folder: Path,
+    lock: int,
+    output: Callable[[str], None],
+    variables: Mapping[str, str],
 ) -> None:
-    uv, python = _uv(), folder / "bin" / "python"
-    options = ["--no-progress", "--color", "never"]
-    commands = [[uv, "venv", *options, "--no-project", "--python", sys.executable, str(folder)]]
-    if _names_any(requirements):
-        # From a copy: what is installed is what the digest was made of, whatever happens to the file.
-        # For the same reason it cannot refer to other files beside it.
-        copy = folder.with_name("requirements.txt")
-        copy.write_bytes(requirements)
-        install = [uv, "pip", "install", *options, "--compile-bytecode", "--python", str(python)]
-        found_in = [word for place in _find_links(variables) for word in ("--find-links", place)]
-        commands.append([*install, *found_in, "--requirement", str(copy)])
     for command in commands:
         last: deque[str] = deque(maxlen=30)
 
@@ -90,7 +133,7 @@ def _build(
             last.append(line)
             output(line)
 
-        with Child(command, cwd=folder.parent, environment=_for_uv(variables), keep_open=(lock,)) as child:
+        with Child(command, cwd=folder, environment=_for_uv(variables), keep_open=(lock,)) as child:
             code = child.wait(output=heard)
         if code != 0:
             raise ConfigurationError(

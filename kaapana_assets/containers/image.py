@@ -1,6 +1,6 @@
 """An image folder, ``images/<name>/{Dockerfile,files/,requirements.txt}``: what its Dockerfile says.
 
-Only what is needed to run ``files/`` in place and to name the image: this builds no images.
+Only what is needed to run it as a process and to name the image: this builds no images.
 """
 
 from __future__ import annotations
@@ -8,30 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
+from kaapana_assets.containers.dockerfile.findings import Weight
+from kaapana_assets.containers.dockerfile.instructions import Dockerfile, parse
+from kaapana_assets.containers.dockerfile.runs import run
+from kaapana_assets.containers.dockerfile.stages import Packages, Stage, last_stage
+from kaapana_assets.containers.dockerfile.tree import Content, Tree
+from kaapana_assets.containers.dockerfile.variables import expanded
 from kaapana_assets.dicom.identifiers import checked_name
 from kaapana_assets.errors import ConfigurationError, NotFound
 
-_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::-([^}]*))?\}|(\w+))")
 _NOT_CONTENT = {"__pycache__", ".git", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What the instructions of a Dockerfile's stage say about starting it."""
-
-    entrypoint: tuple[str, ...] = ()
-    cmd: tuple[str, ...] = ()
-    workdir: str = "/"
-    environment: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    copies: tuple[tuple[str, str], ...] = ()
-    """Pairs of a source below the image folder and its absolute place in the container."""
 
 
 @dataclass(frozen=True)
@@ -40,62 +31,70 @@ class Image:
 
     name: str
     folder: Path
-    stage: Stage
 
-    @property
-    def requirements(self) -> Path:
-        """The file of Python requirements; it need not exist."""
-        return self.folder / "requirements.txt"
+    @cached_property
+    def dockerfile(self) -> Dockerfile:
+        """The instructions of its Dockerfile.
 
-    def on_host(self, path: str) -> str:
-        """A path in the container as a path in the image folder, or as given where nothing was copied to it."""
-        if not path.startswith("/"):
-            return path
-        for source, target in reversed(self.stage.copies):
-            copied = self.folder / source
-            # A folder's content is copied into the target, a file into a folder ("/" at its end) or as the target.
-            place = f"{target}{copied.name}" if copied.is_file() and target.endswith("/") else target.rstrip("/")
-            if path.rstrip("/") == place:
-                return str(copied)
-            below = copied / path[len(place) + 1 :]
-            if path.startswith(f"{place}/") and below.exists():
-                return str(below)
-        return path
+        Raises:
+            ConfigurationError: they cannot be read.
+        """
+        return parse((self.folder / "Dockerfile").read_text(encoding="utf-8"))
 
-    def start(self, command: tuple[str, ...] | None) -> tuple[list[str], Path]:
-        """Arguments and working directory of a start.
+    @cached_property
+    def stage(self) -> Stage:
+        """What its Dockerfile makes of it, by the defaults of build arguments.
+
+        Raises:
+            ConfigurationError: the Dockerfile cannot be read.
+        """
+        try:
+            return last_stage(self.dockerfile, _context(self.folder), run)
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"image {self.name}: {self.folder / 'Dockerfile'} {exc}") from exc
+
+    def packages(self) -> tuple[Packages, ...]:
+        """The installations of Python packages: those of its Dockerfile, and requirements.txt if they leave it out."""
+        own = self.folder / "requirements.txt"
+        if not own.is_file() or own in self.stage.requirement_files:
+            return self.stage.installs
+        lines = own.read_text(encoding="utf-8", errors="replace").splitlines()
+        return (Packages(lines=tuple(lines)), *self.stage.installs)
+
+    def start(self, command: tuple[str, ...] | None) -> tuple[str, ...]:
+        """The arguments of a start, as they are in the container.
 
         Args:
             command: replaces ENTRYPOINT and CMD; None starts the image as built.
 
         Raises:
-            ConfigurationError: the Dockerfile has neither ENTRYPOINT nor CMD.
+            ConfigurationError: the Dockerfile has neither ENTRYPOINT nor CMD, or could not be built.
         """
+        wrong = [finding for finding in self.stage.findings if finding.weight is Weight.ERROR]
+        if wrong:
+            raise ConfigurationError(f"image {self.name}: {self.folder / 'Dockerfile'} {wrong[0]}")
         arguments = command or (*self.stage.entrypoint, *self.stage.cmd)
         if not arguments:
             raise ConfigurationError(f"image {self.name}: {self.folder / 'Dockerfile'} has no ENTRYPOINT and no CMD")
-        workdir = Path(self.on_host(self.stage.workdir))
-        inside = workdir.is_relative_to(self.folder) and workdir.is_dir()
-        return [self.on_host(argument) for argument in arguments], workdir if inside else self.folder / "files"
+        return tuple(arguments)
 
 
 def load_image(images: Path, reference: str) -> Image:
     """The image folder that a reference names: its last path component, without tag and digest.
 
     Raises:
-        NotFound: there is no such folder, or it has no Dockerfile or no ``files``.
+        NotFound: there is no such folder, or it has no Dockerfile.
         InvalidIdentifier: the last component of the reference is no valid name.
         ConfigurationError: its Dockerfile cannot be understood.
     """
     name = checked_name(reference.partition("@")[0].rsplit("/", 1)[-1].partition(":")[0], kind="image")
     folder = images / name
-    dockerfile = folder / "Dockerfile"
-    if not dockerfile.is_file() or not (folder / "files").is_dir():
+    if not (folder / "Dockerfile").is_file():
         raise NotFound(
-            f"image {reference!r}: {folder} is not a folder with Dockerfile and files/; the process runner and `images "
+            f"image {reference!r}: {folder} is not a folder with a Dockerfile; the process runner and `images "
             "build` take the image folders below KAAPANA_IMAGES and pull nothing"
         )
-    return Image(name=name, folder=folder, stage=_read(dockerfile))
+    return Image(name=name, folder=folder)
 
 
 def image_names(images: Path) -> tuple[str, ...]:
@@ -117,24 +116,22 @@ def base_images(image: Image, arguments: Mapping[str, str]) -> tuple[str, ...]:
         arguments: build arguments, which win over the defaults that the Dockerfile has.
     """
     known, stages, found = dict[str, str](), {"scratch"}, dict[str, None]()
-    for keyword, value in _instructions((image.folder / "Dockerfile").read_text(encoding="utf-8")):
-        if keyword == "ARG":
-            key, default = _argument(value, known)
-            known[key] = arguments.get(key, default)
-        elif keyword == "FROM":
-            reference, *name = [word for word in _substituted(value, known).split() if not word.startswith("--")] or [
-                ""
-            ]
-            if reference and reference not in stages:
+    for instruction in image.dockerfile.instructions:
+        if instruction.keyword == "ARG" and not found:
+            key, _, default = instruction.value.partition("=")
+            known[key] = arguments.get(key, expanded(default, known, escape=image.dockerfile.escape))
+        elif instruction.keyword == "FROM":
+            reference, *name = expanded(instruction.value, known, escape=image.dockerfile.escape).split() or [""]
+            if reference and reference.lower() not in stages:
                 found[reference] = None
-            stages.update(name[1:])
+            stages.update(word.lower() for word in name[1:])
     return tuple(found)
 
 
 def takes_argument(image: Image, name: str) -> bool:
     """Whether its Dockerfile has a build argument of that name."""
-    lines = _instructions((image.folder / "Dockerfile").read_text(encoding="utf-8"))
-    return any(keyword == "ARG" and _argument(value, {})[0] == name for keyword, value in lines)
+    arguments = (each.value for each in image.dockerfile.instructions if each.keyword == "ARG")
+    return any(word.partition("=")[0] == name for value in arguments for word in value.split())
 
 
 def content_digest(image: Image) -> str:
@@ -162,80 +159,23 @@ def content(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
             yield Path(entry.path), entry.stat()
 
 
-def _read(dockerfile: Path) -> Stage:
-    stage, stages, arguments = Stage(), {"": Stage()}, dict[str, str]()
-    name = ""
-    for keyword, value in _instructions(dockerfile.read_text(encoding="utf-8")):
-        known = {**arguments, **stage.environment}
-        if keyword == "FROM":
-            words = [word for word in _substituted(value, known).split() if not word.startswith("--")]
-            stage = stages.get(words[0] if words else "", Stage())
-            name = words[2] if len(words) == 3 else ""
-        elif keyword == "ARG":
-            key, default = _argument(value, known)
-            arguments[key] = default
-        elif keyword == "ENV":
-            stage = replace(stage, environment={**stage.environment, **_variables(value, known)})
-        elif keyword == "LABEL":
-            stage = replace(stage, labels={**stage.labels, **_variables(value, known)})
-        elif keyword == "WORKDIR":
-            stage = replace(stage, workdir=str(PurePosixPath(stage.workdir, _substituted(value, known))))
-        elif keyword in {"COPY", "ADD"}:
-            stage = replace(stage, copies=(*stage.copies, *_copies(value, stage.workdir, known)))
-        elif keyword == "ENTRYPOINT":
-            # A new ENTRYPOINT clears a CMD set before it.
-            stage = replace(stage, entrypoint=_exec_form(dockerfile, keyword, value), cmd=())
-        elif keyword == "CMD":
-            stage = replace(stage, cmd=_exec_form(dockerfile, keyword, value))
-        stages[name] = stage
-    return stage
+def _context(folder: Path) -> Tree:
+    """The files that a build may copy: all but those that .dockerignore names."""
+    tree, kept = Tree(), _kept(folder)
+    for path, _ in content(folder):
+        name = path.relative_to(folder).as_posix()
+        if kept is None or name in kept:
+            tree.add_file(f"/{name}", Content(path=path))
+    return tree
 
 
-def _instructions(text: str) -> Iterator[tuple[str, str]]:
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-    joined = re.sub(r"\\[ \t]*\n", " ", "\n".join(lines))
-    for line in joined.splitlines():
-        keyword, _, value = line.strip().partition(" ")
-        if keyword:
-            yield keyword.upper(), value.strip()
+def _kept(folder: Path) -> set[str] | None:
+    """The paths that .dockerignore leaves; None where there is none."""
+    named = next((file for file in ("Dockerfile.dockerignore", ".dockerignore") if (folder / file).is_file()), None)
+    if named is None:
+        return None
+    from docker.utils.build import exclude_paths  # Docker's own rules; slow to import
 
-
-def _argument(value: str, known: Mapping[str, str]) -> tuple[str, str]:
-    key, _, default = value.partition("=")
-    return key.strip(), _substituted(default.strip().strip("\"'"), known)
-
-
-def _substituted(text: str, known: Mapping[str, str]) -> str:
-    return _VARIABLE.sub(lambda found: known.get(found[1] or found[3], found[2] or ""), text)
-
-
-def _variables(value: str, known: Mapping[str, str]) -> dict[str, str]:
-    words = shlex.split(value)
-    if words and "=" not in words[0]:  # the old form: ENV NAME all the rest
-        key, _, rest = value.partition(" ")
-        return {key: _substituted(rest.strip(), known)}
-    pairs = (word.partition("=") for word in words)
-    return {key: _substituted(text, known) for key, _, text in pairs}
-
-
-def _copies(value: str, workdir: str, known: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    if "--from" in value:
-        return
-    text = _substituted(value, known)
-    words = json.loads(text) if text.startswith("[") else [w for w in text.split() if not w.startswith("--")]
-    *sources, target = words if len(words) > 1 else ("", "")
-    place = str(PurePosixPath(workdir, target)) + ("/" if target.endswith("/") else "")
-    for source in sources:
-        yield source, place
-
-
-def _exec_form(dockerfile: Path, keyword: str, value: str) -> tuple[str, ...]:
-    try:
-        words = json.loads(value)
-    except json.JSONDecodeError:
-        words = None
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise ConfigurationError(
-            f'{dockerfile}: {keyword} {value[:80]} is not in exec form; write it as {keyword} ["python", "main.py"]'
-        )
-    return tuple(words)
+    lines = (folder / named).read_text(encoding="utf-8").splitlines()
+    patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return set(exclude_paths(str(folder), patterns))

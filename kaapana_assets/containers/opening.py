@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kaapana_assets.containers.base_requirements import BaseRequirements
 from kaapana_assets.containers.process import ProcessRunner
 from kaapana_assets.containers.runner import Runner
 from kaapana_assets.settings import Settings
@@ -21,4 +22,9 @@ def open_runner(settings: Settings) -> Runner:
         from kaapana_assets.containers.kubernetes import open_kubernetes
 
         return open_kubernetes(settings)
-    return ProcessRunner(settings.images, settings.environments)
+    return ProcessRunner(settings.images, settings.environments, bases=base_requirements(settings))
+
+
+def base_requirements(settings: Settings) -> BaseRequirements:
+    """The Python packages of base images, as the settings say."""
+    return BaseRequirements(settings.images.absolute(), settings.base_requirements)

@@ -229,6 +229,9 @@ def _parameters(workflow: Workflow) -> dg.Field:
 def _description(workflow: Workflow, operator: Operator) -> str:
     what = "for the whole cohort" if operator.level == "cohort" else "of each series"
     made_by = f"image `{operator.image}`" if isinstance(operator, ContainerOperator) else "a function of the platform"
+    if operator.only_acts:
+        acts = "once for the whole cohort" if operator.level == "cohort" else "on each series"
+        return f"That operator `{operator.full_name}` of workflow `{workflow.name}` acted {acts}, by {made_by}."
     return f"What operator `{operator.full_name}` of workflow `{workflow.name}` makes {what}, by {made_by}."
 
 

@@ -247,9 +247,11 @@ def _fetch(work: Work, source: Operator, partition: str, into: Path, fingerprint
 
 
 def _is_current(work: Work, operator: Operator, manifest: Manifest, fingerprint: str) -> bool:
-    # With force, what this run made itself counts: repeated after a failure, it makes only what failed.
+    # With force, and for what acts in every run, what this run made itself counts: repeated after a
+    # failure, it makes only what failed.
     made_here = manifest.run == work.directory.name
-    if manifest.fingerprint != fingerprint or (work.request.force and not made_here):
+    again = work.request.force or not operator.is_reused
+    if manifest.fingerprint != fingerprint or (again and not made_here):
         return False
     if not isinstance(operator, PythonOperator) or operator.is_there is None:
         return True

@@ -32,7 +32,7 @@ def code_version(workflow: Workflow, operator: Operator, runner: Runner, paramet
             "level": operator.level,
             "in": workflow.in_dir(operator),
             "out": operator.out_dir,
-            "patterns": list(operator.output_patterns),
+            "patterns": None if operator.only_acts else list(operator.output_patterns),
             "parameters": {name: as_text(value) for name, value in sorted(seen.items())},
         }
     )

@@ -16,6 +16,7 @@ from kaapana_assets.containers.runner import Launch, Outcome
 from kaapana_assets.errors import KaapanaAssetsError, OperatorError, OperatorFailed, StoreUnavailable
 from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.workflows.at_once import as_they_end
+from kaapana_assets.workflows.conf import write_conf
 from kaapana_assets.workflows.operators import ContainerOperator, Operator, OperatorContext, PythonOperator
 from kaapana_assets.workflows.parameters import Value, as_text
 from kaapana_assets.workflows.work import Work
@@ -131,7 +132,7 @@ def _launch(
         reason = _link_in_place_of(view.batch, output.parent, output, reads) or _missing(output, operator)
         if error is not None and (reason or len(series) == 1):
             result.failed[uid] = str(error)
-        elif reason is None:
+        elif reason is None and not (operator.only_acts and outcome is Outcome.SKIPPED):
             result.verified.add(uid)
         elif outcome is Outcome.SKIPPED:
             result.skipped.add(uid)
@@ -243,8 +244,10 @@ def _make_ready(
         return
     _remove_outputs(operator, directory, series)
     if view is directory:
+        write_conf(work, operator, view, series)
         return
     view = directory.empty_view(view.name)
+    write_conf(work, operator, view, series)
     folder = work.workflow.in_dir(operator)
     for uid in series:
         _link_tree(directory.series_dir(uid, folder), view.series_dir(uid, folder))
@@ -280,6 +283,9 @@ def _link_in_place_of(*folders: Path) -> str | None:
 
 def _missing(folder: Path, operator: Operator) -> str | None:
     """What the output lacks; None when it is as declared."""
+    if operator.only_acts:
+        _leave_nothing(folder)
+        return None
     if not folder.is_dir():
         return f"its output folder {operator.out_dir} is not there"
     patterns = operator.output_patterns or ("**/*",)
@@ -287,6 +293,12 @@ def _missing(folder: Path, operator: Operator) -> str | None:
         if not any(path.is_file() for path in folder.glob(pattern)):
             return f"its output folder {operator.out_dir} holds no file that fits {pattern}"
     return None
+
+
+def _leave_nothing(folder: Path) -> None:
+    """The output of what only acts: an empty folder, which goes the way of all outputs."""
+    remove_output(folder)
+    folder.mkdir(parents=True)
 
 
 def _remove_outputs(operator: Operator, directory: RunDirectory, series: Sequence[str]) -> None:

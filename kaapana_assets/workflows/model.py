@@ -154,6 +154,7 @@ def _problem_of(operator: Operator, workflow: Workflow, names: list[str]) -> str
         _problem_with_level(operator, workflow)
         or _problem_with_limits(operator, workflow)
         or _problem_with_patterns(operator)
+        or _problem_with_outputs(operator, workflow)
         or _problem_with_container(operator)
     )
 
@@ -185,6 +186,20 @@ def _problem_with_patterns(operator: Operator) -> str | None:
     for pattern in operator.output_patterns:
         if not pattern or pattern.startswith("/") or ".." in pattern.split("/"):
             return f"the output pattern {pattern!r} must be a glob for files below the output folder"
+    return None
+
+
+def _problem_with_outputs(operator: Operator, workflow: Workflow) -> str | None:
+    if operator.outputs not in ("folder", None):
+        return f"outputs is 'folder' or None, not {operator.outputs!r}"
+    if operator.only_acts and operator.output_patterns:
+        return "it has output_patterns and outputs=None: what writes nothing has no patterns"
+    read = workflow.source_of(operator)
+    if read is not None and read.only_acts:
+        return (
+            f"it reads the folder of {read.full_name!r}, which writes nothing (outputs=None): an operator_in_dir names "
+            f"one that something writes, such as {INITIAL_INPUT!r}; its input_operator is waited for then, too"
+        )
     return None
 
 

@@ -80,6 +80,9 @@ class Operator:
         operator_out_dir: the folder written, when it is not the name; the parallel_id is appended.
         level: ``series``: one output per series; ``cohort``: one pooled output.
         output_patterns: globs; each output must hold a file for each of them. Empty: any file.
+        outputs: ``folder``: it writes its output folder, which is verified; None: it only acts (prints,
+            notifies, deletes) and writes nothing, exit code 0 is success for all series it was given.
+        reuse: whether an earlier run's output is used again; None: unless it only acts, which it does in every run.
         timeout_s: seconds that one launch may take; None has no limit.
         retries: how often a failed launch is repeated before its series are tried alone.
         parallel_id: tells several operators with one image apart.
@@ -93,6 +96,8 @@ class Operator:
     operator_out_dir: str | None = None
     level: Level = "series"
     output_patterns: tuple[str, ...] = ()
+    outputs: Literal["folder"] | None = "folder"
+    reuse: bool | None = None
     timeout_s: float | None = None
     retries: int = 0
     parallel_id: str | None = None
@@ -107,6 +112,16 @@ class Operator:
     def out_dir(self) -> str:
         """The name of the folder it writes."""
         return self._with_parallel_id(self.operator_out_dir or self.name)
+
+    @property
+    def only_acts(self) -> bool:
+        """Whether it writes nothing."""
+        return self.outputs is None
+
+    @property
+    def is_reused(self) -> bool:
+        """Whether what it did in an earlier run stands for this one."""
+        return not self.only_acts if self.reuse is None else self.reuse
 
     @property
     def input_name(self) -> str | None:

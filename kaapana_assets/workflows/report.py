@@ -23,6 +23,7 @@ def make_report(work: Work, results: Mapping[str, OperatorResult]) -> dict[str, 
             {
                 "operator": operator.full_name,
                 "level": operator.level,
+                "outputs": operator.outputs,
                 "done": sorted(result.done),
                 "reused": sorted(uid for uid, done in result.done.items() if done.reused),
                 "skipped": result.skipped,

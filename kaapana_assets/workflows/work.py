@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from kaapana_assets.containers.runner import Runner
@@ -45,8 +45,8 @@ class Request:
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Request:
-        """From conf.json."""
-        return Request(**values)
+        """From conf.json, which has the keys of Kaapana beside these."""
+        return Request(**{each.name: values[each.name] for each in fields(Request) if each.name in values})
 
 
 @dataclass(frozen=True, kw_only=True)

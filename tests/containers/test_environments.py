@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from kaapana_assets.containers.dockerfile.stages import Packages
 from kaapana_assets.containers.environments import environment_for
 from kaapana_assets.errors import ConfigurationError
 
@@ -41,11 +42,8 @@ def variables(wheels: Path) -> dict[str, str]:
 
 
 def make(requirements: str, wheels: Path) -> Path:
-    file = wheels.parent / "requirements.txt"
-    if not file.exists() or file.read_text() != requirements:
-        file.write_text(requirements)
     return environment_for(
-        file,
+        [Packages(lines=tuple(requirements.splitlines()))],
         environments=wheels.parent / "environments",
         output=[].append,
         install_variables=variables(wheels),
@@ -85,7 +83,6 @@ def test_requirements_that_cannot_be_met_say_so_and_leave_nothing_behind(wheels:
 
 
 def test_two_at_once_make_one_environment(wheels: Path) -> None:
-    wheels.parent.joinpath("requirements.txt").write_text("madeup-package==1.0\n")
     with ThreadPoolExecutor(4) as pool:
         made = set(pool.map(lambda _: make("madeup-package==1.0\n", wheels), range(4)))
     assert len(made) == 1
@@ -95,17 +92,18 @@ def test_two_at_once_make_one_environment(wheels: Path) -> None:
 _MAKE = """
 import os, sys
 from pathlib import Path
+from kaapana_assets.containers.dockerfile.stages import Packages
 from kaapana_assets.containers.environments import environment_for
-environment_for(Path(sys.argv[1]), environments=Path(sys.argv[2]), output=print, install_variables=dict(os.environ))
+wanted = [Packages(lines=(sys.argv[1],))]
+environment_for(wanted, environments=Path(sys.argv[2]), output=print, install_variables=dict(os.environ))
 """
 
 
 @pytest.mark.parametrize("sign", ["bin/python", "lib/*/site-packages/madeup_data/part_1.py"], ids=["venv", "install"])
 def test_a_maker_that_was_killed_leaves_nothing_half_made(wheels: Path, sign: str) -> None:
-    requirements, environments = wheels.parent / "requirements.txt", wheels.parent / "environments"
-    requirements.write_text("madeup-package==1.0\n")
+    environments = wheels.parent / "environments"
     maker = subprocess.Popen(
-        [sys.executable, "-c", _MAKE, str(requirements), str(environments)],
+        [sys.executable, "-c", _MAKE, "madeup-package==1.0", str(environments)],
         env=variables(wheels),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

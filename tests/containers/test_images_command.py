@@ -251,3 +251,83 @@ def test_a_damaged_record_is_named(site: Site) -> None:
     done = site.call("list")
     assert done.returncode == 2
     assert "images.json is damaged" in done.stderr
+
+
+CHECKED = """FROM local-only/base-python-cpu:latest
+LABEL IMAGE="foreign"
+RUN apt-get update && apt-get install -y dcmtk
+USER 1000
+COPY files/ /kaapana/app/
+CMD ["python3", "-u", "/kaapana/app/main.py"]
+"""
+
+
+def test_check_names_each_instruction_that_is_not_obeyed_and_whether_it_matters(tmp_path: Path) -> None:
+    site = Site.at(tmp_path, ["extract-study-id"])
+    folder = image_folder(site.images, CHECKED) / "foreign" / "files"
+    (folder / "main.py").write_text("open('/kaapana/app/model.txt')\nopen('/data/x')\n")
+    (folder / "model.txt").touch()
+    done = site.call("check")
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *rest = done.stdout.split("foreign: ")[0].splitlines()
+    assert first == "extract-study-id: runs as it is"
+    assert all(line.startswith("  harmless  line ") for line in rest)
+    verdict, *lines = done.stdout.split("foreign: ")[1].splitlines()
+    assert verdict == "3 of its instructions may be missed on this machine"
+    assert [line.split(": ")[0:2] for line in lines] == [
+        ["  matters   line 1", "FROM local-only/base-python-cpu:latest"],
+        ["  harmless  line 3", "RUN apt-get update"],
+        ["  matters   line 3", "RUN apt-get install -y dcmtk"],
+        ["  harmless  line 4", "USER 1000"],
+        ["  matters   /kaapana/app/main.py", "has /kaapana/app/model.txt in its text, which is not turned"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("start", "missing"),
+    [
+        (
+            'CMD ["nothing-of-this-name", "x"]',
+            "nothing-of-this-name is neither in the image folder nor on this machine",
+        ),
+        ("CMD nothing-of-this-name /x && true", "nothing-of-this-name is neither in the image folder"),
+        ("CMD cd /app && python3 main.py", None),
+        ("CMD /app/main.sh", None),
+        ('ENV PATH="/app:$PATH"\nCMD ["main.sh"]', None),
+        ('CMD ["/usr/local/bin/python3.9", "main.py"]', None),
+        ("USER 1", "no ENTRYPOINT and no CMD: give its operators a command"),
+    ],
+)
+def test_check_says_whether_what_is_started_is_there(tmp_path: Path, start: str, missing: str | None) -> None:
+    site = Site.at(tmp_path, [])
+    folder = image_folder(site.images, f"FROM debian\nCOPY files/ /app/\n{start}\n") / "foreign" / "files"
+    (folder / "main.sh").write_text("#!/bin/sh\n")
+    done = site.call("check")
+    assert done.returncode == 0
+    assert (missing or "foreign: runs as it is") in done.stdout
+
+
+def test_check_knows_the_packages_of_base_images_and_gives_json(tmp_path: Path) -> None:
+    site = Site.at(tmp_path, [])
+    image_folder(site.images, CHECKED.replace("main.py", "main.sh"))
+    told = site.call("check", "foreign", "--json", KAAPANA_BASE_REQUIREMENTS='{"local-only/*": ["six"]}')
+    (row,) = json.loads(told.stdout)
+    first = row["findings"][0]
+    assert (row["name"], first["line"], first["weight"]) == ("foreign", 1, "harmless")
+    assert first["reason"].startswith("its packages are those of KAAPANA_BASE_REQUIREMENTS")
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "said"),
+    [
+        pytest.param("FROM x\nCOPY absent /\n", "its Dockerfile cannot be built", id="nothing to copy"),
+        pytest.param("FROM x\nENV A='\n", "line 2: ", id="unreadable"),
+    ],
+)
+def test_check_ends_with_code_1_for_what_docker_cannot_build(tmp_path: Path, dockerfile: str, said: str) -> None:
+    site = Site.at(tmp_path, [])
+    image_folder(site.images, dockerfile)
+    done = site.call("check")
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

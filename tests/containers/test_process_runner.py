@@ -125,8 +125,8 @@ def test_the_last_part_of_a_reference_names_the_folder(place: Place, reference: 
 @pytest.mark.parametrize(
     ("dockerfile", "said"),
     [
-        pytest.param("FROM x\nENTRYPOINT python main.py\n", "exec form", id="shell form"),
-        pytest.param("FROM x\nCMD python main.py\n", "exec form", id="shell form CMD"),
+        pytest.param("FROM x\nCOPY files/absent /app/\n", "line 2: COPY files/absent .*not in the", id="no file"),
+        pytest.param("FROM x\nWORKDIR ${A\n", "line 2: .* without its }", id="a brace without an end"),
         pytest.param("FROM x\n", "no ENTRYPOINT", id="none"),
         pytest.param('FROM x AS a\nENTRYPOINT ["python"]\nFROM y\n', "no ENTRYPOINT", id="of another stage"),
         pytest.param('FROM x\nENTRYPOINT ["nothing-of-this-name"]\n', "not an executable", id="not installed"),

@@ -90,7 +90,6 @@ def test_start_is_told_of_a_store_that_is_away(settings_of, home):
 
 
 def test_start_is_refused_for_an_index_of_another_program(settings_of, home):
-    home.mkdir()
     connection = sqlite3.connect(home / "index.sqlite")
     connection.execute("PRAGMA user_version=99")
     connection.close()

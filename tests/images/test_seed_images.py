@@ -11,7 +11,9 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
+from kaapana_assets.containers.base_requirements import BaseRequirements
 from kaapana_assets.containers.image import load_image
+from kaapana_assets.containers.image_report import findings, not_obeyed
 from kaapana_assets.containers.runner import Outcome
 from kaapana_assets.settings import PROJECT_ROOT
 
@@ -34,9 +36,11 @@ def test_an_image_builds_on_a_base_of_choice_and_runs_without_root(name: str) ->
     assert "\nUSER 1000\n" in text
     assert f'title="{name}"' in text
     assert "image.version=" in text
-    arguments, workdir = load_image(IMAGES, name).start(None)
-    assert workdir == IMAGES / name / "files"
-    assert (workdir / arguments[-1]).is_file()
+    image = load_image(IMAGES, name)
+    assert image.stage.workdir == "/app"
+    assert f"/app/{image.start(None)[-1]}" in image.stage.tree.files
+    assert findings(image, BaseRequirements())[0].line == 2
+    assert not_obeyed(image, BaseRequirements()) == ()
     lines = (IMAGES / name / "requirements.txt").read_text().splitlines()
     assert all("==" in line for line in lines if line and not line.startswith("#"))
 

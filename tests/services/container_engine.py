@@ -21,6 +21,7 @@ from pathlib import Path
 
 import docker
 import psutil
+from docker.utils.build import exclude_paths
 
 from services.running import Running
 from services.service import Missing, Plan
@@ -145,8 +146,12 @@ class ContainerEngine:
     def build(self, folder: Path, tag: str) -> None:
         """Build an image of a folder, without running anything in it."""
         packed = io.BytesIO()
+        ignored = folder / ".dockerignore"
+        # Clients leave out what it names; daemons take what they are sent.
+        lines = ignored.read_text().splitlines() if ignored.is_file() else []
         with tarfile.open(fileobj=packed, mode="w") as tar:
-            tar.add(folder, arcname=".")
+            for name in sorted(exclude_paths(str(folder), [line for line in lines if not line.startswith("#")])):
+                tar.add(folder / name, arcname=name, recursive=False)
         packed.seek(0)
         with self.client() as client:
             said = list(client.build(fileobj=packed, custom_context=True, tag=tag, rm=True, decode=True))

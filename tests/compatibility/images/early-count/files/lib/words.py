@@ -1,0 +1,2 @@
+def say(number, unit, again):
+    return f"{number} {unit} in run {again}"

@@ -1,0 +1,2 @@
+def listed(folder):
+    return sorted(path.name for path in folder.glob("**/*.dcm"))
