@@ -33,6 +33,7 @@ from kaapana_assets.graphql.answers import (
 REPOSITORY = "__repository__"
 ASSET_JOB = "__ASSET_JOB"
 AssetKey = str | Sequence[str]
+_RELOAD_S = 300  # a new process imports Dagster and all that workflow files import
 
 
 class DagsterClient:
@@ -281,7 +282,7 @@ class DagsterClient:
         Raises:
             InputError: they can't be loaded; the message is the import's error.
         """
-        _check_location(self._ask(documents.RELOAD, {"location": self.location}))
+        _check_location(self._ask(documents.RELOAD, {"location": self.location}, timeout_s=_RELOAD_S))
 
     def is_loaded(self) -> bool:
         """Whether the code location is loaded and jobs can be launched.
@@ -313,10 +314,19 @@ class DagsterClient:
     def _repository(self) -> dict[str, str]:
         return {"repositoryName": REPOSITORY, "repositoryLocationName": self.location}
 
-    def _ask(self, document: str, variables: Mapping[str, Any], *, accept: Sequence[str] = ()) -> Any:  # noqa: ANN401 - JSON
+    def _ask(
+        self,
+        document: str,
+        variables: Mapping[str, Any],
+        *,
+        accept: Sequence[str] = (),
+        timeout_s: float | None = None,
+    ) -> Any:  # noqa: ANN401 - JSON
         try:
             answer = self._session.post(
-                f"{self.url}/graphql", json={"query": document, "variables": variables}, timeout=self._timeout_s
+                f"{self.url}/graphql",
+                json={"query": document, "variables": variables},
+                timeout=timeout_s or self._timeout_s,
             )
             body = answer.json()
         except requests.RequestException as exc:
