@@ -90,7 +90,7 @@ class Site:
         """That it failed with the reason, which the command line shows, too."""
         assert run.status == "FAILURE"
         reason = self.dagster.first_failure(run.run_id)
-        for part in (*said, "Nothing was done"):
+        for part in (*said, "othing was done"):
             assert part in reason
         assert not any("outside the execution context" in text for text in self.dagster.failures(run.run_id))
 
