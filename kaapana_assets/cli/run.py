@@ -13,6 +13,7 @@ import click
 from kaapana_assets.cli.homes import settings_to_read
 from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.cohorts.cohort import Cohort
+from kaapana_assets.containers.reasons import short_reason
 from kaapana_assets.errors import ConfigurationError, DagsterUnavailable, NotFound, ParameterError
 
 if TYPE_CHECKING:
@@ -150,22 +151,16 @@ def _show(client: DagsterClient, run: Run, path: Path, *, seconds: float) -> Non
             counts = ", ".join(f"{len(row[key])} {key}" for key in ("done", "reused", "skipped", "failed") if row[key])
             click.echo(f"  {row['operator']}: {counts}; {row['files']} files in {row['path']}")
         for uid, failure in list(report["failed"].items())[:_SHOWN]:
-            click.echo(f"  failed: {uid} at {failure['operator']}: {_telling_line(failure['reason'], uid)}")
+            click.echo(f"  failed: {uid} at {failure['operator']}: {short_reason(failure['reason'], series=uid)}")
         if len(report["failed"]) > _SHOWN:
             click.echo(f"  ... and {len(report['failed']) - _SHOWN} more")
         click.echo(f"  report: {path}")
     else:
         for reason in _failures(client, run):
             click.echo(f"  {reason}")
+    if not run.succeeded:
+        click.echo(f"  all that was printed: {client.run_url(run.run_id)}")
     click.echo(f"{run.status.lower()} after {seconds:.1f} s")
-
-
-def _telling_line(reason: str, uid: str) -> str:
-    """The last line in which an operator that failed by itself speaks of the series, else how it ended."""
-    first, *rest = reason.splitlines()
-    if "exit code" not in first:
-        return first
-    return next((line.strip() for line in reversed(rest) if uid in line), first)
 
 
 def _failures(client: DagsterClient, run: Run) -> list[str]:
@@ -175,7 +170,7 @@ def _failures(client: DagsterClient, run: Run) -> list[str]:
     reasons = []
     for said in client.failures(run.run_id):
         step, _, text = said.partition(": ")
-        reasons.append(f"{step.rpartition('.')[2]}: {told(text)}")
+        reasons.append(f"{step.rpartition('.')[2]}: {short_reason(told(text))}")
     steps = [reason for reason in reasons if not reason.startswith("run: ")]
     return list(dict.fromkeys(steps or reasons))[:_SHOWN]
 

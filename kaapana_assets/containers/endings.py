@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
+from kaapana_assets.containers.reasons import INDENT
 from kaapana_assets.containers.runner import Launch, Outcome
 from kaapana_assets.errors import OperatorError, OperatorFailed, OperatorOutOfMemory, OperatorTimeout
 
@@ -58,4 +59,4 @@ def named(launch: Launch) -> str:
 
 def tail(last: deque[str]) -> str:
     """The last lines of output, as they are put at the end of a message."""
-    return "".join(f"\n  {line[:500]}" for line in last) if last else ", without output"
+    return "".join(f"\n{INDENT}{line[:500]}" for line in last) if last else ", without output"

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from kaapana_assets.containers.child import Child
 from kaapana_assets.containers.dockerfile.stages import Packages
+from kaapana_assets.containers.endings import LINES_SHOWN, tail
 from kaapana_assets.errors import ConfigurationError
 
 
@@ -127,7 +128,7 @@ def _build(
     variables: Mapping[str, str],
 ) -> None:
     for command in commands:
-        last: deque[str] = deque(maxlen=30)
+        last: deque[str] = deque(maxlen=LINES_SHOWN)
 
         def heard(line: str, last: deque[str] = last) -> None:
             last.append(line)
@@ -136,9 +137,7 @@ def _build(
         with Child(command, cwd=folder, environment=_for_uv(variables), keep_open=(lock,)) as child:
             code = child.wait(output=heard)
         if code != 0:
-            raise ConfigurationError(
-                f"environment {folder} cannot be made: uv ended with exit code {code}\n" + "\n".join(last)
-            )
+            raise ConfigurationError(f"environment {folder} cannot be made: uv ended with exit code {code}{tail(last)}")
 
 
 def _uv() -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from kaapana_assets.containers.reasons import short_reason
 from kaapana_assets.errors import DagsterUnavailable, KaapanaAssetsError
 from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.health.findings import ErrorKind, PastError
@@ -21,8 +21,6 @@ SHOWN = 5
 _LONGEST_REASON = 300
 _KEPT_REASONS = 100
 _TIMEOUT_S = 10.0
-# Dagster breaks its messages into lines and indents what follows.
-_CONTINUED = re.compile(r"(?<=\S)\n[ \t]+")
 
 
 class FailedRuns:
@@ -79,9 +77,8 @@ def newest_quarantined(settings: Settings) -> tuple[PastError, ...]:
 
 
 def first_line(text: str) -> str:
-    """The first line that says something, not too long."""
-    unwrapped = _CONTINUED.sub(" ", text)
-    line = next((line.strip() for line in unwrapped.splitlines() if line.strip()), "")
+    """The line that says why, not too long."""
+    line = short_reason(text)
     return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]} …"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from kaapana_assets.containers.reasons import short_reason
 from kaapana_assets.errors import NotFound, OperatorError
 from kaapana_assets.events import Made, record_failed, record_made
 from kaapana_assets.partitions import DICOM_SERIES
@@ -51,7 +52,8 @@ def pooled_step(context: dg.OpExecutionContext, work: Work, operator: Operator) 
     except OperatorError as exc:
         failed = OperatorResult(code_version="", failed={work.request.cohort: str(exc)})
         work.directory.write_result(operator.full_name, failed.as_json())
-        raise dg.Failure(str(exc), allow_retries=False) from exc
+        context.log.error("%s failed: %s", operator.full_name, exc)
+        raise dg.Failure(short_reason(str(exc)), allow_retries=False) from exc
     work.directory.write_result(operator.full_name, result.as_json())
     cohort = work.request.cohort
     entry = work.stores.shelf.entry(work.workflow.name, operator.full_name, cohort)
@@ -120,9 +122,11 @@ def report_step(context: dg.OpExecutionContext, work: Work) -> tuple[dg.Output[N
     failure = None
     if report["failed"]:
         named = ", ".join(sorted(report["failed"])[:_SHOWN])
+        first, why = next(iter(report["failed"].items()))
         failure = dg.Failure(
-            f"{len(report['failed'])} of {report['series']} series failed, the rest is done: {named}. "
-            f"Why is in {entry / 'report.json'}; files and logs stay in {work.directory.path}",
+            f"{len(report['failed'])} of {report['series']} series failed, the rest is done; "
+            f"first {first} at {why['operator']}: {short_reason(why['reason'], series=first)}\n"
+            f"Failed: {named}. Why is in {entry / 'report.json'}; files and logs stay in {work.directory.path}",
             allow_retries=False,
         )
     return dg.Output(None, REPORT, metadata=metadata), failure
@@ -227,7 +231,7 @@ def _failure(operator: Operator, result: OperatorResult) -> dg.Failure:
     first, reason = next(iter(result.failed.items()))
     return dg.Failure(
         f"{operator.full_name} failed for {len(result.failed)} series, {len(result.done)} are done; "
-        f"first {first}: {reason}",
+        f"first {first}: {short_reason(reason, series=first)}",
         metadata={"failed series": dg.MetadataValue.json(dict(list(result.failed.items())[:_SHOWN]))},
         allow_retries=False,
     )
