@@ -14,6 +14,7 @@ from kaapana_assets.workflows.compiler import Compiled, compile_workflow
 from kaapana_assets.workflows.loader import load_workflow_files
 from kaapana_assets.workflows.plan import Plan
 from kaapana_assets.workflows.plan_gate import gate_for, hand_on, launched_plan, stand_ins
+from kaapana_assets.workflows.report_sensors import last_report_sensors
 
 
 def build_definitions(settings: Settings, *, launched: Plan | None = None) -> dg.Definitions:
@@ -47,7 +48,7 @@ def build_definitions(settings: Settings, *, launched: Plan | None = None) -> dg
             *(_error_asset(file, reason) for file, reason in sorted(problems.items())),
         ],
         jobs=[ingest_job, record_cohort_job, clean, *(made.job for made in compiled)],
-        sensors=[arrivals, frozen_cohorts],
+        sensors=[arrivals, frozen_cohorts, *last_report_sensors(workflows)],
         schedules=[nightly_clean],
         # The operators do the work; a process for each step would only cost its start.
         executor=dg.in_process_executor,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +11,6 @@ import click
 from kaapana_assets.cli.homes import settings_to_read
 from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.cohorts.cohort import Cohort
-from kaapana_assets.containers.reasons import short_reason
 from kaapana_assets.errors import ConfigurationError, DagsterUnavailable, NotFound, ParameterError
 
 if TYPE_CHECKING:
@@ -22,8 +19,6 @@ if TYPE_CHECKING:
     from kaapana_assets.settings import Settings
     from kaapana_assets.workflows.model import Workflow
     from kaapana_assets.workflows.plan import Plan
-
-_SHOWN = 10
 
 
 @click.command()
@@ -36,6 +31,7 @@ _SHOWN = 10
 @click.option("--no-wait", is_flag=True, help="Start it and return.")
 def command(workflow: str, cohort_name: str, mode: str, given: tuple[str, ...], force: bool, no_wait: bool) -> None:
     """Send a frozen cohort to WORKFLOW through Dagster, and show what it made."""
+    from kaapana_assets.cli.run_report import report_of, show
     from kaapana_assets.containers.opening import open_runner
     from kaapana_assets.graphql import DagsterClient
     from kaapana_assets.workflows.loader import load_workflow_files
@@ -61,8 +57,8 @@ def command(workflow: str, cohort_name: str, mode: str, given: tuple[str, ...], 
     except KeyboardInterrupt:
         click.echo(f"not waiting any more; the run goes on, it can be stopped on its page: {page}", err=True)
         sys.exit(130)
-    report = settings.home / "assets" / definition.name / "report" / cohort_name / "report.json"
-    _show(client, ended, report, seconds=time.monotonic() - began)
+    report = report_of(client, settings.home, ended, workflow=definition, cohort=cohort_name)
+    show(client, ended, report, seconds=time.monotonic() - began)
     if not ended.succeeded:
         sys.exit(1)
 
@@ -142,42 +138,3 @@ def _follow(client: DagsterClient, run_id: str, workflow: Workflow) -> Run:
         click.echo(f"  {time.monotonic() - began:6.1f} s  Dagster does not answer; the run may go on, waiting")
 
     return client.wait(run_id, progress, on_away=away)
-
-
-def _show(client: DagsterClient, run: Run, path: Path, *, seconds: float) -> None:
-    report = _report(path, run.run_id)
-    if report is not None:
-        for row in report["operators"]:
-            counts = ", ".join(f"{len(row[key])} {key}" for key in ("done", "reused", "skipped", "failed") if row[key])
-            click.echo(f"  {row['operator']}: {counts}; {row['files']} files in {row['path']}")
-        for uid, failure in list(report["failed"].items())[:_SHOWN]:
-            click.echo(f"  failed: {uid} at {failure['operator']}: {short_reason(failure['reason'], series=uid)}")
-        if len(report["failed"]) > _SHOWN:
-            click.echo(f"  ... and {len(report['failed']) - _SHOWN} more")
-        click.echo(f"  report: {path}")
-    else:
-        for reason in _failures(client, run):
-            click.echo(f"  {reason}")
-    if not run.succeeded:
-        click.echo(f"  all that was printed: {client.run_url(run.run_id)}")
-    click.echo(f"{run.status.lower()} after {seconds:.1f} s")
-
-
-def _failures(client: DagsterClient, run: Run) -> list[str]:
-    """Each reason once and without the names of the exceptions, which are in the run's log."""
-    from kaapana_assets.graphql.answers import told
-
-    reasons = []
-    for said in client.failures(run.run_id):
-        step, _, text = said.partition(": ")
-        reasons.append(f"{step.rpartition('.')[2]}: {short_reason(told(text))}")
-    steps = [reason for reason in reasons if not reason.startswith("run: ")]
-    return list(dict.fromkeys(steps or reasons))[:_SHOWN]
-
-
-def _report(path: Path, run_id: str) -> dict[str, Any] | None:
-    try:
-        report: dict[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    return report if report["dagster_run_id"] == run_id else None

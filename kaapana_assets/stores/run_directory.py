@@ -1,10 +1,11 @@
-"""Run directories: the temporary folders that operators work in, laid out as Kaapana's are.
+"""Run directories: the temporary folders of a run and of its launches, laid out as Kaapana's are.
 
     <folder>/<run>/batch/<SeriesInstanceUID>/initial-input/<SOPInstanceUID>.dcm
     <folder>/<run>/batch/<SeriesInstanceUID>/<operator_out_dir>/...
     <folder>/<run>/<operator_out_dir>/...            pooled outputs
     <folder>/<run>/conf/conf.json                    what was asked
     <folder>/<run>/conf/results/<operator>.json      what became of it
+    <folder>/<run>/launches/<operator>-<hash>/...    the view of one launch, the only part that its operator sees
     <folder>/<run>-<SeriesInstanceUID>/...           the same for one series, in single mode
 
 ``<folder>/.runs/<Dagster run id>`` holds the name of that run's directory, so that a re-execution
@@ -53,10 +54,6 @@ class RunDirectory:
         """The folder that an operator reads or writes for one series."""
         return self.batch / checked_uid(series_instance_uid, keyword="SeriesInstanceUID") / folder
 
-    def series_present(self) -> set[str]:
-        """The series that an operator started here would see."""
-        return {path.name for path in self.batch.iterdir()} if self.batch.is_dir() else set()
-
     def of_series(self, series_instance_uid: str) -> RunDirectory:
         """The directory of one series in single mode, whether it is there or not."""
         uid = checked_uid(series_instance_uid, keyword="SeriesInstanceUID")
@@ -69,7 +66,7 @@ class RunDirectory:
         return directory
 
     def view(self, name: str) -> RunDirectory:
-        """The directory below this one for a launch that must see only some of the series, there or not."""
+        """The directory below this one for a launch, the only one that its operator sees; there or not."""
         return RunDirectory(self.path / "launches" / name)
 
     def empty_view(self, name: str) -> RunDirectory:
@@ -96,6 +93,10 @@ class RunDirectory:
     def write_result(self, operator: str, result: Mapping[str, Any]) -> None:
         """Say what became of an operator."""
         _write_json(self.path / "conf" / "results" / f"{operator}.json", result)
+
+    def forget_result(self, operator: str) -> None:
+        """Take back what became of an operator, which is run again."""
+        (self.path / "conf" / "results" / f"{operator}.json").unlink(missing_ok=True)
 
     def result(self, operator: str) -> dict[str, Any]:
         """What became of an operator.

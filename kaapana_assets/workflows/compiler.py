@@ -99,7 +99,7 @@ def _series_asset(
 
 def _cohort_assets(workflow: Workflow, versions: Mapping[str, str], gate: Gate) -> dg.AssetsDefinition:
     pooled = [operator for operator in workflow.operators if operator.level == "cohort"]
-    upstream = {f"upstream_{place}": leaf for place, leaf in enumerate(workflow.leaves())}
+    upstream = {f"upstream_{place}": key for place, key in enumerate(steps.upstream_of_cohort(workflow))}
     prepare = _prepare_op(workflow, [*upstream, "cohort"], gate)
     ops = {operator.full_name: _operator_op(workflow, operator, gate) for operator in workflow.operators}
     report = _report_op(workflow, gate)
@@ -121,7 +121,7 @@ def _cohort_assets(workflow: Workflow, versions: Mapping[str, str], gate: Gate) 
     assets = dg.AssetsDefinition.from_graph(
         cohort_run,
         keys_by_input_name={
-            **{name: steps.asset_key(workflow, leaf.full_name) for name, leaf in upstream.items()},
+            **upstream,
             "cohort": COHORT,
         },
         keys_by_output_name={
@@ -156,7 +156,8 @@ def _prepare_op(workflow: Workflow, inputs: Sequence[str], gate: Gate) -> dg.OpD
     )
     def prepare(context: dg.OpExecutionContext, platform: Platform) -> None:
         with opening.asked_again(context), gate.passed(context):
-            opening.begin(context, platform, workflow)
+            # At once, so that an earlier run's report never stands for this one.
+            steps.publish_report(context, opening.begin(context, platform, workflow))
 
     return prepare
 
@@ -173,16 +174,12 @@ def _operator_op(workflow: Workflow, operator: Operator, gate: Gate) -> dg.OpDef
     )
     def operate(context: dg.OpExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
         with opening.asked_again(context), gate.passed(context), opening.resume(context, platform, workflow) as work:
-            try:
+            with steps.told_in_report(context, work, operator):
                 if operator.level == "cohort":
                     output = steps.pooled_step(context, work, operator)
                 else:
                     steps.series_step(context, work, operator)
                     output = dg.Output(None, name)
-            except dg.Failure:
-                # The report's own step will not come; an earlier run's must not stand for this one.
-                steps.publish_report(work, context.run_id)
-                raise
             yield output
 
     return operate
@@ -198,7 +195,8 @@ def _report_op(workflow: Workflow, gate: Gate) -> dg.OpDefinition:
     def report(context: dg.OpExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
         with opening.asked_again(context), gate.passed(context), opening.resume(context, platform, workflow) as work:
             if context.run.parent_run_id is not None:
-                steps.mend(context, work)
+                with steps.told_in_report(context, work, None):
+                    steps.mend(context, work)
             output, failure = steps.report_step(context, work)
             yield output
             if failure is not None:

@@ -46,7 +46,5 @@ def write_conf(work: Work, operator: Operator, directory: RunDirectory, series: 
     request = work.request
     seen = request.parameters if operator.parameters is None else operator.parameters
     parameters = {name: request.parameters[name] for name in seen}
-    own = request.as_json()
-    if directory.path != work.directory.path:  # that one is read again by the run's next step
-        own |= {"parameters": parameters, "series": {uid: request.series[uid] for uid in series}, "missing": {}}
-    directory.write_conf({**own, **kaapana_keys(request, parameters=parameters, series=series)})
+    own = {"parameters": parameters, "series": {uid: request.series[uid] for uid in series}, "missing": {}}
+    directory.write_conf({**request.as_json(), **own, **kaapana_keys(request, parameters=parameters, series=series)})

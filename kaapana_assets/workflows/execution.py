@@ -5,29 +5,36 @@ The one way that batch, single and backfill all go. Nothing here knows of Dagste
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
-from kaapana_assets.errors import InputError, NotFound, OperatorFailed
+from kaapana_assets.errors import InputError, OperatorFailed
 from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.stores.shelf import Manifest, Origin
 from kaapana_assets.workflows.at_once import as_they_end
-from kaapana_assets.workflows.fingerprints import code_version, pooled_fingerprint, series_fingerprint
-from kaapana_assets.workflows.launching import Attempt, attempt_pooled, attempt_series, remove_output
-from kaapana_assets.workflows.model import INITIAL_INPUT
+from kaapana_assets.workflows.fingerprints import (
+    code_version,
+    input_fingerprint,
+    pooled_fingerprint,
+    series_fingerprint,
+)
+from kaapana_assets.workflows.inputs import Inputs, series_in
+from kaapana_assets.workflows.launching import Attempt, attempt_pooled, attempt_series
 from kaapana_assets.workflows.operators import ContainerOperator, Operator, PythonOperator
+from kaapana_assets.workflows.staging import stage_pooled, stage_series
+from kaapana_assets.workflows.views import remove_output
 from kaapana_assets.workflows.work import Done, OperatorResult, Work
 
 _Result = TypeVar("_Result")
+_Read = Mapping[str, Mapping[str, str]]
+"""What is read of each series: SeriesInstanceUID -> folder -> fingerprint."""
 
 _SINGLE_GROUP = 64  # series worked on singly whose outputs become durable together
 
 
-def run_operator(work: Work, operator: Operator, inputs: Mapping[str, str]) -> OperatorResult:
+def run_operator(work: Work, operator: Operator, inputs: Inputs) -> OperatorResult:
     """What a series operator made of each series, all of it verified and on the shelf.
 
     Only series whose shelf entry is missing or has another fingerprint are computed, unless the
@@ -36,21 +43,23 @@ def run_operator(work: Work, operator: Operator, inputs: Mapping[str, str]) -> O
     Args:
         work: the run.
         operator: an operator of level series.
-        inputs: SeriesInstanceUID -> fingerprint of its input, for the series to work on.
+        inputs: the folders that it reads, for the series to work on.
 
     Raises:
         KaapanaAssetsError: nothing can be done for any series (no such image, a store is away).
     """
     began = time.monotonic()
     code = code_version(work.workflow, operator, work.stores.runner, work.request.parameters)
-    wanted = {uid: series_fingerprint(code, fingerprint) for uid, fingerprint in inputs.items()}
+    read = _by_series(inputs, series_in(work, operator, inputs))
+    sources = {uid: input_fingerprint(by_folder) for uid, by_folder in read.items()}
+    wanted = {uid: series_fingerprint(code, source) for uid, source in sources.items()}
     result = OperatorResult(code_version=code)
     kept = work.stores.shelf.entries(work.workflow.name, operator.full_name, list(wanted))
     for uid, manifest in kept.items():
         if _is_current(work, operator, manifest, wanted[uid]):
-            result.done[uid] = _done(manifest, inputs[uid], reused=True)
+            result.done[uid] = _done(manifest, sources[uid], reused=True)
             _forget_leftovers(work, operator, uid)
-    todo = {uid: inputs[uid] for uid in wanted if uid not in result.done}
+    todo = {uid: read[uid] for uid in wanted if uid not in result.done}
     made_here = {uid for uid in result.done if kept[uid].run == work.directory.name}
     launches = 0
     for attempt, directories in _attempts(work, operator, todo, result.failed, made_here=made_here):
@@ -63,7 +72,7 @@ def run_operator(work: Work, operator: Operator, inputs: Mapping[str, str]) -> O
         }
         manifests, refused = work.stores.shelf.publish(_origin(work, operator), outputs)
         result.failed.update(refused)
-        result.done.update({uid: _done(manifest, inputs[uid], reused=False) for uid, manifest in manifests.items()})
+        result.done.update({uid: _done(manifest, sources[uid], reused=False) for uid, manifest in manifests.items()})
     return OperatorResult(
         code_version=code,
         done=result.done,
@@ -74,14 +83,13 @@ def run_operator(work: Work, operator: Operator, inputs: Mapping[str, str]) -> O
     )
 
 
-def run_pooled(work: Work, operator: Operator, inputs: Mapping[str, str]) -> OperatorResult:
+def run_pooled(work: Work, operator: Operator, inputs: Inputs) -> OperatorResult:
     """What a pooled operator made of the cohort, verified and on the shelf.
 
     Args:
         work: the run.
         operator: an operator of level cohort.
-        inputs: SeriesInstanceUID -> fingerprint of its input; for an operator that reads a pooled
-            output, the cohort's name -> its fingerprint.
+        inputs: the folders that it reads, for the series that came so far.
 
     Raises:
         OperatorError: it failed.
@@ -91,12 +99,14 @@ def run_pooled(work: Work, operator: Operator, inputs: Mapping[str, str]) -> Ope
     code = code_version(work.workflow, operator, work.stores.runner, work.request.parameters)
     fingerprint = pooled_fingerprint(code, inputs)
     source = pooled_fingerprint("inputs", inputs)
-    if not inputs:
+    if not all(inputs.values()):
         raise OperatorFailed(f"operator {operator.full_name}: no series of cohort {cohort} reached it")
     kept = work.stores.shelf.manifest(work.workflow.name, operator.full_name, cohort)
     if kept is not None and _is_current(work, operator, kept, fingerprint):
         return OperatorResult(code_version=code, done={cohort: _done(kept, source, reused=True)})
-    series = _provide_pooled_input(work, operator, inputs)
+    series = series_in(work, operator, inputs)
+    stage_pooled(work, operator, inputs)
+    _at_once(work, lambda uid: stage_series(work, operator, work.directory, uid, _read(inputs, uid)), series)
     launches = attempt_pooled(work, operator, work.directory, series)
     _check_unchanged(work, operator, code)
     output = work.directory.path / operator.out_dir
@@ -112,14 +122,14 @@ def run_pooled(work: Work, operator: Operator, inputs: Mapping[str, str]) -> Ope
 
 
 def _attempts(
-    work: Work, operator: Operator, todo: Mapping[str, str], failed: dict[str, str], *, made_here: Set[str]
+    work: Work, operator: Operator, todo: _Read, failed: dict[str, str], *, made_here: Set[str]
 ) -> Iterator[tuple[Attempt, Mapping[str, RunDirectory]]]:
     """Each attempt and the directories it left its outputs in, to be published before the next begins.
 
     Args:
         work: the run.
         operator: an operator of level series.
-        todo: SeriesInstanceUID -> fingerprint of its input.
+        todo: what is read of each series.
         failed: gets the series whose input cannot be had.
         made_here: what this run has made already, before its process died. The chunks are cut as they
             were then, so that containers that go on are found again.
@@ -135,11 +145,11 @@ def _attempts(
     ]
     at_once = min(len(chunks), work.stores.runner.parallel_launches)
 
-    def launch(chunk: Mapping[str, str]) -> tuple[Attempt, Mapping[str, RunDirectory]]:
+    def launch(chunk: _Read) -> tuple[Attempt, Mapping[str, RunDirectory]]:
         ready = _provided(work, operator, work.directory, chunk, failed) if chunk else []
         if not ready or work.cancelled.is_set():
             return Attempt(), {}
-        attempt = attempt_series(work, operator, work.directory, ready, apart=at_once > 1)
+        attempt = attempt_series(work, operator, work.directory, ready)
         return attempt, dict.fromkeys(ready, work.directory)
 
     yield from as_they_end(work, launch, chunks, at_once=at_once)
@@ -152,7 +162,7 @@ def _chunks(series: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 
 
 def _one_by_one(
-    work: Work, operator: Operator, todo: Mapping[str, str], failed: dict[str, str]
+    work: Work, operator: Operator, todo: _Read, failed: dict[str, str]
 ) -> tuple[Attempt, Mapping[str, RunDirectory]]:
     directories = {uid: work.directory.for_series(uid) for uid in todo}
 
@@ -169,21 +179,20 @@ def _one_by_one(
 
 
 def _provided(
-    work: Work, operator: Operator, directory: RunDirectory, inputs: Mapping[str, str], failed: dict[str, str]
+    work: Work, operator: Operator, directory: RunDirectory, todo: _Read, failed: dict[str, str]
 ) -> list[str]:
-    """The series whose input is in the directory; why not, for the others, goes to ``failed``."""
+    """The series whose inputs are in the directory; why not, for the others, goes to ``failed``."""
 
     def refused(uid: str) -> str | None:
         if work.cancelled.is_set():
             return "the run was cancelled"
         try:
-            _provide_input(work, operator, directory, uid, inputs[uid])
+            stage_series(work, operator, directory, uid, todo[uid])
         except InputError as exc:
-            shutil.rmtree(directory.batch / uid, ignore_errors=True)
             return str(exc)
         return None
 
-    reasons = dict(zip(inputs, _at_once(work, refused, inputs), strict=True))
+    reasons = dict(zip(todo, _at_once(work, refused, todo), strict=True))
     failed.update({uid: reason for uid, reason in reasons.items() if reason is not None})
     return [uid for uid, reason in reasons.items() if reason is None]
 
@@ -204,46 +213,12 @@ def _at_once(work: Work, call: Callable[[str], _Result], series: Iterable[str]) 
             raise
 
 
-def _provide_input(work: Work, operator: Operator, directory: RunDirectory, uid: str, fingerprint: str) -> None:
-    source = work.workflow.source_of(operator)
-    folder = directory.series_dir(uid, INITIAL_INPUT if source is None else source.out_dir)
-    if folder.is_dir():
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staged = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(staged, ignore_errors=True)
-    if source is not None:
-        _fetch(work, source, uid, staged, fingerprint)
-    else:
-        stored = work.stores.pacs.retrieve(uid, staged, writable_copy=not work.stores.runner.isolates)
-        if stored.digest != work.request.series[uid]:
-            shutil.rmtree(staged)
-            raise NotFound(f"series {uid} changed in the PACS while this run worked on it: send the cohort again")
-    staged.rename(folder)
+def _by_series(inputs: Inputs, series: Iterable[str]) -> _Read:
+    return {uid: _read(inputs, uid) for uid in series}
 
 
-def _provide_pooled_input(work: Work, operator: Operator, inputs: Mapping[str, str]) -> list[str]:
-    source = work.workflow.source_of(operator)
-    if source is not None and source.level == "cohort":
-        folder = work.directory.path / source.out_dir
-        if not folder.is_dir():
-            staged = folder.with_name(f".{folder.name}.partial")
-            shutil.rmtree(staged, ignore_errors=True)
-            _fetch(work, source, work.request.cohort, staged, inputs[work.request.cohort])
-            staged.rename(folder)
-        return sorted(work.directory.series_present())
-    _at_once(work, lambda uid: _provide_input(work, operator, work.directory, uid, inputs[uid]), inputs)
-    return sorted(inputs)
-
-
-def _fetch(work: Work, source: Operator, partition: str, into: Path, fingerprint: str) -> None:
-    manifest = work.stores.shelf.fetch(work.workflow.name, source.full_name, partition, into)
-    if manifest.fingerprint != fingerprint:
-        shutil.rmtree(into)
-        raise NotFound(
-            f"the output of {source.full_name} for {partition} was replaced by another run, {manifest.run}, "
-            "while this one worked: run it again"
-        )
+def _read(inputs: Inputs, uid: str) -> dict[str, str]:
+    return {folder: versions[uid] for folder, versions in inputs.items() if uid in versions}
 
 
 def _is_current(work: Work, operator: Operator, manifest: Manifest, fingerprint: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from kaapana_assets.containers.runner import Runner
 from kaapana_assets.errors import WorkflowError
 from kaapana_assets.workflows.function_code import code_of
+from kaapana_assets.workflows.inputs import Inputs
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.operators import ContainerOperator, Operator, PythonOperator
 from kaapana_assets.workflows.parameters import Value, as_text
@@ -38,14 +39,20 @@ def code_version(workflow: Workflow, operator: Operator, runner: Runner, paramet
     )
 
 
+def input_fingerprint(by_folder: Mapping[str, str]) -> str:
+    """The fingerprint of all that an operator reads of one series: of a single folder, or of several as one."""
+    return next(iter(by_folder.values())) if len(by_folder) == 1 else _digest({"inputs": dict(by_folder)})
+
+
 def series_fingerprint(code: str, input_fingerprint: str) -> str:
     """The fingerprint of one series' output."""
     return _digest({"code": code, "input": input_fingerprint})
 
 
-def pooled_fingerprint(code: str, inputs: Mapping[str, str]) -> str:
-    """The fingerprint of a cohort's output: ``inputs`` are the fingerprints by series."""
-    return _digest({"code": code, "inputs": sorted(inputs.items())})
+def pooled_fingerprint(code: str, inputs: Inputs) -> str:
+    """The fingerprint of a cohort's output."""
+    found = {folder: sorted(versions.items()) for folder, versions in inputs.items()}
+    return _digest({"code": code, "inputs": next(iter(found.values())) if len(found) == 1 else found})
 
 
 def _implementation(operator: Operator, runner: Runner) -> dict[str, object]:

@@ -5,8 +5,6 @@ Nothing here decides which series need work or what is kept; see ``execution``.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,9 +14,9 @@ from kaapana_assets.containers.runner import Launch, Outcome
 from kaapana_assets.errors import KaapanaAssetsError, OperatorError, OperatorFailed, StoreUnavailable
 from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.workflows.at_once import as_they_end
-from kaapana_assets.workflows.conf import write_conf
 from kaapana_assets.workflows.operators import ContainerOperator, Operator, OperatorContext, PythonOperator
 from kaapana_assets.workflows.parameters import Value, as_text
+from kaapana_assets.workflows.views import lay_out, link_in_place_of, remove_output, take_output, view_of
 from kaapana_assets.workflows.work import Work
 
 
@@ -46,9 +44,7 @@ class Attempt:
         self.launches += other.launches
 
 
-def attempt_series(
-    work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str], *, apart: bool = False
-) -> Attempt:
+def attempt_series(work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str]) -> Attempt:
     """Run the operator on all the series at once; what goes wrong is tried again series by series.
 
     Args:
@@ -56,7 +52,6 @@ def attempt_series(
         operator: an operator of level series.
         directory: holds the input of the series, and gets their outputs.
         series: the SeriesInstanceUIDs.
-        apart: other series come to the directory meanwhile, so the launch must not work in it itself.
 
     Only outputs of a launch that ended well count: one that failed may have left half a file for
     any of its series. After a failure the series that have an output are first made again together,
@@ -65,7 +60,7 @@ def attempt_series(
     Raises:
         KaapanaAssetsError: other than OperatorError: no launch can work (no such image, no store).
     """
-    result, error = _launch(work, operator, directory, series, apart=apart)
+    result, error = _launch(work, operator, directory, series)
     if len(series) == 1 or (error is None and not result.failed):
         return result
     alone = sorted(result.failed)
@@ -75,7 +70,7 @@ def attempt_series(
         result.verified.clear()
         if promising and alone:
             work.log.info("%s: %d series are tried again together", operator.full_name, len(promising))
-            again, error = _launch(work, operator, directory, promising, apart=apart)
+            again, error = _launch(work, operator, directory, promising)
             result.launches += again.launches
             alone += sorted(again.failed)
             if error is None:
@@ -88,7 +83,7 @@ def attempt_series(
     work.log.info("%s: %d series are tried one by one", operator.full_name, len(alone))
 
     def launch_alone(uid: str) -> Attempt:
-        return Attempt() if work.cancelled.is_set() else _launch(work, operator, directory, [uid], apart=True)[0]
+        return Attempt() if work.cancelled.is_set() else _launch(work, operator, directory, [uid])[0]
 
     for attempt in as_they_end(work, launch_alone, alone, at_once=work.stores.runner.parallel_launches):
         result.add(attempt)
@@ -101,35 +96,28 @@ def attempt_pooled(work: Work, operator: Operator, directory: RunDirectory, seri
     Raises:
         OperatorError: it failed, or its output is not there.
     """
-    view = _place(operator, directory, series)
-    shared = view is directory
-    _make_ready(work, operator, directory, view, series)
-    outcome, error, launches = _start(work, operator, view, series)
+    view = view_of(operator, directory, series)
+    outcome, error, launches = _start(work, operator, directory, view, series)
     if error is None and outcome is Outcome.SKIPPED:
         error = OperatorFailed(f"operator {operator.full_name} said that there is nothing to do for the cohort")
     output = view.path / operator.out_dir
-    reason = _link_in_place_of(output) or (str(error) if error else _missing(output, operator))
+    reason = link_in_place_of(output) or (str(error) if error else _missing(output, operator))
     if reason:
         raise OperatorFailed(reason) from error
-    if not shared:
-        remove_output(directory.path / operator.out_dir)
-        (view.path / operator.out_dir).rename(directory.path / operator.out_dir)
-        shutil.rmtree(view.path, ignore_errors=True)
+    take_output(output, directory.path / operator.out_dir)
+    shutil.rmtree(view.path, ignore_errors=True)
     return launches
 
 
 def _launch(
-    work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str], *, apart: bool
+    work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str]
 ) -> tuple[Attempt, OperatorError | None]:
-    view = _place(operator, directory, series, apart=apart)
-    shared = view is directory
-    _make_ready(work, operator, directory, view, series)
-    outcome, error, launches = _start(work, operator, view, series)
+    view = view_of(operator, directory, series)
+    outcome, error, launches = _start(work, operator, directory, view, series)
     result = Attempt(launches=launches)
     for uid in series:
         output = view.series_dir(uid, operator.out_dir)
-        reads = view.series_dir(uid, work.workflow.in_dir(operator))
-        reason = _link_in_place_of(view.batch, output.parent, output, reads) or _missing(output, operator)
+        reason = link_in_place_of(view.batch, output.parent, output) or _missing(output, operator)
         if error is not None and (reason or len(series) == 1):
             result.failed[uid] = str(error)
         elif reason is None and not (operator.only_acts and outcome is Outcome.SKIPPED):
@@ -138,23 +126,23 @@ def _launch(
             result.skipped.add(uid)
         else:
             result.failed[uid] = f"series {uid}: operator {operator.full_name} ended well, but {reason}"
-    if not shared:
+    if error is None:
         for uid in result.verified:
-            target = directory.series_dir(uid, operator.out_dir)
-            remove_output(target)
-            view.series_dir(uid, operator.out_dir).rename(target)
-        if not result.failed:
-            shutil.rmtree(view.path, ignore_errors=True)
+            take_output(view.series_dir(uid, operator.out_dir), directory.series_dir(uid, operator.out_dir))
+    # What failed together is tried alone; the last view of a series that failed is kept to be looked into.
+    if not result.failed or len(series) > 1:
+        shutil.rmtree(view.path, ignore_errors=True)
     return result, error
 
 
 def _start(
-    work: Work, operator: Operator, view: RunDirectory, series: Sequence[str]
+    work: Work, operator: Operator, directory: RunDirectory, view: RunDirectory, series: Sequence[str]
 ) -> tuple[Outcome | None, OperatorError | None, int]:
     error: OperatorError | None = None
     for launches in range(1, operator.retries + 2):
-        if launches > 1:
-            _remove_outputs(operator, view, series)
+        # Also what a failed launch did to its input must not reach the next one.
+        if not _goes_on(work, operator, view, series):
+            lay_out(work, operator, directory, view, series)
         try:
             if isinstance(operator, ContainerOperator):
                 launch = _container_launch(work, operator, view)
@@ -169,6 +157,16 @@ def _start(
         else:
             return outcome, None, launches
     return None, error, launches
+
+
+def _goes_on(work: Work, operator: Operator, view: RunDirectory, series: Sequence[str]) -> bool:
+    """Whether an equal launch of a process that died goes on in the view, or ended there."""
+    if not isinstance(operator, ContainerOperator):
+        return False
+    if not work.stores.runner.adopts(_container_launch(work, operator, view)):
+        return False
+    work.log.info("%s: going on with the container that is there for %d series", operator.full_name, len(series))
+    return True
 
 
 def _container_launch(work: Work, operator: ContainerOperator, view: RunDirectory) -> Launch:
@@ -224,63 +222,6 @@ def _call(work: Work, operator: Operator, view: RunDirectory, series: Sequence[s
     return Outcome.DONE
 
 
-def _place(operator: Operator, directory: RunDirectory, series: Sequence[str], *, apart: bool = False) -> RunDirectory:
-    """The directory itself when it holds just these series, else one for links to their input.
-
-    The same for the same series: a process that takes over from one that died looks there again.
-    """
-    if not apart and directory.series_present() == set(series):
-        return directory
-    which = hashlib.sha256("\n".join(sorted(series)).encode()).hexdigest()[:16]
-    return directory.view(f"{operator.full_name}-{which}")
-
-
-def _make_ready(
-    work: Work, operator: Operator, directory: RunDirectory, view: RunDirectory, series: Sequence[str]
-) -> None:
-    """Lay out what a launch sees, unless an equal one of a process that died goes on, or ended there."""
-    if isinstance(operator, ContainerOperator) and work.stores.runner.adopts(_container_launch(work, operator, view)):
-        work.log.info("%s: going on with the container that is there for %d series", operator.full_name, len(series))
-        return
-    _remove_outputs(operator, directory, series)
-    if view is directory:
-        write_conf(work, operator, view, series)
-        return
-    view = directory.empty_view(view.name)
-    write_conf(work, operator, view, series)
-    folder = work.workflow.in_dir(operator)
-    for uid in series:
-        _link_tree(directory.series_dir(uid, folder), view.series_dir(uid, folder))
-    pooled = directory.path / folder
-    if pooled.is_dir():
-        _link_tree(pooled, view.path / folder)
-
-
-def _link_tree(source: Path, target: Path) -> None:
-    # Both are folders of this run that its operators may write; the shelf and archive share nothing with them.
-    target.mkdir(parents=True, exist_ok=True)
-    if not source.is_dir():
-        return
-    with os.scandir(source) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                _link_tree(Path(entry.path), target / entry.name)
-            else:
-                os.link(entry.path, target / entry.name, follow_symlinks=False)
-
-
-def _link_in_place_of(*folders: Path) -> str | None:
-    """What to say when an operator put a link where a folder belongs; the link is removed.
-
-    It would lead what reads or writes there later, with the rights of the platform, elsewhere.
-    """
-    for folder in folders:
-        if folder.is_symlink():
-            folder.unlink()
-            return f"it put a link in the place of the folder {folder.name}"
-    return None
-
-
 def _missing(folder: Path, operator: Operator) -> str | None:
     """What the output lacks; None when it is as declared."""
     if operator.only_acts:
@@ -299,22 +240,3 @@ def _leave_nothing(folder: Path) -> None:
     """The output of what only acts: an empty folder, which goes the way of all outputs."""
     remove_output(folder)
     folder.mkdir(parents=True)
-
-
-def _remove_outputs(operator: Operator, directory: RunDirectory, series: Sequence[str]) -> None:
-    """Make place for what a launch writes, so that nothing of an earlier one is taken for its own."""
-    if operator.level == "cohort":
-        remove_output(directory.path / operator.out_dir)
-        return
-    for uid in series:
-        output = directory.series_dir(uid, operator.out_dir)
-        if not _link_in_place_of(directory.batch, output.parent):
-            remove_output(output)
-
-
-def remove_output(folder: Path) -> None:
-    """Make place for an output, whatever stands there."""
-    if folder.is_dir() and not folder.is_symlink():
-        shutil.rmtree(folder)
-    else:
-        folder.unlink(missing_ok=True)

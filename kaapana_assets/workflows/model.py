@@ -18,11 +18,15 @@ from kaapana_assets.dicom.identifiers import checked_name
 from kaapana_assets.errors import InvalidIdentifier, WorkflowError
 from kaapana_assets.shown import shown
 from kaapana_assets.workflows.creation import note_created
-from kaapana_assets.workflows.operators import ContainerOperator, Operator, PythonOperator, name_in_dagster
+from kaapana_assets.workflows.declarations import problem_with_input_names, problem_with_undeclared_folders
+from kaapana_assets.workflows.operators import (
+    INITIAL_INPUT,
+    ContainerOperator,
+    Operator,
+    PythonOperator,
+    name_in_dagster,
+)
 from kaapana_assets.workflows.parameters import Parameter
-
-INITIAL_INPUT = "initial-input"
-"""The folder with a series' DICOM files, the input of operators without an input operator."""
 
 REPORT = "report"
 """The output that every workflow has for each cohort: what became of each series."""
@@ -71,27 +75,42 @@ class Workflow:
         return next(operator for operator in self.operators if operator.full_name == name)
 
     def in_dir(self, operator: Operator) -> str:
-        """The name of the folder it reads."""
+        """The name of the folder it reads first."""
         if operator.operator_in_dir is not None:
             return operator.operator_in_dir
         return INITIAL_INPUT if operator.input_name is None else self.operator(operator.input_name).out_dir
 
     def source_of(self, operator: Operator) -> Operator | None:
-        """The operator that writes the folder it reads; None for the DICOM files."""
-        folder = self.in_dir(operator)
-        return next((other for other in self.operators if other.out_dir == folder), None)
+        """The operator that writes the folder it reads first; None for the DICOM files."""
+        return self.input_folders(operator)[self.in_dir(operator)]
+
+    def input_folders(self, operator: Operator) -> dict[str, Operator | None]:
+        """All folders it may read, the first one first: by name who writes each, None for the DICOM files.
+
+        An operator that writes nothing is waited for and has no folder.
+        """
+        writers = {other.out_dir: other for other in self.operators}
+        sources = [None if name == INITIAL_INPUT else self.operator(name) for name in operator.input_names]
+        further = [INITIAL_INPUT if source is None else source.out_dir for source in sources]
+        found = {folder: writers.get(folder) for folder in (self.in_dir(operator), *further)}
+        first = self.in_dir(operator)
+        return {folder: writer for folder, writer in found.items() if folder == first or not _writes_nothing(writer)}
 
     def predecessors(self, operator: Operator) -> tuple[Operator, ...]:
         """The operators that must be done with a series before it may begin."""
-        names = {operator.input_name} - {None}
-        source = self.source_of(operator)
-        return tuple(other for other in self.operators if other.full_name in names or other is source)
+        folders = self.input_folders(operator).values()
+        names = {source.full_name for source in folders if source is not None} | set(operator.input_names)
+        return tuple(other for other in self.operators if other.full_name in names)
 
     def leaves(self) -> tuple[Operator, ...]:
         """The series operators that no other series operator comes after."""
         series = [operator for operator in self.operators if operator.level == "series"]
         before = {other.full_name for operator in series for other in self.predecessors(operator)}
         return tuple(operator for operator in series if operator.full_name not in before)
+
+
+def _writes_nothing(operator: Operator | None) -> bool:
+    return operator is not None and operator.only_acts
 
 
 def _defining_file() -> str:
@@ -145,8 +164,9 @@ def _problem_of(operator: Operator, workflow: Workflow, names: list[str]) -> str
     if len(same_folder) > 1:
         others = ", ".join(name for name in same_folder if name != operator.full_name)
         return f"writes the output folder {operator.out_dir!r}, and so does {others}"
-    if operator.input_name is not None and operator.input_name not in names:
-        return f"its input operator {operator.input_name!r} is not in the workflow, which has {', '.join(names)}"
+    wrong = problem_with_input_names(operator, names)
+    if wrong:
+        return wrong
     folders = {INITIAL_INPUT, *(other.out_dir for other in workflow.operators)}
     if operator.operator_in_dir is not None and operator.operator_in_dir not in folders:
         return f"it reads the folder {operator.operator_in_dir!r}, which no operator of the workflow writes"
@@ -156,6 +176,12 @@ def _problem_of(operator: Operator, workflow: Workflow, names: list[str]) -> str
         or _problem_with_patterns(operator)
         or _problem_with_outputs(operator, workflow)
         or _problem_with_container(operator)
+        or problem_with_undeclared_folders(
+            operator,
+            declared=workflow.input_folders(operator),
+            writers={other.out_dir: other.full_name for other in workflow.operators if not other.only_acts},
+            parameters=workflow.parameters,
+        )
     )
 
 

@@ -72,11 +72,16 @@ def asked_again(context: dg.OpExecutionContext) -> Iterator[None]:
     try:
         yield
     except (StoreUnavailable, EngineUnavailable) as exc:
-        if context.retry_number >= _REPEATS:
+        if not is_asked_again(context, exc):
             raise
         wait_s = _FIRST_PAUSE_S * 2**context.retry_number
         context.log.warning("%s; the step is repeated in %d s", exc, wait_s)
         raise dg.RetryRequested(max_retries=_REPEATS, seconds_to_wait=wait_s) from exc
+
+
+def is_asked_again(context: dg.OpExecutionContext, error: Exception) -> bool:
+    """Whether the step will be repeated after the error, so that it has not failed yet."""
+    return isinstance(error, (StoreUnavailable, EngineUnavailable)) and context.retry_number < _REPEATS
 
 
 def _versions(pacs: Pacs, series: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:

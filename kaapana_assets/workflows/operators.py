@@ -11,10 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from kaapana_assets.errors import WorkflowError
 from kaapana_assets.stores.objects import ObjectStore
 from kaapana_assets.workflows.parameters import Value
 
 Level = Literal["series", "cohort"]
+
+INITIAL_INPUT = "initial-input"
+"""The folder with a series' DICOM files, the input of operators without an input operator."""
 
 
 def name_in_dagster(name: str) -> str:
@@ -46,9 +50,9 @@ class OperatorContext:
     objects: ObjectStore
     log: logging.Logger
 
-    def input_of(self, series_instance_uid: str) -> Path:
-        """The folder with what the input operator made of a series."""
-        return self.directory / "batch" / series_instance_uid / self.operator_in_dir
+    def input_of(self, series_instance_uid: str, folder: str | None = None) -> Path:
+        """The folder with what the input operator made of a series, or that of another input."""
+        return self.directory / "batch" / series_instance_uid / (folder or self.operator_in_dir)
 
     def output_of(self, series_instance_uid: str) -> Path:
         """The folder for what this operator makes of a series; it exists."""
@@ -59,7 +63,11 @@ class OperatorContext:
     @property
     def pooled_input(self) -> Path:
         """The folder with what a pooled input operator made of the cohort."""
-        return self.directory / self.operator_in_dir
+        return self.pooled_input_of(self.operator_in_dir)
+
+    def pooled_input_of(self, folder: str) -> Path:
+        """The folder with what one of several pooled inputs made of the cohort."""
+        return self.directory / folder
 
     @property
     def pooled_output(self) -> Path:
@@ -76,7 +84,9 @@ class Operator:
     Attributes:
         name: unique in its workflow, with the parallel_id.
         input_operator: the operator (or its name) whose output is read; None reads the DICOM files.
-        operator_in_dir: the folder read, when it is not the input operator's.
+        inputs: what is read besides: operators, their names, or INITIAL_INPUT for the DICOM files. What is
+            declared nowhere is not there when the operator runs.
+        operator_in_dir: the folder read first, when it is not the input operator's; an input, too.
         operator_out_dir: the folder written, when it is not the name; the parallel_id is appended.
         level: ``series``: one output per series; ``cohort``: one pooled output.
         output_patterns: globs; each output must hold a file for each of them. Empty: any file.
@@ -92,6 +102,7 @@ class Operator:
 
     name: str
     input_operator: Operator | str | None = None
+    inputs: tuple[Operator | str, ...] = ()
     operator_in_dir: str | None = None
     operator_out_dir: str | None = None
     level: Level = "series"
@@ -125,11 +136,41 @@ class Operator:
 
     @property
     def input_name(self) -> str | None:
-        """The full name of its input operator."""
-        return self.input_operator.full_name if isinstance(self.input_operator, Operator) else self.input_operator
+        """The full name of its input operator; None for the DICOM files."""
+        name = None if self.input_operator is None else _name_of(self.input_operator)
+        return None if name == INITIAL_INPUT else name
+
+    @property
+    def further_inputs(self) -> tuple[str, ...]:
+        """The full names of its further inputs, INITIAL_INPUT among them where it is declared."""
+        return tuple(_name_of(each) for each in self.inputs)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The full names of all inputs that it names, without the folder that it reads where it names none."""
+        return self.further_inputs if self.input_name is None else (self.input_name, *self.further_inputs)
 
     def _with_parallel_id(self, name: str) -> str:
         return f"{name}-{self.parallel_id}" if self.parallel_id else name
+
+
+def folder_of(source: Operator | str) -> str:
+    """The name of the folder that holds an input: what an operator writes, or INITIAL_INPUT.
+
+    For ``env_vars``, so that no folder's name is written twice: ``{"DICOM_DIR": folder_of(INITIAL_INPUT)}``.
+
+    Raises:
+        WorkflowError: it is neither an operator nor INITIAL_INPUT.
+    """
+    if isinstance(source, Operator):
+        return source.out_dir
+    if source != INITIAL_INPUT:
+        raise WorkflowError(f"folder_of takes an operator or INITIAL_INPUT, not {source!r}")
+    return INITIAL_INPUT
+
+
+def _name_of(source: Operator | str) -> str:
+    return source.full_name if isinstance(source, Operator) else source
 
 
 @dataclass(frozen=True, kw_only=True)

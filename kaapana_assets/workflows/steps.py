@@ -3,22 +3,23 @@
 The assets and jobs that these steps belong to are made by ``compiler``.
 """
 
-import json
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
 
 from kaapana_assets.containers.reasons import short_reason
-from kaapana_assets.errors import NotFound, OperatorError
+from kaapana_assets.errors import KaapanaAssetsError, OperatorError
 from kaapana_assets.events import Made, record_failed, record_made
 from kaapana_assets.partitions import DICOM_SERIES
 from kaapana_assets.resources import Platform
-from kaapana_assets.stores.shelf import Origin
 from kaapana_assets.workflows.execution import run_operator, run_pooled
+from kaapana_assets.workflows.inputs import done_by, inputs_of, result_of, series_in
 from kaapana_assets.workflows.model import REPORT, Workflow
-from kaapana_assets.workflows.opening import join_backfill
+from kaapana_assets.workflows.opening import is_asked_again, join_backfill
 from kaapana_assets.workflows.operators import Operator, name_in_dagster
-from kaapana_assets.workflows.report import as_markdown, make_report
+from kaapana_assets.workflows.report import Reported, RunState, as_markdown, is_over, report_path, write_report
 from kaapana_assets.workflows.work import OperatorResult, Work
 
 _SHOWN = 20
@@ -31,14 +32,26 @@ def asset_key(workflow: Workflow, name: str) -> dg.AssetKey:
 
 def upstream_keys(workflow: Workflow, operator: Operator) -> list[dg.AssetKey]:
     """The assets that a series operator's output is made from."""
-    before = workflow.predecessors(operator)
-    keys = [asset_key(workflow, other.full_name) for other in before]
-    return keys if workflow.source_of(operator) is not None else [DICOM_SERIES, *keys]
+    sources = workflow.input_folders(operator).values()
+    keys = [asset_key(workflow, other.full_name) for other in workflow.predecessors(operator)]
+    return [DICOM_SERIES, *keys] if None in sources else keys
+
+
+def upstream_of_cohort(workflow: Workflow) -> list[dg.AssetKey]:
+    """The assets that the outputs of a whole cohort are made from.
+
+    What pooled operators read, and the series operators that no other one comes after.
+    """
+    pooled = [operator for operator in workflow.operators if operator.level == "cohort"]
+    before = [other for operator in pooled for other in workflow.predecessors(operator) if other.level == "series"]
+    keys = [asset_key(workflow, operator.full_name) for operator in (*workflow.leaves(), *before)]
+    reads_dicom = any(None in workflow.input_folders(operator).values() for operator in pooled)
+    return list(dict.fromkeys([DICOM_SERIES, *keys] if reads_dicom else keys))
 
 
 def series_step(context: dg.OpExecutionContext, work: Work, operator: Operator) -> OperatorResult:
     """Run a series operator of a cohort run and record each series."""
-    result = run_operator(work, operator, _inputs(work, operator))
+    result = run_operator(work, operator, inputs_of(work, operator))
     _record_series(context, work, operator, result)
     if result.failed and (not result.done or work.workflow.on_failure == "stop"):
         raise _failure(operator, result)
@@ -47,8 +60,9 @@ def series_step(context: dg.OpExecutionContext, work: Work, operator: Operator) 
 
 def pooled_step(context: dg.OpExecutionContext, work: Work, operator: Operator) -> dg.Output[None]:
     """Run a pooled operator of a cohort run."""
+    inputs = inputs_of(work, operator)
     try:
-        result = run_pooled(work, operator, _inputs(work, operator))
+        result = run_pooled(work, operator, inputs)
     except OperatorError as exc:
         failed = OperatorResult(code_version="", failed={work.request.cohort: str(exc)})
         work.directory.write_result(operator.full_name, failed.as_json())
@@ -64,7 +78,7 @@ def pooled_step(context: dg.OpExecutionContext, work: Work, operator: Operator) 
         "files": dg.MetadataValue.int(done.files),
         "size (bytes)": dg.MetadataValue.int(done.size_bytes),
         "reused": dg.MetadataValue.bool(done.reused),
-        "series": dg.MetadataValue.int(len(_inputs(work, operator))),
+        "series": dg.MetadataValue.int(len(series_in(work, operator, inputs))),
     }
     return dg.Output(
         None, name_in_dagster(operator.full_name), metadata=metadata, data_version=dg.DataVersion(done.fingerprint)
@@ -73,7 +87,7 @@ def pooled_step(context: dg.OpExecutionContext, work: Work, operator: Operator) 
 
 def mend(context: dg.OpExecutionContext, work: Work) -> None:
     """In a re-execution: make again what failed for single series, and what was pooled without them."""
-    results = {operator.full_name: _result(work, operator) for operator in work.workflow.operators}
+    results = {operator.full_name: result_of(work, operator) for operator in work.workflow.operators}
     if not any(result is not None and result.failed for result in results.values()):
         return
     for operator in work.workflow.operators:
@@ -89,27 +103,66 @@ def mend(context: dg.OpExecutionContext, work: Work) -> None:
         record_made(context, asset_key(work.workflow, operator.full_name), [made])
 
 
-def publish_report(work: Work, run_id: str) -> dict[str, Any]:
-    """Put on the shelf what became of each series so far, in the place of an earlier run's report."""
-    results = {operator.full_name: _result(work, operator) for operator in work.workflow.operators}
-    report = make_report(work, {name: result for name, result in results.items() if result is not None})
-    folder = work.directory.path / REPORT
-    folder.mkdir(exist_ok=True)
-    (folder / "report.json").write_text(json.dumps(report, indent=1))
-    origin = Origin(
-        workflow=work.workflow.name,
-        operator=REPORT,
+def publish_report(context: dg.OpExecutionContext, work: Work, state: RunState | None = None) -> dict[str, Any]:
+    """Put on the shelf what became of each operator so far, in the place of an earlier run's report."""
+    results = {operator.full_name: result_of(work, operator) for operator in work.workflow.operators}
+    reported = Reported(
+        workflow=work.workflow,
+        request=work.request,
         run=work.directory.name,
-        dagster_run_id=work.request.dagster_run_id,
-        created=work.request.created,
+        dagster_run_id=context.run_id,
+        results={name: result for name, result in results.items() if result is not None},
+        state=state or RunState(),
     )
-    work.stores.shelf.publish(origin, {work.request.cohort: (folder, run_id)})
-    return report
+    return write_report(reported, work.stores.shelf)
+
+
+@contextmanager
+def told_in_report(context: dg.OpExecutionContext, work: Work, operator: Operator | None) -> Iterator[None]:
+    """Within it, what goes wrong comes into the report, and so does what other operators do after that.
+
+    The report's own step is skipped by Dagster once an operator has failed.
+
+    Args:
+        context: of the step.
+        work: the run.
+        operator: that the step runs; None for the report's own step.
+    """
+    if operator is not None:
+        work.directory.forget_result(operator.full_name)
+    try:
+        yield
+    except (dg.Failure, KaapanaAssetsError) as exc:
+        if not is_asked_again(context, exc):
+            said = exc.description or "" if isinstance(exc, dg.Failure) else str(exc)
+            if operator is not None and result_of(work, operator) is None:
+                work.directory.write_result(operator.full_name, OperatorResult(code_version="", error=said).as_json())
+            _publish_failed(context, work, is_last=operator is None)
+        raise
+    if operator is not None and any(_has_failed(work, other) for other in work.workflow.operators):
+        _publish_failed(context, work, is_last=False)
+
+
+def _publish_failed(context: dg.OpExecutionContext, work: Work, *, is_last: bool) -> None:
+    report = publish_report(context, work)
+    if is_last or is_over(report):
+        failed = (row for row in report["operators"] if row["state"] in ("failed", "partly failed"))
+        reason = next((f"{row['operator']}: {row['reason']}" for row in failed), "")
+        publish_report(context, work, RunState(status="failed", reason=reason))
+
+
+def _has_failed(work: Work, operator: Operator) -> bool:
+    result = result_of(work, operator)
+    return result is not None and bool(result.error or result.failed)
 
 
 def report_step(context: dg.OpExecutionContext, work: Work) -> tuple[dg.Output[None], dg.Failure | None]:
     """What became of each series, on the shelf; and the failure to raise when a series failed."""
-    report = publish_report(work, context.run_id)
+    report = publish_report(context, work, RunState(status="success"))
+    failure = None
+    if report["failed"]:
+        failure = _failure_of_run(work, report)
+        report = publish_report(context, work, RunState(status="failed", reason=_first_line(failure)))
     entry = work.stores.shelf.entry(work.workflow.name, REPORT, work.request.cohort)
     metadata: dict[str, Any] = {
         "path": dg.MetadataValue.path(str(entry / "report.json")),
@@ -119,17 +172,23 @@ def report_step(context: dg.OpExecutionContext, work: Work) -> tuple[dg.Output[N
         "series": dg.MetadataValue.int(len(work.request.series) + len(work.request.missing)),
         "failed": dg.MetadataValue.int(len(report["failed"])),
     }
-    failure = None
-    if report["failed"]:
-        named = ", ".join(sorted(report["failed"])[:_SHOWN])
-        first, why = next(iter(report["failed"].items()))
-        failure = dg.Failure(
-            f"{len(report['failed'])} of {report['series']} series failed, the rest is done; "
-            f"first {first} at {why['operator']}: {short_reason(why['reason'], series=first)}\n"
-            f"Failed: {named}. Why is in {entry / 'report.json'}; files and logs stay in {work.directory.path}",
-            allow_retries=False,
-        )
     return dg.Output(None, REPORT, metadata=metadata), failure
+
+
+def _failure_of_run(work: Work, report: Mapping[str, Any]) -> dg.Failure:
+    path = report_path(work.stores.shelf, work.workflow, work.request.cohort)
+    named = ", ".join(sorted(report["failed"])[:_SHOWN])
+    first, why = next(iter(report["failed"].items()))
+    return dg.Failure(
+        f"{len(report['failed'])} of {report['series']} series failed, the rest is done; "
+        f"first {first} at {why['operator']}: {why['line']}\n"
+        f"Failed: {named}. Why is in {path}; files and logs stay in {work.directory.path}",
+        allow_retries=False,
+    )
+
+
+def _first_line(failure: dg.Failure) -> str:
+    return (failure.description or "").partition("\n")[0]
 
 
 def backfill_step(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow, operator: Operator) -> None:
@@ -138,10 +197,10 @@ def backfill_step(context: dg.OpExecutionContext, platform: Platform, workflow: 
     directories = platform.run_directories()
     work = join_backfill(context, platform, workflow, series)
     with directories.used(work.directory, context.run_id):
-        inputs = _inputs(work, operator)
+        inputs = inputs_of(work, operator)
         result = run_operator(work, operator, inputs)
-        lacking = {uid: work.request.missing.get(uid, "its input is not there") for uid in series if uid not in inputs}
-        result.failed.update(lacking)
+        ready = series_in(work, operator, inputs)
+        result.failed.update(_lacking(work, operator, set(series) - set(ready)))
         _record_series(context, work, operator, result)
         if result.failed:
             raise _failure(operator, result)
@@ -157,52 +216,29 @@ def finish(work: Work, platform: Platform) -> None:
     platform.run_directories().remove(work.directory)
 
 
+def _lacking(work: Work, operator: Operator, series: Set[str]) -> dict[str, str]:
+    """Why a backfill cannot work on these series."""
+    done = {other.full_name: done_by(work, other) for other in work.workflow.predecessors(operator)}
+    found = {uid: ", ".join(name for name, versions in done.items() if uid not in versions) for uid in sorted(series)}
+    return {uid: work.request.missing.get(uid, f"its input is not there: no {lack}") for uid, lack in found.items()}
+
+
 def _after(workflow: Workflow, operator: Operator) -> list[Operator]:
     place = workflow.operators.index(operator)
     return [other for other in workflow.operators[place + 1 :] if other.level == "series"]
 
 
-def _result(work: Work, operator: Operator) -> OperatorResult | None:
-    try:
-        return OperatorResult.from_json(work.directory.result(operator.full_name))
-    except NotFound:
-        return None
-
-
-def _inputs(work: Work, operator: Operator) -> dict[str, str]:
-    """The fingerprint of the operator's input by series, for the series that all before it have done."""
-    source = work.workflow.source_of(operator)
-    if source is not None and source.level == "cohort":
-        pooled = _result(work, source)
-        return {} if pooled is None else {cohort: done.fingerprint for cohort, done in pooled.done.items()}
-    before = {other.full_name: _done(work, other) for other in work.workflow.predecessors(operator)}
-    ready = set(work.request.series)
-    for done in before.values():
-        ready &= set(done)
-    versions = work.request.series if source is None else before[source.full_name]
-    return {uid: versions[uid] for uid in sorted(ready)}
-
-
-def _done(work: Work, operator: Operator) -> dict[str, str]:
-    result = _result(work, operator)
-    if result is not None:
-        return {uid: done.fingerprint for uid, done in result.done.items()}
-    if work.request.cohort:
-        return {}
-    kept = work.stores.shelf.entries(work.workflow.name, operator.full_name, list(work.request.series))
-    return {uid: manifest.fingerprint for uid, manifest in kept.items()}
-
-
 def _record_series(context: dg.OpExecutionContext, work: Work, operator: Operator, result: OperatorResult) -> None:
     work.directory.write_result(operator.full_name, result.as_json())
     key = asset_key(work.workflow, operator.full_name)
-    before = {asset_key(work.workflow, o.full_name): _done(work, o) for o in work.workflow.predecessors(operator)}
+    workflow = work.workflow
+    before = {asset_key(workflow, o.full_name): done_by(work, o) for o in workflow.predecessors(operator)}
+    if None in workflow.input_folders(operator).values():
+        before[DICOM_SERIES] = dict(work.request.series)
     shelf = work.stores.shelf.entry(work.workflow.name, operator.full_name, "x").parent
     made = []
     for uid, done in result.done.items():
         inputs = {other: versions[uid] for other, versions in before.items()}
-        if work.workflow.source_of(operator) is None:
-            inputs[DICOM_SERIES] = done.input_fingerprint
         metadata = {
             "path": dg.MetadataValue.path(str(shelf / uid)),
             "files": dg.MetadataValue.int(done.files),

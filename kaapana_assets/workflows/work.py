@@ -111,6 +111,8 @@ class OperatorResult:
         failed: why, with the last lines of the operator's log.
         launches: how many containers were started.
         seconds: wall time, all launches included.
+        error: why it could do nothing for any series; empty where it could.
+        ended: whether it came to its end, so that this is all that became of it.
     """
 
     code_version: str
@@ -119,6 +121,8 @@ class OperatorResult:
     failed: dict[str, str] = field(default_factory=dict)
     launches: int = 0
     seconds: float = 0.0
+    error: str = ""
+    ended: bool = True
 
     def as_json(self) -> dict[str, Any]:
         """For the results folder of the run directory."""

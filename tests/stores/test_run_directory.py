@@ -63,7 +63,7 @@ def test_directory_of_a_series_has_its_own_batch_and_the_same_conf(directories: 
     single = directory.for_series("1.2.3")
     assert single.name == f"{directory.name}-1.2.3"
     assert single.conf() == {"asked": "this"}
-    assert single.series_present() == set()
+    assert list(single.batch.iterdir()) == []
     assert directory.for_series("1.2.3") == single
 
 
@@ -140,4 +140,4 @@ def test_view_is_an_empty_directory_with_the_same_conf(directories: RunDirectori
     directory = begun(directories)
     view = directory.empty_view("op-1")
     assert view.path.is_relative_to(directory.path)
-    assert (view.series_present(), view.conf()) == (set(), {"asked": "this"})
+    assert (list(view.batch.iterdir()), view.conf()) == ([], {"asked": "this"})

@@ -85,7 +85,7 @@ class Site:
         self.run(workflow, cohort, "--no-wait", *options)
         run = self.platform.dagster.runs(job=workflow, limit=1)[0].run_id
         data = self.platform.home / "workflows" / "data"
-        self.platform.wait_until(lambda: list(data.glob(f"{workflow}-*/started")), 120, "the pod")
+        self.platform.wait_until(lambda: list(data.glob(f"{workflow}-*/**/started")), 120, "the pod")
         return str(run)
 
     def shelf(self, workflow: str, operator: str, partition: str) -> Path:

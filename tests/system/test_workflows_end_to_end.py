@@ -310,9 +310,8 @@ def test_a_killed_run_leaves_nothing_half_on_the_shelf_and_a_repeat_finishes(sit
     said = site.platform.kaapana("run", "slow", "--cohort", "killed", "--single", "--no-wait").stdout
     run = site.dagster.runs(job="slow", limit=1)[0].run_id
     assert run in said
-    site.platform.wait_until(
-        lambda: list((site.platform.home / "workflows" / "data").glob("slow-*/batch/*/delicate/names.txt")), 60, "work"
-    )
+    data = site.platform.home / "workflows" / "data"
+    site.platform.wait_until(lambda: list(data.glob("slow-*/**/batch/*/delicate/names.txt")), 60, "work")
 
     killed = [p for p in psutil.process_iter() if is_run_worker(p, run)]
     for process in killed:
@@ -340,7 +339,7 @@ def test_a_cancelled_run_leaves_no_operator_and_nothing_half_and_a_repeat_finish
     run = site.dagster.runs(job="slow", limit=1)[0].run_id
     data = site.platform.home / "workflows" / "data"
     site.platform.wait_until(
-        lambda: [path for uid in series for path in data.glob(f"slow-*/batch/{uid}/delicate/names.txt")], 60, "work"
+        lambda: [path for uid in series for path in data.glob(f"slow-*/**/batch/{uid}/delicate/names.txt")], 60, "work"
     )
     site.dagster.terminate(run)
     assert site.dagster.wait(run, timeout_s=60).status == "CANCELED"

@@ -3,15 +3,17 @@
 import logging
 import shlex
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+from workflows.platform import CHAIN, POOL, Platform
 
 from kaapana_assets.containers.process import ProcessRunner
 from kaapana_assets.stores.folder_objects import FolderObjects
@@ -20,6 +22,8 @@ from kaapana_assets.stores.run_directory import RunDirectories
 from kaapana_assets.stores.shelf import Shelf
 from kaapana_assets.workflows import Workflow
 from kaapana_assets.workflows.execution import run_operator, run_pooled
+from kaapana_assets.workflows.inputs import inputs_of
+from kaapana_assets.workflows.operators import Operator
 from kaapana_assets.workflows.parameters import complete
 from kaapana_assets.workflows.work import OperatorResult, Request, Stores, Work
 
@@ -143,16 +147,20 @@ class Place:
             cancelled=threading.Event(),
         )
 
+    def step(self, work: Work, operator: Operator | None = None) -> OperatorResult:
+        """One operator of a run, the first one unless it is said."""
+        operator = operator or work.workflow.operators[0]
+        run_one = run_pooled if operator.level == "cohort" else run_operator
+        result = run_one(work, operator, inputs_of(work, operator))
+        work.directory.write_result(operator.full_name, result.as_json())
+        return result
+
     def run(self, workflow: Workflow, series: Sequence[str], **options: object) -> dict[str, OperatorResult]:
-        """A run of all operators of a chain, each on what the one before has done."""
+        """A run of all operators, each on what those before it have done."""
         work = self.work(workflow, series, **options)  # type: ignore[arg-type]
         results: dict[str, OperatorResult] = {}
-        inputs = dict(work.request.series)
         for operator in workflow.operators:
-            run_one = run_pooled if operator.level == "cohort" else run_operator
-            result = run_one(work, operator, inputs)
-            results[operator.full_name] = result
-            inputs = {key: done.fingerprint for key, done in result.done.items()}
+            results[operator.full_name] = self.step(work, operator)
         return results
 
 
@@ -167,3 +175,19 @@ def place(tmp_path: Path, environments: Path) -> Place:
     images = tmp_path / "images"
     images.mkdir()
     return Place(tmp_path / "home", images, environments)
+
+
+@pytest.fixture
+def platform(place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Platform]:
+    """A platform whose workflow files and cohorts go through Dagster."""
+    monkeypatch.setenv("KAAPANA_HOME", str(place.home))
+    monkeypatch.setenv("KAAPANA_IMAGES", str(place.images))
+    monkeypatch.setenv("KAAPANA_ENVIRONMENTS", str(place.environments))
+    (place.home / "workflows" / "dags").mkdir(parents=True)
+    place.each("copy")
+    place.each("last")
+    place.image("pool", POOL)
+    with dg.DagsterInstance.local_temp(str(tmp_path), overrides={"telemetry": {"enabled": False}}) as instance:
+        made = Platform(place, instance)
+        made.workflow(CHAIN % "")
+        yield made

@@ -10,8 +10,7 @@ import pytest
 
 from kaapana_assets.errors import OperatorFailed, WorkflowError
 from kaapana_assets.workflows import ContainerOperator, OperatorContext, PythonOperator, Workflow
-from kaapana_assets.workflows.execution import run_operator, run_pooled
-from kaapana_assets.workflows.report import make_report
+from kaapana_assets.workflows.report import Reported, RunState, make_report
 
 ACT = 'ls "$WORKFLOW_DIR/$BATCH_NAME" > /dev/null\n'
 
@@ -26,11 +25,19 @@ def test_exit_code_0_is_success_for_all_series_and_there_is_an_entry_without_fil
     place.image("notify", ACT)
     series = place.series("1", "2", "3")
     work = place.work(acting(), series, mode=mode)
-    result = run_operator(work, work.workflow.operators[0], work.request.series)
+    result = place.step(work)
     assert (set(result.done), result.failed, result.skipped) == (set(series), {}, {})
     assert {done.files for done in result.done.values()} == {0}
     assert all(place.shelf.manifest("notes", "notify", uid) is not None for uid in series)
-    (row,) = make_report(work, {"notify": result})["operators"]
+    reported = Reported(
+        workflow=work.workflow,
+        request=work.request,
+        run=work.directory.name,
+        dagster_run_id=work.request.dagster_run_id,
+        results={"notify": result},
+        state=RunState(),
+    )
+    (row,) = make_report(reported, place.shelf)["operators"]
     assert (row["outputs"], row["done"], row["files"]) == (None, series, 0)
 
 
@@ -40,7 +47,7 @@ def test_it_acts_in_every_run_and_once_in_each(place) -> None:
     for _ in range(2):
         work = place.work(acting(), series)
         for _ in range(2):  # as a re-execution of the same run does
-            result = run_operator(work, work.workflow.operators[0], work.request.series)
+            result = place.step(work)
             assert set(result.done) == set(series)
     assert place.starts() == [["notify", *series]] * 2
 
@@ -79,13 +86,13 @@ def test_a_pooled_one_acts_once_for_the_cohort_in_every_run(place) -> None:
     series = place.series("1", "2")
     for _ in range(2):
         work = place.work(acting(level="cohort"), series)
-        result = run_pooled(work, work.workflow.operators[0], work.request.series)
+        result = place.step(work)
         assert (list(result.done), result.launches) == (["all"], 1)
     assert place.starts() == [["notify", *series]] * 2
     place.image("notify", "exit 1\n")
     work = place.work(acting(level="cohort"), series)
     with pytest.raises(OperatorFailed, match="exit code 1"):
-        run_pooled(work, work.workflow.operators[0], work.request.series)
+        place.step(work)
 
 
 def after() -> Workflow:
@@ -102,7 +109,7 @@ def test_what_comes_after_it_waits_for_it_and_is_reused_although_it_acts_again(p
     for _ in range(2):
         work = place.work(after(), [uid])
         for operator in work.workflow.operators:
-            run_operator(work, operator, work.request.series)
+            place.step(work, operator)
     assert place.starts() == [["notify", uid], ["copy", uid], ["notify", uid]]
     assert (place.shelf.entry("notes", "copy", uid) / "seen").read_text().split() == [f"{uid}.1.dcm"]
 

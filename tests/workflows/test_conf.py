@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from kaapana_assets.workflows import ContainerOperator, Parameter, Workflow
-from kaapana_assets.workflows.execution import run_operator
 from kaapana_assets.workflows.work import Request
 
 READ = 'cat "$WORKFLOW_DIR/conf/conf.json" > "$out/conf.json"'
@@ -49,5 +48,5 @@ def test_a_launch_of_some_series_is_told_only_of_these(place) -> None:
 def test_the_next_step_of_a_run_reads_what_was_asked_of_it(place) -> None:
     place.each("read", READ)
     work = place.work(workflow(), place.series("1", "2"), parameters={"other": "y"})
-    run_operator(work, work.workflow.operators[0], work.request.series)
+    place.step(work)
     assert Request.from_json(work.directory.conf()) == work.request

@@ -43,11 +43,12 @@ def test_single_is_a_run_directory_and_a_launch_for_each_series(place) -> None:
     place.each("copy", 'echo "$WORKFLOW_DIR" > "$out/dir"')
     series = place.series("1", "2", "3")
     work = place.work(one(), series, mode="single")
-    result = run_operator(work, work.workflow.operators[0], work.request.series)
+    result = place.step(work)
     assert sorted(place.starts()) == [["copy", uid] for uid in series]
     assert result.launches == 3
     seen = {uid: (place.shelf.entry("copies", "copy", uid) / "dir").read_text().strip() for uid in series}
-    assert seen == {uid: f"{work.directory.path}-{uid}" for uid in series}
+    run = {uid: view.partition("/launches/")[0] for uid, view in seen.items()}
+    assert run == {uid: f"{work.directory.path}-{uid}" for uid in series}
     place.directories.remove(work.directory)
     assert [path.name for path in place.directories.folder.iterdir()] == [".runs"]
 
@@ -90,7 +91,7 @@ def test_output_that_was_half_written_when_the_container_crashed_is_made_again(p
     )
     series = place.series("1", "2", "3")
     work = place.work(one(), series)
-    result = run_operator(work, work.workflow.operators[0], work.request.series)
+    result = place.step(work)
     assert set(result.done) == set(series)
     assert place.starts() == [["copy", *series], ["copy", *series[:2]], ["copy", series[2]]]
     for uid in series:
@@ -131,9 +132,8 @@ def test_repeated_launch_finds_nothing_of_what_the_failed_one_wrote(place, level
         f'mkdir -p {out}\nif [ ! -e "{tried}" ]; then touch "{tried}"; echo half > {out}/part; exit 1; fi\n'
         f"echo whole > {out}/all",
     )
-    run_one = run_pooled if level == "cohort" else run_operator
     work = place.work(one(retries=1, level=level), place.series("1"))
-    (partition,) = run_one(work, work.workflow.operators[0], work.request.series).done
+    (partition,) = place.step(work).done
     kept = place.shelf.manifest("copies", "copy", partition)
     assert [file.path for file in kept.files] == ["all"]
 
@@ -200,9 +200,10 @@ def test_operator_that_left_a_link_for_its_output_can_be_run_again(place) -> Non
     place.each("copy", LINKS["output-folder"])
     work = place.work(one(), place.series("1"))
     for _ in range(2):
-        result = run_operator(work, work.workflow.operators[0], work.request.series)
+        result = place.step(work)
         assert set(result.failed) == {"1.2.3.1"}
-    assert (work.directory.path / "aside" / "x").exists()
+    (aside,) = work.directory.path.glob("launches/*/aside/x")
+    assert aside.exists()
 
 
 def test_operator_that_runs_too_long_is_ended_and_its_series_fail(place) -> None:
@@ -221,7 +222,8 @@ def test_failed_launch_is_repeated_as_often_as_the_operator_says(place) -> None:
 
 
 def test_launch_that_works_on_its_second_try_is_a_success(place) -> None:
-    place.each("copy", COPY, after='\ntest -e "$WORKFLOW_DIR/tried" || { touch "$WORKFLOW_DIR/tried"; exit 1; }')
+    tried = place.home / "tried"
+    place.each("copy", COPY, after=f'\ntest -e "{tried}" || {{ touch "{tried}"; exit 1; }}')
     result = place.run(one(retries=1), place.series("1", "2"))["copy"]
     assert (set(result.done), result.launches) == ({"1.2.3.1", "1.2.3.2"}, 2)
 
@@ -248,7 +250,7 @@ def test_pooled_operator_without_output_fails(place, script: str) -> None:
     pool = ContainerOperator(name="pool", image="pool", level="cohort")
     work = place.work(Workflow(name="pooling", operators=(pool,)), place.series("1"))
     with pytest.raises(OperatorError, match="pool"):
-        run_pooled(work, pool, work.request.series)
+        place.step(work)
     assert not place.shelf.entry("pooling", "pool", "all").exists()
 
 
@@ -257,7 +259,7 @@ def test_pooled_operator_that_no_series_reached_fails(place) -> None:
     pool = ContainerOperator(name="pool", image="pool", level="cohort")
     work = place.work(Workflow(name="pooling", operators=(pool,)), place.series("1"))
     with pytest.raises(OperatorFailed, match="no series of cohort all"):
-        run_pooled(work, pool, {})
+        run_pooled(work, pool, {"initial-input": {}})
 
 
 def test_pooled_operator_after_a_pooled_one_reads_its_folder(place) -> None:
@@ -325,7 +327,7 @@ def test_writing_into_the_run_directory_after_the_run_does_not_reach_the_shelf(p
     place.each("copy")
     (uid,) = place.series("1")
     work = place.work(one(), [uid])
-    run_operator(work, work.workflow.operators[0], work.request.series)
+    place.step(work)
     made = work.directory.series_dir(uid, "copy") / "all.bin"
     kept = made.read_bytes()
     made.write_bytes(b"other")
@@ -337,7 +339,7 @@ def test_series_that_changed_in_the_pacs_since_the_run_began_fails_and_says_so(p
     series = place.series("1", "2")
     work = place.work(one(), series)
     place.series("2", instances=2)
-    result = run_operator(work, work.workflow.operators[0], work.request.series)
+    result = place.step(work)
     assert set(result.done) == {"1.2.3.1"}
     assert "changed in the PACS" in result.failed["1.2.3.2"]
 
@@ -346,10 +348,7 @@ def test_two_runs_at_once_end_with_one_whole_output(place) -> None:
     place.each("copy", 'echo $$ > "$out/a"; echo $$ > "$out/b"')
     series = place.series("1", "2", "3")
     works = [place.work(one(), series, force=True) for _ in range(4)]
-    threads = [
-        threading.Thread(target=run_operator, args=(work, work.workflow.operators[0], work.request.series))
-        for work in works
-    ]
+    threads = [threading.Thread(target=place.step, args=(work,)) for work in works]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -372,11 +371,11 @@ def test_input_that_another_run_replaced_meanwhile_is_not_taken_for_ours(place) 
         return Workflow(name="w", operators=(copy, ContainerOperator(name="last", image="last", input_operator=copy)))
 
     (uid,) = place.series("1")
-    ours = run_operator(place.work(chain("1"), [uid]), chain("1").operators[0], {uid: place.pacs.series(uid).digest})
+    ours = place.step(place.work(chain("1"), [uid]))
     other = place.work(chain("2"), [uid])
-    run_operator(other, other.workflow.operators[0], other.request.series)
+    place.step(other)
     work = place.work(chain("1"), [uid])
-    result = run_operator(work, work.workflow.operators[1], {uid: ours.done[uid].fingerprint})
+    result = run_operator(work, work.workflow.operators[1], {"copy": {uid: ours.done[uid].fingerprint}})
     assert not result.done
     assert "another run" in result.failed[uid]
 
@@ -390,7 +389,7 @@ def test_cancelled_run_ends_its_containers_and_publishes_nothing(place) -> None:
 
     def run() -> None:
         try:
-            run_operator(work, work.workflow.operators[0], work.request.series)
+            place.step(work)
         except OperatorFailed as exc:
             caught.append(exc)
 

@@ -162,11 +162,11 @@ def test_forced_run_that_is_repeated_makes_only_what_failed(place) -> None:
     series = place.series("1", "2")
     place.run(workflow(), series[:1])
     work = place.work(workflow(), series, force=True)
-    first = run_operator(work, work.workflow.operators[0], work.request.series)
+    first = place.step(work)
     assert (set(first.done), set(first.failed)) == ({"1.2.3.1"}, {"1.2.3.2"})
     mended.touch()
     before = len(place.starts())
-    second = run_operator(work, work.workflow.operators[0], work.request.series)
+    second = place.step(work)
     assert set(second.done) == set(series)
     assert place.starts()[before:] == [["copy", "1.2.3.2"]]
 
@@ -181,10 +181,10 @@ def test_half_output_of_a_killed_run_is_not_read_when_the_run_is_repeated(place)
     half = killed.directory.series_dir(uid, "copy")
     half.mkdir(parents=True)
     (half / "all.bin").write_bytes(b"half")
-    whole = run_operator(place.work(chain, [uid]), chain.operators[0], killed.request.series)
-    again = run_operator(killed, chain.operators[0], killed.request.series)
+    whole = place.step(place.work(chain, [uid]))
+    again = place.step(killed)
     assert again.done[uid].reused
-    run_operator(killed, chain.operators[1], {uid: whole.done[uid].fingerprint})
+    run_operator(killed, chain.operators[1], {"copy": {uid: whole.done[uid].fingerprint}})
     made = [(place.shelf.entry("w", name, uid) / "all.bin").read_bytes() for name in ("copy", "last")]
     assert made[0] == made[1]
 
