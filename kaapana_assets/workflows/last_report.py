@@ -21,6 +21,9 @@ from kaapana_assets.workflows.operators import name_in_dagster
 from kaapana_assets.workflows.report import PREPARE, Reported, RunState, read_report, write_report
 from kaapana_assets.workflows.work import Done, OperatorResult, Request
 
+_FROM_OUTSIDE = "marked as failed from outside the execution context"  # all that Dagster says then
+_PROCESS_ENDED = "the run's process ended: it was killed, it ran out of memory, or its machine stopped"
+
 
 @dataclass(frozen=True, kw_only=True)
 class EndedRun:
@@ -73,14 +76,15 @@ def write_last_report(home: Path, workflow: Workflow, run: EndedRun) -> dict[str
 
 
 def state_of(workflow: Workflow, state: RunState) -> RunState:
-    """The state with operators instead of step keys, ``<job>_cohort.<job>_<operator>``."""
+    """The state with operators instead of step keys, ``<job>_cohort.<job>_<operator>``, and in words of ours."""
 
     def named(steps: Mapping[str, str]) -> dict[str, str]:
         found = {operator_of_step(workflow, step): reason for step, reason in steps.items()}
         return {name: reason for name, reason in found.items() if name is not None}
 
     begun = frozenset(named(dict.fromkeys(state.begun, "")))
-    return replace(state, begun=begun, failed=named(state.failed))
+    reason = _PROCESS_ENDED if _FROM_OUTSIDE in state.reason else state.reason
+    return replace(state, reason=reason, begun=begun, failed=named(state.failed))
 
 
 def operator_of_step(workflow: Workflow, step: str) -> str | None:

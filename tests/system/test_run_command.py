@@ -127,6 +127,7 @@ def test_run_that_is_ended_from_outside_still_says_what_became_of_each_operator(
         said.wait()
     assert said.returncode == 1
     assert "first: 2 done; 2 files in" in printed
-    assert f"middle: {'cancelled' if how == 'cancelled' else 'interrupted'}: " in printed
+    why = "cancelled: the run was cancelled" if how == "cancelled" else "interrupted: the run's process ended"
+    assert f"middle: {why}" in printed
     assert f"last: not begun: middle was {'cancelled' if how == 'cancelled' else 'interrupted'}" in printed
     assert str(up.home / "assets" / "flow-slow" / "report" / "all" / "report.json") in printed
