@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from kaapana_assets.shown import shown
+
 INDENT = "  "
 """Put before each line of output in a message, which so tells it from the platform's own words."""
 
@@ -49,7 +51,7 @@ def telling_line(output: Sequence[str], *, series: str = "") -> str:
         output: the last lines that it printed.
         series: SeriesInstanceUID that the reason is for; "" where it is for no single one.
     """
-    lines = [_ANSI.sub("", line).rstrip() for line in output]
+    lines = [_ANSI.sub("", line).expandtabs().rstrip() for line in output]
     exceptions = dict(_exceptions(lines))
     of_frames = set(_of_frames(lines))
     said = [at for at, line in enumerate(lines) if at not in of_frames and not _is_decoration(line)]
@@ -65,7 +67,7 @@ def telling_line(output: Sequence[str], *, series: str = "") -> str:
     at = next((found[-1] for found in choices if found), None)
     if at is None:
         return ""
-    return exceptions.get(at) or _BARE.sub("", lines[at]).strip()
+    return shown(exceptions.get(at) or _BARE.sub("", lines[at]).strip())
 
 
 def short_reason(reason: str, *, series: str = "") -> str:

@@ -158,6 +158,7 @@ CASES = {
                   "unsatisfiable."),
     "unicode": ("Fehler: Größe der Schicht ≠ 512\n═══════════\n", "Fehler: Größe der Schicht ≠ 512"),
     "colours": ("\x1b[31mno pixels\x1b[0m\n\x1b[2m----\x1b[0m\n", "no pixels"),
+    "control-characters": ("no\x07 pixels in \udce9\n", r"no\x07 pixels in \xe9"),
     "of-the-series": (BATCH, "1.2.3.2: geometry is not supported"),
     "handled-and-then-raised": (HANDLED, "series 1.2.3.2 is refused: mixed orientation"),
     "nothing": ("", ""),
