@@ -146,7 +146,9 @@ class Connection(AssociationSocket):
         if self.refusing:
             self._lose(INVALID_PDU, "the receiver stops")
             return False
-        if not self._pdu.whole and (self._pdu.header or self._wait(sock)):
+        # Within a message there is nothing to send: the read itself waits, which saves a call for each PDU.
+        begun = bool(self._pdu.header) or self._acceptor.dimse.reader.receiving
+        if not self._pdu.whole and (begun or self._wait(sock)):
             self._read(sock)
         return self._pdu.whole
 
