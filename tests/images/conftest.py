@@ -87,3 +87,11 @@ def batch(tmp_path: Path) -> Batch:
     directory = tmp_path / "run"
     (directory / "batch").mkdir(parents=True)
     return Batch(directory)
+
+
+@pytest.fixture(scope="module")
+def module_batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
+    """One run directory for all cases of a module, where each launch costs more than its work."""
+    directory = tmp_path_factory.mktemp("run")
+    (directory / "batch").mkdir()
+    return Batch(directory)

@@ -2,52 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import nrrd
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813  (its own name for it)
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import (
-    CTImageStorage,
-    EnhancedMRImageStorage,
-    ExplicitVRLittleEndian,
-    SecondaryCaptureImageStorage,
-    UltrasoundMultiFrameImageStorage,
-    generate_uid,
-)
+from pydicom.uid import EnhancedMRImageStorage, SecondaryCaptureImageStorage, UltrasoundMultiFrameImageStorage
+from series_made_up import COLUMNS, ROWS, SERIES, one, stack, stored, without_place
 
 from kaapana_assets.containers.runner import Outcome
-
-ROWS, COLUMNS = 4, 6
-SERIES = "1.2.3"
-
-
-def stored(number: int) -> np.ndarray:
-    """Pixels that differ in every slice, row and column."""
-    return (np.arange(ROWS * COLUMNS, dtype=np.int64).reshape(ROWS, COLUMNS) + 100 * number) % 4000
-
-
-def one(number: int = 0, *, position: tuple[float, ...] | None = None, pixels: np.ndarray | None = None) -> Dataset:
-    ds = Dataset()
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, generate_uid()
-    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = "1.2", SERIES, "1.9"
-    ds.InstanceNumber, ds.Modality = number + 1, "CT"
-    ds.ImagePositionPatient = list(position or (10, 20, 30 + 2.5 * number))
-    ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    ds.PixelSpacing, ds.SliceThickness = [0.5, 0.75], 3
-    ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation = ROWS, COLUMNS, 1, "MONOCHROME2"
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
-    ds.PixelData = (stored(number) if pixels is None else pixels).astype("<i2").tobytes()
-    return ds
-
-
-def stack(count: int = 5) -> list[Dataset]:
-    return [one(number) for number in range(count)]
 
 
 def written(batch, datasets: list[Dataset]) -> sitk.Image:
@@ -101,84 +65,6 @@ def test_positions_with_one_decimal_are_rounding(batch) -> None:
     datasets = [one(number, position=(10, 20, round(30 + 0.625 * number, 1))) for number in range(9)]
     image = written(batch, datasets)
     assert image.GetSpacing()[2] == pytest.approx(0.625)
-
-
-def change(index: int, **attributes: object) -> Callable[[list[Dataset]], None]:
-    def apply(datasets: list[Dataset]) -> None:
-        for keyword, value in attributes.items():
-            setattr(datasets[index], keyword, value)
-
-    return apply
-
-
-def each(make: Callable[[int], dict[str, object]]) -> Callable[[list[Dataset]], None]:
-    def apply(datasets: list[Dataset]) -> None:
-        for number, ds in enumerate(datasets):
-            for keyword, value in make(number).items():
-                setattr(ds, keyword, value)
-
-    return apply
-
-
-def drop(index: int) -> Callable[[list[Dataset]], None]:
-    return lambda datasets: datasets.__delitem__(index)
-
-
-def add(ds: Dataset) -> Callable[[list[Dataset]], None]:
-    return lambda datasets: datasets.append(ds)
-
-
-def smaller(datasets: list[Dataset]) -> None:
-    datasets[2].Rows, datasets[2].PixelData = 2, datasets[2].PixelData[: 2 * COLUMNS * 2]
-
-
-def without_place(datasets: list[Dataset]) -> None:
-    for ds in datasets:
-        del ds.ImagePositionPatient
-        del ds.ImageOrientationPatient
-
-
-def tilted(number: int) -> dict[str, object]:
-    return {"ImagePositionPatient": [10, 20 - 0.2 * number, 30 + 2.5 * number]}
-
-
-REFUSED = {
-    "missing slice": (drop(2), "slice distance is not constant: 2.5 to 5 mm; slices are missing"),
-    "slice out of place": (
-        change(2, ImagePositionPatient=[10, 20, 35.4]),
-        "slice distance is not constant: 2.1 to 2.9",
-    ),
-    "gantry tilt": (each(tilted), "shifted sideways by up to 0.8 mm"),
-    "one slice aside": (change(3, ImagePositionPatient=[11, 20, 37.5]), "shifted sideways by up to 1 mm"),
-    "localizer within": (change(4, ImageOrientationPatient=[0, 1, 0, 0, 0, -1]), "mixed orientation: 2"),
-    "slightly turned": (change(4, ImageOrientationPatient=[0.9998, 0.02, 0, -0.02, 0.9998, 0]), "mixed orientation"),
-    "no right angle": (each(lambda _: {"ImageOrientationPatient": [1, 0, 0, 0.5, 0.8, 0]}), "not two unit vectors"),
-    "image size": (smaller, "mixed image size: 6x2, 6x4"),
-    "pixel spacing": (change(1, PixelSpacing=[0.5, 0.76]), "mixed pixel spacing"),
-    "no pixel spacing": (each(lambda _: {"PixelSpacing": None}), "no PixelSpacing"),
-    "zero pixel spacing": (each(lambda _: {"PixelSpacing": [0, 0.5]}), "not above 0"),
-    "frame of reference": (change(1, FrameOfReferenceUID="1.10"), "mixed frame of reference: 1.10, 1.9"),
-    "one without position": (change(1, ImagePositionPatient=None), "1 of 5 images have no position"),
-    "none with a position": (without_place, "5 images that do not say where they are"),
-    "another series": (change(1, SeriesInstanceUID="1.2.4"), "is of another series, 1.2.4"),
-    "a slice twice": (add(one(2)), "several images at the same position, 1 at some and 2 at others"),
-    "all slices twice": (lambda datasets: datasets.extend(stack()), "nothing tells which belong to one volume"),
-    "values over the declared bits": (
-        each(lambda _: {"RescaleSlope": "1e30", "RescaleIntercept": 0}),
-        "fit no type of whole numbers",
-    ),
-}
-
-
-@pytest.mark.parametrize(("spoil", "reason"), REFUSED.values(), ids=REFUSED)
-def test_what_lies_on_no_grid_is_refused(spoil: Callable[[list[Dataset]], None], reason: str, batch) -> None:
-    datasets = stack()
-    spoil(datasets)
-    batch.add(SERIES, datasets)
-    operated = batch.run("dcm2nrrd")
-    assert operated.outcome is None
-    assert reason in operated.said_of(SERIES)
-    assert not batch.out(SERIES).exists()
 
 
 @pytest.mark.parametrize(

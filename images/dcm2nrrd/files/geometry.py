@@ -1,20 +1,21 @@
-"""From frames to one grid of voxels, or the reason why there is none. No files, no pixels.
+"""From a stack's volumes to one grid of voxels, or the reason why there is none. No files, no pixels.
 
 NRRD says of a whole volume: an origin and one step for each axis. So the frames must lie exactly
-on such a grid, at right angles; what is near it by less than rounding counts as on it.
+on such a grid; what is near it by less than rounding counts as on it.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
-from frames import Frame, Refused
+from frames import Frame
+from refusal import Refused
+from volumes import Volume, label_of
 
-COSINES = 1e-4  # 0.03 mm over a plane of 300 mm
-SAME_MM = 0.001
 ROUNDING_MM = 0.051  # positions written with one decimal are off by up to 0.05 mm
+DECIMALS = (1, 2, 3, 4)
+STEEPEST = math.cos(math.radians(45))
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Grid:
         origin_mm: centre of the first voxel, LPS.
         spacings: for a grid without place: along each axis, NaN where unknown.
         time: the slice axis is time in ms, not space.
+        in_patient: whether the space is the patient's.
         label: what tells the volumes apart, with one value for each.
         notes: what a reader should know.
     """
@@ -37,43 +39,45 @@ class Grid:
     origin_mm: np.ndarray | None
     spacings: tuple[float, float, float]
     time: bool = False
+    in_patient: bool = True
     label: tuple[str, list[str]] | None = None
     notes: tuple[str, ...] = ()
 
 
-def place(frames: list[Frame]) -> Grid:
-    """The grid of a series.
+@dataclass(frozen=True)
+class Line:
+    """Where the first pixels of the slices are: a first one and the way to the next."""
+
+    first: np.ndarray
+    step: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def place(volumes: list[Volume]) -> Grid:
+    """The grid of volumes that have the same positions.
 
     Raises:
         Refused: the frames lie on no grid.
     """
-    _same(frames, "image size", lambda frame: f"{frame.columns}x{frame.rows}")
-    _same(frames, "samples per pixel", lambda frame: frame.samples)
-    _same(frames, "frame of reference", lambda frame: frame.frame_of_reference or "none")
-    placed = [frame for frame in frames if frame.position is not None and frame.orientation is not None]
-    if not placed:
-        return _without_place(frames)
-    if len(placed) != len(frames):
-        raise Refused(f"{len(frames) - len(placed)} of {len(frames)} images have no position or orientation")
-    row, column = _directions(frames)
-    spacing = _pixel_spacing(frames)
-    normal = np.cross(row, column)
-    by_position = _grouped(frames, normal)
-    first = np.array(by_position[0][0].position)
-    step, notes = _slice_step(by_position, normal)
-    _check_on_grid(by_position, first, normal * step, step)
-    volumes, label = _volumes(by_position)
-    steps = np.array([row * spacing[1], column * spacing[0], normal * step])
-    return Grid(volumes, steps, first, (spacing[1], spacing[0], step), label=label, notes=notes)
+    first = volumes[0].frames[0]
+    orientation, spacing = np.array(first.orientation), first.spacing_mm or (1.0, 1.0)
+    row, column = (axis / np.linalg.norm(axis) for axis in (orientation[:3], orientation[3:]))
+    line = _line(volumes, np.cross(row, column))
+    steps = np.array([row * spacing[1], column * spacing[0], line.step])
+    notes = (*line.notes, *(first.tiles.notes if first.tiles else ()))
+    return Grid(
+        [volume.frames for volume in volumes],
+        steps,
+        line.first,
+        (spacing[1], spacing[0], float(np.linalg.norm(line.step))),
+        in_patient=first.in_patient,
+        label=label_of(volumes),
+        notes=notes if first.in_patient else (*notes, "placed in a volume of its own, not in the patient"),
+    )
 
 
-def _same(frames: Iterable[Frame], what: str, value: object) -> None:
-    found = sorted({value(frame) for frame in frames}, key=str)  # type: ignore[operator]
-    if len(found) > 1:
-        raise Refused(f"mixed {what}: {', '.join(str(each) for each in found[:4])}")
-
-
-def _without_place(frames: list[Frame]) -> Grid:
+def place_nowhere(frames: list[Frame]) -> Grid:
+    """The grid of frames of one object that does not say where it is."""
     first = frames[0]
     # A spacing of 0, as some secondary captures have, says nothing.
     spacing = [each if each > 0 else math.nan for each in first.spacing_mm or (0.0, 0.0)]
@@ -82,110 +86,70 @@ def _without_place(frames: list[Frame]) -> Grid:
     if len(frames) == 1:
         spacings = (spacing[1], spacing[0], first.distance_mm or math.nan)
         return Grid([frames], None, None, spacings, notes=("without place in the patient",))
-    spacings = (spacing[1], spacing[0], first.frame_time_ms or math.nan)
-    return Grid([frames], None, None, spacings, time=True, notes=("frames in time, without place in the patient",))
+    if first.time_ms is None:
+        raise Refused(f"{first.file.name} has {len(frames)} frames without position or orientation")
+    notes = ["frames in time, without place in the patient"]
+    if math.isnan(first.time_ms):
+        notes.append("the time between them is not said or not even")
+    return Grid([frames], None, None, (spacing[1], spacing[0], first.time_ms), time=True, notes=tuple(notes))
 
 
-def _directions(frames: list[Frame]) -> tuple[np.ndarray, np.ndarray]:
-    all_of_them = np.array([frame.orientation for frame in frames])
-    if np.abs(all_of_them - all_of_them[0]).max() > COSINES:
-        raise Refused(f"mixed orientation: {len(np.unique(all_of_them.round(4), axis=0))} different ones")
-    row, column = all_of_them[0][:3], all_of_them[0][3:]
-    lengths = np.linalg.norm(row), np.linalg.norm(column)
-    if max(abs(length - 1) for length in lengths) > 1e-3 or abs(row @ column) > 1e-3:
-        raise Refused(f"ImageOrientationPatient {all_of_them[0].tolist()} is not two unit vectors at right angles")
-    return row / lengths[0], column / lengths[1]
-
-
-def _pixel_spacing(frames: list[Frame]) -> tuple[float, float]:
-    if any(frame.spacing_mm is None for frame in frames):
-        raise Refused("there is no PixelSpacing")
-    spacings = np.array([frame.spacing_mm for frame in frames])
-    if not np.isfinite(spacings).all() or spacings.min() <= 0:
-        raise Refused(f"PixelSpacing {spacings.min(axis=0).tolist()} mm is not above 0")
-    if np.abs(spacings / spacings[0] - 1).max() > 1e-4:
-        raise Refused(f"mixed pixel spacing: {spacings.min(axis=0).tolist()} to {spacings.max(axis=0).tolist()} mm")
-    return float(spacings[0][0]), float(spacings[0][1])
-
-
-def _grouped(frames: list[Frame], normal: np.ndarray) -> list[list[Frame]]:
-    """Frames at the same distance along the normal together, in its direction."""
-    along = {id(frame): float(np.array(frame.position) @ normal) for frame in frames}
-    groups: list[list[Frame]] = []
-    for frame in sorted(frames, key=lambda frame: (along[id(frame)], frame.number)):
-        if groups and along[id(frame)] - along[id(groups[-1][0])] <= SAME_MM:
-            groups[-1].append(frame)
-        else:
-            groups.append([frame])
-    for group in groups:
-        group.sort(key=lambda frame: frame.number)
-    return groups
-
-
-def _slice_step(by_position: list[list[Frame]], normal: np.ndarray) -> tuple[float, tuple[str, ...]]:
-    if len(by_position) == 1:
-        said = by_position[0][0].distance_mm
+def _line(volumes: list[Volume], normal: np.ndarray) -> Line:
+    """The line on which slices lie: from the first to the last, else the nearest to all of them."""
+    positions = np.array([[frame.position for frame in volume.frames] for volume in volumes])
+    count = positions.shape[1]
+    first = positions[0, 0]
+    if count == 1:
+        said = volumes[0].frames[0].distance_mm
         note = f"one slice, {said:g} mm as its header says" if said else "one slice of unknown thickness, 1 mm assumed"
-        return said or 1.0, (note,)
-    along = np.array([np.array(group[0].position) @ normal for group in by_position])
-    return float(along[-1] - along[0]) / (len(along) - 1), ()
+        line = Line(first, normal * (said or 1.0), (note,))
+        along, aside = _off(positions, line, normal)
+        if max(along, aside) > ROUNDING_MM:
+            raise Refused(f"{len(volumes)} slices in one plane, shifted by up to {max(along, aside):.4g} mm")
+        return line
+    distance = float((positions[0, -1] - first) @ normal) / (count - 1)
+    straight = Line(first, normal * distance)
+    if max(_off(positions, straight, normal)) <= min(max(ROUNDING_MM, 0.01 * distance), 0.1 * distance):
+        return straight
+    allowed = max(min(max(ROUNDING_MM, 0.01 * distance), 0.1 * distance), _rounding(positions, distance))
+    means = positions.mean(axis=0)
+    numbers = np.arange(count) - (count - 1) / 2
+    centre, step = means.mean(axis=0), numbers @ means / (numbers @ numbers)
+    for direction in (normal * float(step @ normal), step):
+        line = Line(centre - (count - 1) / 2 * direction, direction)
+        if max(_off(positions, line, normal)) > allowed:
+            continue
+        aside = float(np.linalg.norm(direction - (direction @ normal) * normal))
+        if aside == 0 or direction is not step:
+            return line
+        if count > 2 and float(direction @ normal) > STEEPEST * np.linalg.norm(direction):
+            note = f"sheared: each slice is shifted by {aside:.4g} mm against its normal (a tilted gantry, for example)"
+            return Line(line.first, line.step, (note,))
+    raise Refused(_reason(positions, straight, normal))
 
 
-def _check_on_grid(by_position: list[list[Frame]], first: np.ndarray, step: np.ndarray, distance: float) -> None:
-    allowed = min(max(ROUNDING_MM, 0.01 * distance), 0.1 * distance)
-    direction = step / distance
-    along, aside = [], 0.0
-    for number, group in enumerate(by_position):
-        for frame in group:
-            off = np.array(frame.position) - (first + number * step)
-            along.append(float(off @ direction))
-            aside = max(aside, float(np.linalg.norm(off - (off @ direction) * direction)))
-    if max(abs(off) for off in along) > allowed:
-        gaps = np.diff([np.array(group[0].position) @ direction for group in by_position])
-        small, large = float(gaps.min()), float(gaps.max())
-        missing = "; slices are missing" if abs(large / small - round(large / small)) < 0.02 else ""
-        raise Refused(f"slice distance is not constant: {small:.4g} to {large:.4g} mm{missing}")
-    if aside > allowed:
-        raise Refused(
-            f"slices are shifted sideways by up to {aside:.4g} mm against their normal (a tilted gantry, for example)"
-        )
+def _off(positions: np.ndarray, line: Line, normal: np.ndarray) -> tuple[float, float]:
+    """How far slices are off their places on a line, at most: along the normal, aside of it."""
+    off = positions - (line.first + np.arange(positions.shape[1])[:, None] * line.step)
+    along = off @ normal
+    return float(np.abs(along).max()), float(np.linalg.norm(off - along[..., None] * normal, axis=-1).max())
 
 
-def _volumes(by_position: list[list[Frame]]) -> tuple[list[list[Frame]], tuple[str, list[str]] | None]:
-    """The frames sorted into volumes, each with one frame at every position."""
-    counts = sorted({len(group) for group in by_position})
-    if counts == [1]:
-        return [[group[0] for group in by_position]], None
-    if len(counts) > 1:
-        raise Refused(f"several images at the same position, {counts[0]} at some and {counts[-1]} at others")
-    keywords = _telling(by_position)
-    keyed = [{tuple(dict(frame.identity)[key] for key in keywords): frame for frame in group} for group in by_position]
-    if len(keyed[0]) == counts[0] and all(group.keys() == keyed[0].keys() for group in keyed):
-        keys = sorted(keyed[0], key=lambda key: min(group[key].number for group in keyed))
-        volumes = [[group[key] for group in keyed] for key in keys]
-        return volumes, (" ".join(keywords), [" ".join(key) for key in keys])
-    volumes = [list(volume) for volume in zip(*by_position, strict=True)]
-    if not _in_turn(volumes) and not _in_turn([list(group) for group in by_position]):
-        raise Refused(f"{counts[0]} images at each position, and nothing tells which belong to one volume")
-    for volume in volumes:
-        if len({tuple(dict(frame.identity)[key] for key in keywords) for frame in volume}) > 1:
-            raise Refused(f"{counts[0]} images at each position, mixed in {', '.join(keywords)}")
-    return volumes, ("InstanceNumber", [str(min(frame.number for frame in volume)[0]) for volume in volumes])
+def _rounding(positions: np.ndarray, distance: float) -> float:
+    """How far the nearest line may be off positions that were rounded to a number of decimals."""
+    for decimals in DECIMALS:
+        if np.abs(positions - positions.round(decimals)).max() < 1e-9:
+            return min(0.75 * 10.0**-decimals, 0.25 * distance)
+    return 0.0
 
 
-def _telling(by_position: list[list[Frame]]) -> list[str]:
-    """Keywords with the same several values at every position."""
-    found = []
-    for keyword in dict.fromkeys(key for group in by_position for frame in group for key, _ in frame.identity):
-        values = [sorted(dict(frame.identity).get(keyword, "") for frame in group) for group in by_position]
-        if len(set(values[0])) > 1 and "" not in values[0] and all(each == values[0] for each in values):
-            found.append(keyword)
-    return found
-
-
-def _in_turn(parts: list[list[Frame]]) -> bool:
-    """Whether all of a part was made before anything of the next part, each frame with its own number."""
-    numbers = [sorted(frame.number for frame in part) for part in parts]
-    if len({number for part in numbers for number in part}) < sum(len(part) for part in numbers):
-        return False
-    return all(earlier[-1] < later[0] for earlier, later in pairwise(sorted(numbers)))
+def _reason(positions: np.ndarray, line: Line, normal: np.ndarray) -> str:
+    distance = float(line.step @ normal)
+    along, aside = _off(positions, line, normal)
+    if along > min(max(ROUNDING_MM, 0.01 * distance), 0.1 * distance):
+        gaps: Sequence[float] = np.diff(positions[0] @ normal).tolist()
+        small, large = min(gaps), max(gaps)
+        times = round(large / small)
+        missing = "; slices are missing" if times > 1 and abs(large / small - times) < 0.02 * times else ""
+        return f"slice distance is not constant: {small:.4g} to {large:.4g} mm{missing}"
+    return f"slices are shifted sideways by up to {aside:.4g} mm against their normal (a tilted gantry, for example)"

@@ -26,7 +26,9 @@ def header(grid: Grid, dtype: np.dtype) -> str:
         directions, spacings = [*directions, "none"], [*spacings, "NaN"]
     lines = ["NRRD0005", f"type: {TYPES.get(dtype.name, dtype.name)}", f"dimension: {len(sizes)}"]
     if grid.steps_mm is not None and grid.origin_mm is not None:
-        lines += ["space: left-posterior-superior", f"sizes: {' '.join(map(str, sizes))}"]
+        # Without the patient it is a space of three dimensions, of which no direction has a name.
+        lines += ["space: left-posterior-superior" if grid.in_patient else "space dimension: 3"]
+        lines += [f"sizes: {' '.join(map(str, sizes))}"]
         lines += [f"space directions: {' '.join(directions)}", f"kinds: {' '.join(kinds)}"]
         lines += ["endian: little", "encoding: gzip", 'space units: "mm" "mm" "mm"']
         lines += [f"space origin: {_vector(grid.origin_mm)}"]
