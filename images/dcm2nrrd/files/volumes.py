@@ -172,17 +172,19 @@ def _differs_somewhere(part: Volume, keys: list[object]) -> bool:
 
 def _is_even(part: Volume, keys: list[object], *, everywhere: bool) -> bool:
     """Whether each piece has one number of frames at all its positions, which are all of the part's."""
-    for key in set(keys):
-        spots = [spot for spot, each in zip(part.spots, keys, strict=True) if each == key]
-        if len(set(Counter(spots).values())) > 1 or (everywhere and len(set(spots)) < len(set(part.spots))):
-            return False
-    return True
+    of_key: dict[object, list[int]] = {}
+    for (key, _), count in Counter(zip(keys, part.spots, strict=True)).items():
+        of_key.setdefault(key, []).append(count)
+    places = len(set(part.spots))
+    return all(len(set(found)) == 1 and not (everywhere and len(found) < places) for found in of_key.values())
 
 
 def _parted(part: Volume, telling: Telling, keys: list[object]) -> list[Volume]:
     pieces = []
-    for key in dict.fromkeys(keys):
-        at = [number for number, each in enumerate(keys) if each == key]
+    members: dict[object, list[int]] = {}
+    for number, key in enumerate(keys):
+        members.setdefault(key, []).append(number)
+    for at in members.values():
         piece = Volume([part.frames[each] for each in at], [part.spots[each] for each in at])
         lowest = min(zip(piece.spots, piece.frames, strict=True), key=lambda pair: (pair[0], pair[1].number))[1]
         told = lowest.told.get(telling.name)
@@ -195,7 +197,7 @@ def _parted(part: Volume, telling: Telling, keys: list[object]) -> list[Volume]:
     for rank, piece in enumerate(sorted(pieces, key=lambda piece: piece.number)):
         if np.isnan(piece.order.get(telling.name, 0.0)):
             piece.order[telling.name] = float(rank)
-    for key, piece in zip(dict.fromkeys(keys), pieces, strict=True):
+    for key, piece in zip(members, pieces, strict=True):
         if telling.order and isinstance(key, int):
             piece.order[telling.name] = float(key)
     return pieces
