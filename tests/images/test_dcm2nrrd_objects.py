@@ -130,7 +130,7 @@ def test_fractions_of_32_bits_are_kept(results: dict[str, Converted]) -> None:
     np.testing.assert_array_equal(voxels.ravel(), (np.arange(ROWS * COLUMNS) + 2**31 + 1) * 0.5)
 
 
-FORMS = ["bare, implicit", "bare, explicit", "no preamble", "no delimiter", "no delimiter, of several fragments"]
+FORMS = ["bare, implicit", "bare, explicit", "no preamble", "no delimiter"]
 
 
 def in_form(folder: Path, form: str) -> None:

@@ -63,7 +63,6 @@ class Frame:
     low_is_bright: bool
     bits_allocated: int
     bits_stored: int
-    high_bit: int
     signed: bool
     pixels: str
     slope: float
@@ -254,7 +253,6 @@ def _frame(
         palette=palette,
         bits_allocated=int(ds.BitsAllocated),
         bits_stored=bits_stored,
-        high_bit=int(ds.get("HighBit", bits_stored - 1)),
         signed=ds.get("PixelRepresentation") == 1,
         pixels=header.pixels or "",
         slope=at.slope("DoseGridScaling") if dose else at.slope("RescaleSlope", VALUES),

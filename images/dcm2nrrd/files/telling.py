@@ -156,9 +156,11 @@ def _direction(at: Attributes) -> Told | None:
     for source in at.sources("MRDiffusionSequence"):
         item = item_of(source, "DiffusionGradientDirectionSequence") or source
         text = text or text_of(item, "DiffusionGradientOrientation")
-    for group, creator, element in DIRECTIONS:
+    told = _b_value(at)
+    diffusion = told is not None and bool(told.number)  # elsewhere these elements have other meanings
+    for group, creator, element in DIRECTIONS if diffusion else ():
         text = text or private_of(at.ds, group, creator, element)
-    for creator, group, elements in DIRECTION_PARTS:
+    for creator, group, elements in DIRECTION_PARTS if diffusion else ():
         parts = [private_of(at.ds, group, creator, element) for element in elements]
         text = text or ("\\".join(part or "" for part in parts) if all(parts) else None)
     numbers = [as_number(part) for part in (text or "").split("\\")]

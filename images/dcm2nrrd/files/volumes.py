@@ -55,7 +55,7 @@ def label_of(volumes: list[Volume]) -> tuple[str, list[str]] | None:
     """What tells volumes apart, with one value for each; None of a single one."""
     if len(volumes) == 1:
         return None
-    names = [name for name in (*(telling.name for telling in TELLING), "InstanceNumber") if _varies(volumes, name)]
+    names = [telling.name for telling in TELLING if _varies(volumes, telling.name)]
     labels = [" ".join(volume.labels.get(name, "none") for name in names) for volume in volumes]
     if len(set(labels)) < len(labels):
         names.append("InstanceNumber")
@@ -217,13 +217,8 @@ def _in_turn(part: Volume, counts: Mapping[int, int]) -> list[Volume]:
     columns = [list(column) for column in zip(*groups, strict=True)]
     if not _are_in_turn(columns) and not _are_in_turn(groups):
         raise Refused(f"{many} images at each position, and nothing tells which belong to one volume")
-    found = []
-    for number, column in enumerate(columns):
-        volume = Volume(column, sorted(set(part.spots)), dict(part.labels), dict(part.order))
-        volume.labels["InstanceNumber"] = _numbered(volume)
-        volume.order["InstanceNumber"] = float(number)
-        found.append(volume)
-    return found
+    spots = sorted(set(part.spots))
+    return [Volume(column, spots, dict(part.labels), dict(part.order)) for column in columns]
 
 
 def _are_in_turn(parts: list[list[Frame]]) -> bool:

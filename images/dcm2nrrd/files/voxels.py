@@ -116,7 +116,7 @@ def _decoded(file: Path) -> np.ndarray:
 def _shift(ds: Dataset, file: Path) -> int:
     """By how many bits values are above the lowest (PS3.5 8.1.1); makes the object say that all are stored."""
     stored = int(ds.get("BitsStored") or ds.BitsAllocated)
-    high = int(ds.get("HighBit", stored - 1))
+    high = stored - 1 if ds.get("HighBit") is None else int(ds.HighBit)
     shift = high + 1 - stored
     if not shift:
         return 0
