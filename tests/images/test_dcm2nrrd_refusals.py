@@ -106,6 +106,11 @@ REFUSED = {
     ),
     "high bit over those allocated": (each(lambda _: {"HighBit": 16}), "HighBit of 0.dcm is 16, with 12 of 16 bits"),
     "high bit under those stored": (each(lambda _: {"HighBit": 7}), "which cannot be"),
+    "bits that cannot be": (change(0, BitsStored=17), "0.dcm has BitsAllocated 16 and BitsStored 17"),
+    "odd bits allocated": (change(0, BitsAllocated=12), "0.dcm has BitsAllocated 12 and BitsStored 12"),
+    "no rows": (change(0, Rows=0), "0.dcm has 6x0 pixels"),
+    "two numbers for one": (is_raw(0, Columns="1234"), "0.dcm cannot be read"),
+    "no frames": (is_raw(0, NumberOfFrames="-1"), "0.dcm has -1 frames"),
     "number of frames is none": (is_raw(0, NumberOfFrames="1A"), "NumberOfFrames of 0.dcm is 1A"),
     "an image that lost its pixels": (
         of_class(2, CTImageStorage, "PixelData"),

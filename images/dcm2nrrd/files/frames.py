@@ -89,10 +89,10 @@ def read_frames(files: list[Path]) -> tuple[list[Frame], list[str]]:
     for file in files:
         header = read_header(file)
         ds = header.ds
-        if ds.get("SeriesInstanceUID") != (series or ds.get("SeriesInstanceUID")):
-            raise Refused(f"{file.name} is of another series, {ds.get('SeriesInstanceUID')}")
-        series = ds.get("SeriesInstanceUID")
         try:
+            if ds.get("SeriesInstanceUID") != (series or ds.get("SeriesInstanceUID")):
+                raise Refused(f"{file.name} is of another series, {ds.get('SeriesInstanceUID')}")
+            series = ds.get("SeriesInstanceUID")
             if _is_image(header):
                 frames.extend(_frames_of(header))
             else:
@@ -128,10 +128,18 @@ def _frames_of(header: Header) -> Iterator[Frame]:
         raise Refused(f"{name} is a segmentation, whose frames overlap by segment, and no image")
     if ds.get("SamplesPerPixel", 1) not in (1, 3):
         raise Refused(f"{name} has {ds.SamplesPerPixel} samples per pixel, not 1 or 3")
+    bits = (ds.BitsAllocated, ds.get("BitsStored") or ds.BitsAllocated)
+    if bits[0] not in (1, 8, 16, 32, 64) or not 0 < bits[1] <= bits[0]:
+        raise Refused(f"{name} has BitsAllocated {bits[0]} and BitsStored {bits[1]}, which is not possible here")
+    if ds.Rows < 1 or ds.Columns < 1:
+        raise Refused(f"{name} has {ds.Columns}x{ds.Rows} pixels")
     if "ModalityLUTSequence" in ds:
         raise Refused(f"{name} has a modality lookup table, which is not supported")
     first = Attributes(ds, index=0, file=header.file)
-    count = int(first.number("NumberOfFrames") or 1)
+    number = first.number("NumberOfFrames") or 1.0
+    count = int(number)
+    if count != number or count < 1:
+        raise Refused(f"{name} has {number:g} frames")
     if first.grouped and len(ds.PerFrameFunctionalGroupsSequence) != count:
         raise Refused(f"{name} has {count} frames and {len(ds.PerFrameFunctionalGroupsSequence)} functional groups")
     _check_no_slide(first, count)

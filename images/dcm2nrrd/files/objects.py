@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from refusal import Refused
@@ -32,6 +32,7 @@ UNREADABLE = (
     NotImplementedError,
     OverflowError,
     RuntimeError,
+    BytesLengthException,
 )
 
 
@@ -68,11 +69,12 @@ def read_header(file: Path) -> Header:
             bare = _is_bare(stream.read(132))
             stream.seek(0)
             ds = read_partial(stream, at_pixels, force=bare)
+        known = UID(str(ds.get("SOPClassUID", ""))).is_valid
     except InvalidDicomError as exc:
         raise Refused(f"{file.name} is not a DICOM file") from exc
     except UNREADABLE as exc:
         raise Refused(f"{file.name} cannot be read: {type(exc).__name__}: {exc}") from exc
-    if bare and not UID(str(ds.get("SOPClassUID", ""))).is_valid:
+    if bare and not known:
         raise Refused(f"{file.name} is not a DICOM file")
     return Header(file, ds, PIXELS[met[0]] if met else None)
 

@@ -72,7 +72,8 @@ def _plane(frame: Frame) -> np.ndarray:
     tiles = frame.tiles
     down, across = (tiles.down, tiles.across) if tiles else (1, 1)
     shape = (frame.rows * down, frame.columns * across, *((3,) if frame.samples > 1 else ()))
-    if pixels.size % int(np.prod(shape)):
+    frames, rest = divmod(pixels.size, int(np.prod(shape)))
+    if rest or frames <= frame.index:
         raise Refused(f"the pixels of {frame.file.name} are not the {shape[1]}x{shape[0]} that its header says")
     picture = pixels.reshape(-1, *shape)[frame.index]
     if tiles is None:
