@@ -1,0 +1,170 @@
+"""Every written plane against the planes that pydicom reads, and which plane became which."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dcm2nrrd_comparison.comparison import SAME_MM, Difference, same
+from dcm2nrrd_comparison.planes import Plane
+from dcm2nrrd_comparison.volumes import Volume, slices
+
+PYDICOM = "pydicom"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matched:
+    """For each volume its planes in the order of slices (None where none fits), and what differs."""
+
+    planes: list[list[Plane | None]]
+    differences: list[Difference]
+
+
+def match(volumes: Sequence[Volume], planes: Sequence[Plane], said: str) -> Matched:
+    """Finds for every written plane the plane of the series that has its place and its values.
+
+    Args:
+        volumes: what was written.
+        planes: all planes of the series.
+        said: what the converter said; planes of files that it names may be left out.
+    """
+    free = list(planes)
+    found: list[list[Plane | None]] = []
+    differences: list[Difference] = []
+    for volume in volumes:
+        chosen: list[Plane | None] = []
+        for number, values in enumerate(slices(volume)):
+            fitting = [plane for plane in free if _at(volume, number, plane) and same(values, plane.values)]
+            last = chosen[-1].contrast if chosen and chosen[-1] else None
+            best = min(fitting, key=lambda plane: (plane.contrast != last, _off(volume, number, plane)), default=None)
+            chosen.append(best)
+            if best is not None:
+                free = [plane for plane in free if plane is not best]
+        found.append(chosen)
+        differences += _missing(volume, chosen, planes) + _place(volume, planes)
+    differences += _left_out(free, [plane for chosen in found for plane in chosen if plane], said)
+    differences += _mixed(found, planes) + _labels(volumes, found)
+    return Matched(planes=found, differences=differences)
+
+
+def _differs(text: str, key: str = "") -> Difference:
+    return Difference(reference=PYDICOM, key=key, text=text)
+
+
+def _off(volume: Volume, number: int, plane: Plane) -> float:
+    if volume.affine is None or plane.position is None:
+        return abs(number - plane.number)
+    expected = volume.affine[:3, :3] @ [0, 0, number] + volume.affine[:3, 3]
+    return float(np.linalg.norm(plane.position - expected))
+
+
+def _at(volume: Volume, number: int, plane: Plane) -> bool:
+    """Whether the NRRD has slice ``number`` where the plane is; True where one of them has no place."""
+    if volume.affine is None or plane.position is None or plane.orientation is None or plane.spacing_mm is None:
+        return True
+    steps = volume.affine[:3, :3]
+    row, column = plane.orientation[:3] * plane.spacing_mm[1], plane.orientation[3:] * plane.spacing_mm[0]
+    rows, columns = plane.values.shape[:2]
+    far = max(np.linalg.norm(steps[:, 0] - row) * columns, np.linalg.norm(steps[:, 1] - column) * rows)
+    allowed = max(SAME_MM, 0.011 * float(np.linalg.norm(steps[:, 2])))
+    return _off(volume, number, plane) <= allowed and bool(far <= 2 * SAME_MM)
+
+
+def _place(volume: Volume, planes: Sequence[Plane]) -> list[Difference]:
+    placed = [plane for plane in planes if plane.position is not None and plane.orientation is not None]
+    if volume.affine is None and placed:
+        return [_differs(f"{volume.name} has no place, though {placed[0].name} says where it lies")]
+    if volume.affine is not None and not placed:
+        return [_differs(f"{volume.name} has a place, though no image says where it lies")]
+    return []
+
+
+def _missing(volume: Volume, chosen: list[Plane | None], planes: Sequence[Plane]) -> list[Difference]:
+    wrong = [number for number, plane in enumerate(chosen) if plane is None]
+    if not wrong:
+        return []
+    values = list(slices(volume))
+    here = [plane for plane in planes if _at(volume, wrong[0], plane)]
+    elsewhere = [plane for plane in planes if same(values[wrong[0]], plane.values)]
+    text = f"{len(wrong)} of {len(chosen)} planes of {volume.name} are no plane of the series at that place"
+    if elsewhere:
+        text += f"; slice {wrong[0]} has the values of {elsewhere[0].name} at {elsewhere[0].position}"
+    elif here and here[0].values.shape == values[wrong[0]].shape:
+        off = np.abs(values[wrong[0]].astype(float) - here[0].values)
+        text += f"; values of slice {wrong[0]} differ from {here[0].name} by up to {np.nanmax(off):.6g}"
+        ours, theirs = values[wrong[0]], here[0].values
+        text += f" (ours {ours.min():.6g} to {ours.max():.6g}, pydicom {theirs.min():.6g} to {theirs.max():.6g})"
+    else:
+        text += "; no plane of the series has that place"
+    return [_differs(text)]
+
+
+def _left_out(free: list[Plane], used: list[Plane], said: str) -> list[Difference]:
+    lost = [plane for plane in free if plane.file.name not in said and plane.file.stem not in said]
+    twice = [plane for plane in lost if any(_twin(plane, other) for other in used)]
+    lost = [plane for plane in lost if not any(plane is each for each in twice)]
+    if not lost:
+        return []
+    return [_differs(f"{len(lost)} planes are in no volume, {lost[0].name} first")]
+
+
+def _twin(plane: Plane, other: Plane) -> bool:
+    if plane.position is None or other.position is None:
+        return False
+    return float(np.linalg.norm(plane.position - other.position)) < 0.001 and same(plane.values, other.values)
+
+
+def _mixed(found: list[list[Plane | None]], planes: Sequence[Plane]) -> list[Difference]:
+    """Volumes that mix what differs between images at one place."""
+    at_place: dict[tuple[float, ...], list[Plane]] = defaultdict(list)
+    for plane in planes:
+        if plane.position is not None:
+            at_place[tuple(plane.position.round(2))].append(plane)
+    telling = {
+        keyword
+        for group in at_place.values()
+        for keyword in {key for plane in group for key in plane.contrast}
+        if len({plane.contrast.get(keyword) for plane in group}) > 1
+    }
+    differences = []
+    for number, chosen in enumerate(found):
+        for keyword in sorted(telling):
+            values = {plane.contrast.get(keyword) for plane in chosen if plane}
+            if len(values) > 1:
+                text = f"volume {number} mixes {keyword} {', '.join(sorted(str(each) for each in values)[:5])}"
+                differences.append(_differs(text))
+    return differences
+
+
+def _labels(volumes: Sequence[Volume], found: list[list[Plane | None]]) -> list[Difference]:
+    """Labels that do not tell volumes apart or are not what the images say."""
+    differences = []
+    by_file: dict[str, list[str]] = defaultdict(list)
+    for volume, chosen in zip(volumes, found, strict=True):
+        for keyword, label in volume.labels.items():
+            by_file[volume.name.split("[")[0]].append(label)
+            said = {text for plane in chosen if plane and (text := _said(plane, keyword)) is not None}
+            if said and not any(_equal(label, text) for text in said):
+                text = f"{volume.name} is labelled {keyword} {label}, its images say {', '.join(sorted(said)[:4])}"
+                differences.append(_differs(text))
+    for name, labels in by_file.items():
+        if len(set(labels)) < len(labels):
+            differences.append(_differs(f"labels of {name} do not tell its volumes apart: {', '.join(labels[:6])}"))
+    return differences
+
+
+def _said(plane: Plane, keywords: str) -> str | None:
+    attributes = {**plane.moment, **plane.contrast}
+    values = [attributes.get(keyword) for keyword in keywords.split()]
+    return None if None in values else " ".join(str(value) for value in values)
+
+
+def _equal(label: str, text: str) -> bool:
+    plain = "".join(letter if letter.isascii() and letter.isprintable() and letter != "," else " " for letter in text)
+    try:
+        return label == plain or float(label) == float(text)
+    except ValueError:
+        return label == plain
