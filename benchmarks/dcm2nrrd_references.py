@@ -8,7 +8,8 @@ what is written with three independent readings:
 - pydicom: every written plane is one plane of the series, at its place and with its values after the
   modality transform; every plane of the series is written; no volume mixes kinds of images; labels are
   what the images say.
-- dcm2niix: the same volumes. Its axes are turned to ours; what it resamples is left aside.
+- dcm2niix: the same volumes. Its axes are turned to ours; what it resamples, and overlays, are left
+  aside.
 - GDCM, through ITK's series reader: the same volume for the files of each written volume.
 
 ITK must read each NRRD as pynrrd does. Whole numbers must be equal, others to the precision of 32-bit
@@ -27,11 +28,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from dcm2nrrd_comparison.converter import chunks
 from dcm2nrrd_comparison.series import find_series
 from dcm2nrrd_comparison.verdicts import CRASHED, DIFFERENT, REFUSED, Verdict, examine, explained_in
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
+PROCESS_SERIES = 16  # converted by one process, one after the other
 VERDICTS = ("equal", "explained", "refused", "different", "crashed")
 COLUMNS = ("verdict", "series", "where", "modality", "files", "transfer syntaxes", "dcm2nrrd", "pydicom", "dcm2niix",
            "GDCM", "differences")  # fmt: skip
@@ -50,12 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"not there: {', '.join(missing)}")
     warnings.simplefilter("ignore")  # pydicom's, of odd files; what cannot be read is reported
     explained = explained_in(given.explained)
+    found = find_series(given.folders, each_file=given.each_file)
     verdicts = []
-    for series in tqdm(find_series(given.folders, each_file=given.each_file), desc="comparing", unit="series"):
-        verdict = examine(series, converter=given.converter.resolve(), python=given.python, explained=explained)
-        verdicts.append(verdict)
-        if verdict.verdict in {DIFFERENT, CRASHED, REFUSED}:
-            tqdm.write("\n".join(described(verdict, explained)), file=sys.stdout)
+    with tqdm(total=len(found), desc="comparing", unit="series") as bar:
+        for chunk in chunks(found, PROCESS_SERIES):
+            for verdict in examine(
+                chunk, converter=given.converter.resolve(), python=given.python, explained=explained
+            ):
+                bar.update()
+                verdicts.append(verdict)
+                if verdict.verdict in {DIFFERENT, CRASHED, REFUSED}:
+                    bar.write("\n".join(described(verdict, explained)), file=sys.stdout)
     if given.csv:
         write_csv(given.csv, verdicts)
     print("\n".join(summary(verdicts, explained)))
@@ -68,7 +76,8 @@ def described(verdict: Verdict, explained: set[str]) -> list[str]:
     said = verdict.reason or verdict.ours
     lines = [f"{verdict.verdict}: {series.where} ({len(series.files)} files, {series.uid}): {said}"]
     if verdict.verdict in {REFUSED, CRASHED}:
-        lines += [f"  {name} gives {text}" for name, text in verdict.references.items()]
+        given = {name: text for name, text in verdict.references.items() if text[:1].isdigit()}
+        lines += [f"  {name} gives {text}" for name, text in given.items()]
     lines += [f"  {each}" + (" explained" if each.key in explained else "") for each in verdict.differences]
     return lines
 

@@ -50,8 +50,8 @@ def match(volumes: Sequence[Volume], planes: Sequence[Plane], said: str) -> Matc
     return Matched(planes=found, differences=differences)
 
 
-def _differs(text: str, key: str = "") -> Difference:
-    return Difference(reference=PYDICOM, key=key, text=text)
+def _differs(what: str, text: str) -> Difference:
+    return Difference(reference=PYDICOM, what=what, text=text)
 
 
 def _off(volume: Volume, number: int, plane: Plane) -> float:
@@ -76,9 +76,15 @@ def _at(volume: Volume, number: int, plane: Plane) -> bool:
 def _place(volume: Volume, planes: Sequence[Plane]) -> list[Difference]:
     placed = [plane for plane in planes if plane.position is not None and plane.orientation is not None]
     if volume.affine is None and placed:
-        return [_differs(f"{volume.name} has no place, though {placed[0].name} says where it lies")]
+        return [_differs("place", f"{volume.name} has none, though {placed[0].name} says where it lies")]
+    if volume.timed and not any(plane.timed for plane in planes):
+        return [_differs("time", f"the third axis of {volume.name} is time, which no image says")]
+    if volume.affine is not None and not np.isfinite(np.linalg.norm(volume.affine, axis=0)).all():
+        return [_differs("place", f"{volume.name} has one that is no finite number")]
+    if not np.isfinite(volume.values).all() and all(plane.stored.dtype.kind != "f" for plane in planes):
+        return [_differs("values", f"{volume.name} has some that are no finite numbers")]
     if volume.affine is not None and not placed:
-        return [_differs(f"{volume.name} has a place, though no image says where it lies")]
+        return [_differs("place", f"{volume.name} has one, though no image says where it lies")]
     return []
 
 
@@ -99,7 +105,7 @@ def _missing(volume: Volume, chosen: list[Plane | None], planes: Sequence[Plane]
         text += f" (ours {ours.min():.6g} to {ours.max():.6g}, pydicom {theirs.min():.6g} to {theirs.max():.6g})"
     else:
         text += "; no plane of the series has that place"
-    return [_differs(text)]
+    return [_differs("planes", text)]
 
 
 def _left_out(free: list[Plane], used: list[Plane], said: str) -> list[Difference]:
@@ -108,7 +114,7 @@ def _left_out(free: list[Plane], used: list[Plane], said: str) -> list[Differenc
     lost = [plane for plane in lost if not any(plane is each for each in twice)]
     if not lost:
         return []
-    return [_differs(f"{len(lost)} planes are in no volume, {lost[0].name} first")]
+    return [_differs("planes", f"{len(lost)} planes are in no volume, {lost[0].name} first")]
 
 
 def _twin(plane: Plane, other: Plane) -> bool:
@@ -127,16 +133,25 @@ def _mixed(found: list[list[Plane | None]], planes: Sequence[Plane]) -> list[Dif
         keyword
         for group in at_place.values()
         for keyword in {key for plane in group for key in plane.contrast}
-        if len({plane.contrast.get(keyword) for plane in group}) > 1
+        if _several({plane.contrast.get(keyword) for plane in group})
     }
     differences = []
     for number, chosen in enumerate(found):
         for keyword in sorted(telling):
             values = {plane.contrast.get(keyword) for plane in chosen if plane}
-            if len(values) > 1:
-                text = f"volume {number} mixes {keyword} {', '.join(sorted(str(each) for each in values)[:5])}"
-                differences.append(_differs(text))
+            if _several(values):
+                text = f"volume {number} has {keyword} {', '.join(sorted(str(each) for each in values)[:5])}"
+                differences.append(_differs("mixed", text))
     return differences
+
+
+def _several(values: set[str | None]) -> bool:
+    """Whether values differ by more than what scanners let an echo time drift from slice to slice."""
+    try:
+        numbers = sorted(float(str(value)) for value in values)
+    except ValueError:
+        return len(values) > 1
+    return len(numbers) > 1 and numbers[-1] - numbers[0] > 0.002 * abs(numbers[-1])
 
 
 def _labels(volumes: Sequence[Volume], found: list[list[Plane | None]]) -> list[Difference]:
@@ -149,10 +164,12 @@ def _labels(volumes: Sequence[Volume], found: list[list[Plane | None]]) -> list[
             said = {text for plane in chosen if plane and (text := _said(plane, keyword)) is not None}
             if said and not any(_equal(label, text) for text in said):
                 text = f"{volume.name} is labelled {keyword} {label}, its images say {', '.join(sorted(said)[:4])}"
-                differences.append(_differs(text))
+                differences.append(_differs("labels", text))
     for name, labels in by_file.items():
         if len(set(labels)) < len(labels):
-            differences.append(_differs(f"labels of {name} do not tell its volumes apart: {', '.join(labels[:6])}"))
+            differences.append(
+                _differs("labels", f"those of {name} do not tell its volumes apart: {', '.join(labels[:6])}")
+            )
     return differences
 
 

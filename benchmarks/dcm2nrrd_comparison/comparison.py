@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dcm2nrrd_comparison.volumes import Volume, turned_like
+from dcm2nrrd_comparison.reasons import Facts, shape_reason, value_reason
+from dcm2nrrd_comparison.volumes import Volume, slices, turned_like
 
 SAME_MM = 0.06  # positions that are rounded to one decimal are off by up to 0.05 mm
+ORDER = ("shape", "place", "origin", "direction", "spacing", "values")  # the worst first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,115 +20,147 @@ class Difference:
 
     Attributes:
         reference: the program that has it otherwise.
+        what: what differs: ``shape``, ``origin``, ``direction``, ``spacing``, ``values``, ...
         key: the reason, as a table in the documentation names it; empty for none that is known.
-        text: what differs, with numbers.
+        text: the numbers.
     """
 
     reference: str
-    key: str
+    what: str
     text: str
+    key: str = ""
 
     def __str__(self) -> str:
-        return f"{self.reference}: {self.text}" + (f" [{self.key}]" if self.key else "")
+        return f"{self.reference}: {self.what}: {self.text}" + (f" [{self.key}]" if self.key else "")
 
 
-def compare(
-    ours: Sequence[Volume], theirs: Sequence[Volume], *, reference: str, lossy: bool, inverted: bool
-) -> list[Difference]:
+def compare(ours: Sequence[Volume], theirs: Sequence[Volume], *, reference: str, facts: Facts) -> list[Difference]:
     """The differences, each volume of ours paired with the one of theirs that is most like it.
 
     Args:
         ours: volumes of dcm2nrrd.
         theirs: volumes of the other program.
         reference: its name.
-        lossy: decoders may differ by rounding.
-        inverted: the pixels are MONOCHROME1, which some programs turn.
+        facts: what may be a reason.
     """
-    left, found = list(theirs), []
+    left, unlike, found = list(theirs), [], []
     for volume in ours:
-        pairs = [(_differences(volume, each, reference, lossy=lossy, inverted=inverted), each) for each in left]
-        if not pairs:
-            found.append(
-                Difference(reference=reference, key="", text=f"has no volume like {volume.name}, {volume.size}")
-            )
+        pairs = [(_differences(volume, each, reference, facts), each) for each in left]
+        differences, best = min(pairs, key=lambda pair: _badness(pair[0]), default=([], None))
+        if best is None or any(each.what == "shape" and not each.key for each in differences):
+            unlike.append(volume)
             continue
-        differences, best = min(pairs, key=lambda pair: _badness(pair[0]))
         found += differences
         left = [each for each in left if each is not best]
-    if left:
-        sizes = ", ".join(sorted({each.size for each in left}))
-        found.append(Difference(reference=reference, key="", text=f"has {len(left)} volumes more ({sizes})"))
-    return found
+    left = [each for each in left if not any(_equal(volume, each) for volume in ours)]  # written twice
+    if not unlike and not left:
+        return found
+    text = f"ours {_sizes(unlike)}, theirs {_sizes(left)}"
+    if _same_planes(unlike, left):
+        return [
+            *found,
+            Difference(reference=reference, what="grouping", text=f"{text}; the same planes", key="other-grouping"),
+        ]
+    return [*found, Difference(reference=reference, what="shape" if unlike and left else "volumes", text=text)]
 
 
-def _badness(differences: list[Difference]) -> tuple[int, int]:
-    words = ("shape", "origin", "direction", "spacing", "values")
-    ranks = [len(words) - words.index(each.text.split(":")[0]) for each in differences]
-    return max(ranks, default=0), len(ranks)
+def _sizes(volumes: Sequence[Volume]) -> str:
+    return ", ".join(sorted(volume.size for volume in volumes)[:6]) + ("..." if len(volumes) > 6 else "") or "none"
 
 
-def _differences(ours: Volume, theirs: Volume, reference: str, *, lossy: bool, inverted: bool) -> list[Difference]:
-    def differs(text: str, key: str = "") -> Difference:
-        return Difference(reference=reference, key=key, text=f"{text} ({ours.name})")
+def _badness(differences: list[Difference]) -> list[int]:
+    return sorted((ORDER.index(each.what) - len(ORDER) for each in differences), reverse=False)
 
+
+def _equal(ours: Volume, theirs: Volume) -> bool:
+    return not _differences(ours, theirs, "", Facts())
+
+
+def _differences(ours: Volume, theirs: Volume, reference: str, facts: Facts) -> list[Difference]:
+    def differs(what: str, text: str, key: str = "") -> Difference:
+        return Difference(reference=reference, what=what, key=key, text=f"{text} ({ours.name})")
+
+    options = [theirs.values]
     if ours.affine is not None:
         theirs = turned_like(theirs, ours.affine)
         options = [theirs.values]
-    else:  # a program that invents a place may have turned the rows
-        flat = theirs.values
-        options = [flat, np.flip(flat, 1), np.flip(flat, (0, 1)), np.flip(flat, 0)]
+    else:  # a program that invents a place may have turned rows or columns
+        options += [np.flip(theirs.values, axis) for axis in (1, 0, (0, 1))]
     if ours.values.shape != theirs.values.shape:
-        return [differs(f"shape: ours {ours.size}, theirs {theirs.size}")]
-    found = [differs(*each) for each in _geometry(ours, theirs)]
-    texts = [_values(ours.values, values, lossy=lossy, inverted=inverted) for values in options]
-    if all(texts):
-        text, key = min((each for each in texts if each), key=lambda each: (not each[1], each[0]))
-        found.append(differs(text, key))
+        key = shape_reason(ours.values, theirs.values, facts)
+        return [differs("shape", f"ours {ours.size}, theirs {theirs.size}", key)]
+    found = [differs(*each) for each in _geometry(ours, theirs, dose=facts.dose and reference == "dcm2niix")]
+    if not any(same(ours.values, values) for values in options):
+        values = min(options, key=lambda values: np.count_nonzero(ours.values != values))
+        texts = [value_reason(ours.values, each, facts, ours.name) for each in options]
+        key, more = next((each for each in texts if each[0]), ("", ""))
+        found.append(differs("values", _numbers(ours.values, values) + more, key))
     return found
 
 
-def _geometry(ours: Volume, theirs: Volume) -> list[tuple[str, str]]:
+def _geometry(ours: Volume, theirs: Volume, *, dose: bool) -> list[tuple[str, str, str]]:
     if ours.affine is None or theirs.affine is None:
         return []
-    one_slice = ours.values.shape[2] == 1
     a, b = ours.affine, theirs.affine
-    ends = np.array([[0, 0, 0], *np.diag(np.maximum(np.array(ours.shape[:3]) - 1, 1))])
-    places = [(matrix[:3, :3] @ ends.T).T + matrix[:3, 3] for matrix in (a, b)]
-    off = np.linalg.norm(places[0] - places[1], axis=1)
-    if off[: 3 if one_slice else 4].max() <= SAME_MM and (not one_slice or off[3] <= SAME_MM):
+    if not np.isfinite(a).all() or not np.isfinite(b).all():
+        return [("place", f"ours {_text(a[:3])}, theirs {_text(b[:3])}", "")]
+    steps = np.maximum(np.array(ours.shape[:3]) - 1, 1)
+    ends = np.array([[0, 0, 0], *np.diag(steps)])
+    off = np.linalg.norm((ends @ a[:3, :3].T + a[:3, 3]) - (ends @ b[:3, :3].T + b[:3, 3]), axis=1)
+    if off.max() <= SAME_MM:
         return []
+    lengths = [np.linalg.norm(matrix[:3, :3], axis=0) for matrix in (a, b)]
+    one_slice = ours.shape[2] == 1
+    if one_slice and off[:3].max() <= SAME_MM:
+        text = f"ours {_text(a[:3, 2])}, theirs {_text(b[:3, 2])} for the step from a single slice"
+        return [("spacing", text, "one-slice")]
+    key = "dose-planes" if dose and np.abs(lengths[0] - lengths[1])[:2].max() <= SAME_MM / steps[:2].max() else ""
     found = []
-    spacings = [np.linalg.norm(matrix[:3, :3], axis=0) for matrix in (a, b)]
     if off[0] > SAME_MM:
-        found.append((f"origin: ours {_text(a[:3, 3])}, theirs {_text(b[:3, 3])}", ""))
-    allowed = np.maximum(SAME_MM / np.maximum(np.array(ours.shape[:3]) - 1, 1), 1e-4 * spacings[0])
-    wrong = np.abs(spacings[0] - spacings[1]) > allowed
-    if wrong.any():
-        only_thickness = one_slice and not wrong[:2].any()
-        text = f"spacing: ours {_text(spacings[0])}, theirs {_text(spacings[1])}"
-        found.append((text, "thickness-of-one-slice" if only_thickness else ""))
-    cosines = [matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0) for matrix in (a, b)]
+        found.append(("origin", f"ours {_text(a[:3, 3])}, theirs {_text(b[:3, 3])}", key))
+    if (np.abs(lengths[0] - lengths[1]) > np.maximum(SAME_MM / steps, 1e-4 * lengths[0])).any():
+        found.append(("spacing", f"ours {_text(lengths[0])}, theirs {_text(lengths[1])}", key))
+    cosines = [matrix[:3, :3] / size for matrix, size in zip((a, b), lengths, strict=True)]
     if np.abs(cosines[0] - cosines[1]).max() > 1e-3:
-        found.append((f"direction: ours {_text(cosines[0].T)}, theirs {_text(cosines[1].T)}", ""))
-    return found or [(f"origin: places differ by up to {off.max():.4g} mm", "")]
+        found.append(("direction", f"ours {_text(cosines[0].T)}, theirs {_text(cosines[1].T)}", key))
+    return found or [("place", f"corners differ by up to {off.max():.4g} mm", key)]
 
 
-def _values(ours: np.ndarray, theirs: np.ndarray, *, lossy: bool, inverted: bool) -> tuple[str, str] | None:
-    """What differs and the reason, if known; None if they are the same but for the rounding of floats."""
-    if same(ours, theirs):
-        return None
+def _numbers(ours: np.ndarray, theirs: np.ndarray) -> str:
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
     off = np.abs(a - b)
-    text = f"values: {np.count_nonzero(off)} of {off.size} differ, by up to {off.max():.6g}"
-    text += f"; ours {a.min():.6g} to {a.max():.6g}, theirs {b.min():.6g} to {b.max():.6g}"
-    if lossy and off.max() <= max(3.0, 0.02 * float(np.ptp(a))):
-        return text, "lossy"
-    if np.ptp(b) > 0:
-        slope, intercept = np.polyfit(b.ravel(), a.ravel(), 1)
-        if np.allclose(b * slope + intercept, a, rtol=1e-5, atol=1e-5 * float(np.abs(a).max())):
-            text += f"; ours = theirs * {slope:.6g} + {intercept:.6g}"
-            return text, "monochrome1" if inverted and slope < 0 else "other-scale"
-    return text, ""
+    text = f"{np.count_nonzero(off)} of {off.size} differ, by up to {off.max():.6g}"
+    return f"{text}; ours {a.min():.6g} to {a.max():.6g}, theirs {b.min():.6g} to {b.max():.6g}"
+
+
+def _same_planes(ours: Sequence[Volume], theirs: Sequence[Volume]) -> bool:
+    """Whether both hold the same planes at the same places, in volumes of other sizes."""
+    if not ours or not theirs or any(volume.affine is None for volume in (*ours, *theirs)):
+        return False
+    left = [plane for volume in ours for plane in _placed(volume)]
+    for volume in theirs:
+        like = max(ours, key=lambda each: _alike(each, volume))
+        for place, values in _placed(turned_like(volume, like.affine)):
+            fits = [
+                number
+                for number, (other, pixels) in enumerate(left)
+                if np.linalg.norm(other - place) <= SAME_MM and same(pixels, values)
+            ]
+            if not fits:
+                return False
+            left.pop(fits[0])
+    return not left
+
+
+def _alike(ours: Volume, theirs: Volume) -> float:
+    normals = [np.cross(*volume.affine[:3, :2].T) for volume in (ours, theirs) if volume.affine is not None]
+    first, second = (normal / np.linalg.norm(normal) for normal in normals)
+    return abs(float(first @ second))
+
+
+def _placed(volume: Volume) -> list[tuple[np.ndarray, np.ndarray]]:
+    affine = volume.affine if volume.affine is not None else np.eye(4)
+    return [(affine[:3, 2] * number + affine[:3, 3], values) for number, values in enumerate(slices(volume))]
 
 
 def same(ours: np.ndarray, theirs: np.ndarray) -> bool:

@@ -66,6 +66,8 @@ class Plane:
         contrast: keyword and value of what tells kinds of images apart.
         moment: keyword and value of what else may name a volume.
         lossy: whether decoders may differ.
+        dose: of an RT Dose.
+        timed: the object says what time lies between its frames.
     """
 
     file: Path
@@ -79,6 +81,9 @@ class Plane:
     moment: dict[str, str]
     lossy: bool
     photometric: str
+    bits_stored: int
+    dose: bool
+    timed: bool
 
     @property
     def name(self) -> str:
@@ -125,6 +130,9 @@ def _planes(path: Path) -> Iterator[Plane]:
             moment=_attributes(ds, number, MOMENTS),
             lossy=str(ds.get("LossyImageCompression") or "") == "01" or _lossy(ds),
             photometric=str(ds.get("PhotometricInterpretation") or ""),
+            bits_stored=int(ds.get("BitsStored") or 0),
+            dose=ds.get("SOPClassUID") == RT_DOSE,
+            timed="FrameTime" in ds or "FrameTimeVector" in ds,
         )
 
 
@@ -179,7 +187,6 @@ def _first(ds: Dataset, number: int, sequence: str, keywords: tuple[str, ...]) -
 def _position(ds: Dataset, number: int) -> np.ndarray | None:
     count = int(ds.get("NumberOfFrames") or 1)
     own = _group(ds, number, "PlanePositionSequence").get("ImagePositionPatient")
-    own = own or _group(ds, number, "PlanePositionVolumeSequence").get("ImagePositionVolume")
     if own:
         return np.array([float(each) for each in own])
     top = ds.get("ImagePositionPatient")
@@ -196,9 +203,7 @@ def _position(ds: Dataset, number: int) -> np.ndarray | None:
 
 
 def _orientation(ds: Dataset, number: int) -> np.ndarray | None:
-    found = _first(ds, number, "PlaneOrientationSequence", ("ImageOrientationPatient",)) or _first(
-        ds, number, "PlaneOrientationVolumeSequence", ("ImageOrientationVolume",)
-    )
+    found = _first(ds, number, "PlaneOrientationSequence", ("ImageOrientationPatient",))
     return np.array(found) if found else None
 
 
@@ -232,4 +237,7 @@ def _unpacked(ds: Dataset, path: Path, pixels: np.ndarray, tiles: Tiles) -> Iter
             moment=_attributes(ds, 0, MOMENTS),
             lossy=False,
             photometric=str(ds.PhotometricInterpretation),
+            bits_stored=int(ds.BitsStored),
+            dose=False,
+            timed=False,
         )

@@ -15,7 +15,7 @@ import SimpleITK as sitk  # noqa: N813  (its own name for it)
 
 from dcm2nrrd_comparison.volumes import Volume, from_itk, read_nifti
 
-RESAMPLED = ("_Tilt", "_Eq")  # dcm2niix writes these beside the volume that it read
+ASIDE = ("_Tilt", "_Eq", "_ROI")  # dcm2niix writes what it resamples and overlays beside the volume
 NON_UNIFORM = "ITK_non_uniform_sampling_deviation"
 
 
@@ -28,20 +28,21 @@ class Reference:
 
 
 def by_dcm2niix(folder: Path) -> Reference:
-    """What dcm2niix writes for a folder, without what it resamples."""
+    """What dcm2niix writes for a folder, without what it resamples, and overlays."""
     with TemporaryDirectory(prefix="dcm2niix-") as into:
         program = Path(sys.executable).with_name("dcm2niix")
-        options = ["-z", "n", "-b", "n", "-f", "x", "-l", "o", "-o", into]
+        options = ["-z", "n", "-b", "n", "-f", "x", "-l", "o", "-p", "n", "-o", into]
         try:
             ended = subprocess.run(
                 [program, *options, folder], capture_output=True, check=False, timeout=600, errors="backslashreplace"
             )
         except subprocess.TimeoutExpired:
             return Reference(volumes=[], reason="not done after 600 s")
-        made = sorted(path for path in Path(into).glob("*.nii") if not any(mark in path.name for mark in RESAMPLED))
+        made = sorted(path for path in Path(into).glob("*.nii") if not any(mark in path.name for mark in ASIDE))
         volumes = [volume for path in made for volume in read_nifti(path)]
     said = [line for line in (ended.stdout + ended.stderr).splitlines() if line.startswith(("Warning", "Error"))]
-    return Reference(volumes=volumes, reason="" if volumes else said[0] if said else f"exit code {ended.returncode}")
+    said.sort(key=lambda line: line.startswith("Error"))
+    return Reference(volumes=volumes, reason="" if volumes else said[-1] if said else f"exit code {ended.returncode}")
 
 
 def by_gdcm(files: Sequence[Path]) -> Reference:

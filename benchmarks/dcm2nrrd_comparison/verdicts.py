@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import nrrd
+import numpy as np
 
 from dcm2nrrd_comparison.by_plane import Matched, match
 from dcm2nrrd_comparison.comparison import Difference, compare
-from dcm2nrrd_comparison.converter import Conversion, convert, lay_out
+from dcm2nrrd_comparison.converter import Conversion, convert
 from dcm2nrrd_comparison.planes import Plane, read_planes
+from dcm2nrrd_comparison.reasons import Facts
 from dcm2nrrd_comparison.references import Reference, by_dcm2niix, by_gdcm, by_itk
 from dcm2nrrd_comparison.series import Series
 from dcm2nrrd_comparison.volumes import Volume, read_nrrd
@@ -53,22 +55,25 @@ def explained_in(document: Path) -> set[str]:
     return set(re.findall(r"^\| *`([a-z0-9-]+)` *\|", document.read_text(), re.MULTILINE))
 
 
-def examine(series: Series, *, converter: Path, python: Path, explained: set[str]) -> Verdict:
-    """Converts one series and compares what is written with all references."""
+def examine(series: Sequence[Series], *, converter: Path, python: Path, explained: set[str]) -> Iterator[Verdict]:
+    """Converts series in one process and compares what is written with all references."""
     with TemporaryDirectory(prefix="dcm2nrrd-") as folder:
-        run_dir = Path(folder)
-        inputs = lay_out(series, run_dir)
-        conversion = convert(series, run_dir, converter=converter, python=python)
-        niix = by_dcm2niix(inputs)
-        if conversion.outcome != "written":
-            return _without_output(series, conversion, niix)
-        planes, failed = read_planes(series.files)
-        try:
-            volumes = [volume for file in conversion.files for volume in read_nrrd(file, _name(series, file))]
-        except (ValueError, KeyError, nrrd.NRRDError) as exc:
-            reason = f"its NRRD cannot be read: {exc}"
-            return Verdict(series=series, verdict=CRASHED, ours="", reason=reason, references={}, differences=[])
-        return _compared(series, conversion, volumes, planes, failed, niix, explained)
+        conversions = convert(series, Path(folder), converter=converter, python=python)
+        for each, conversion in zip(series, conversions, strict=True):
+            yield _verdict(each, conversion, explained)
+
+
+def _verdict(series: Series, conversion: Conversion, explained: set[str]) -> Verdict:
+    niix = by_dcm2niix(conversion.inputs)
+    if conversion.outcome != "written":
+        return _without_output(series, conversion, niix)
+    try:
+        volumes = [volume for file in conversion.files for volume in read_nrrd(file, _name(series, file))]
+    except (ValueError, KeyError, nrrd.NRRDError) as exc:
+        reason = f"its NRRD cannot be read: {exc}"
+        return Verdict(series=series, verdict=CRASHED, ours="", reason=reason, references={}, differences=[])
+    planes, failed = read_planes(series.files)
+    return _compared(series, conversion, volumes, planes, failed, niix, explained)
 
 
 def _name(series: Series, file: Path) -> str:
@@ -96,18 +101,17 @@ def _compared(
     niix: Reference,
     explained: set[str],
 ) -> Verdict:
-    lossy = any(plane.lossy for plane in planes)
-    inverted = any(plane.photometric == "MONOCHROME1" for plane in planes)
     matched = match(volumes, planes, "\n".join(conversion.lines))
+    facts = _facts(volumes, matched, planes)
     differences = [*matched.differences, *_as_itk_reads(series, conversion, volumes)]
     references = {"pydicom": f"{len(planes)} planes" + (f", {len(failed)} unreadable" if failed else "")}
     references["dcm2niix"] = _given(niix)
     if niix.volumes:
-        differences += compare(volumes, niix.volumes, reference="dcm2niix", lossy=lossy, inverted=inverted)
+        differences += compare(volumes, niix.volumes, reference="dcm2niix", facts=facts)
     gdcm, reason = _by_gdcm(volumes, matched, planes)
     references["GDCM"] = _given(Reference(volumes=[theirs for _, theirs in gdcm], reason=reason))
     for ours, theirs in gdcm:
-        differences += compare([ours], [theirs], reference="GDCM", lossy=lossy, inverted=inverted)
+        differences += compare([ours], [theirs], reference="GDCM", facts=facts)
     unexplained = [each for each in differences if each.key not in explained]
     return Verdict(
         series=series,
@@ -116,6 +120,22 @@ def _compared(
         reason="",
         references=references,
         differences=differences,
+    )
+
+
+def _facts(volumes: list[Volume], matched: Matched, planes: Sequence[Plane]) -> Facts:
+    stored = {}
+    for volume, chosen in zip(volumes, matched.planes, strict=True):
+        pixels = [plane.stored.swapaxes(0, 1) for plane in chosen if plane]
+        if len(pixels) == volume.shape[2]:
+            stored[volume.name] = np.stack(pixels, axis=2)
+    bits = {plane.bits_stored for plane in planes}
+    return Facts(
+        lossy=any(plane.lossy for plane in planes),
+        dose=any(plane.dose for plane in planes),
+        photometric=frozenset(plane.photometric for plane in planes),
+        bits_stored=bits.pop() if len(bits) == 1 else 0,
+        stored=stored,
     )
 
 
@@ -128,9 +148,9 @@ def _as_itk_reads(series: Series, conversion: Conversion, volumes: list[Volume])
             continue  # a fourth axis: ITK's vectors
         theirs = by_itk(file)
         if not theirs.volumes:
-            found.append(Difference(reference="ITK", key="", text=f"cannot read {file.name}: {theirs.reason}"))
+            found.append(Difference(reference="ITK", what="file", text=f"cannot read {file.name}: {theirs.reason}"))
             continue
-        found += compare(ours, theirs.volumes, reference="ITK", lossy=False, inverted=False)
+        found += compare(ours, theirs.volumes, reference="ITK", facts=Facts())
     return found
 
 

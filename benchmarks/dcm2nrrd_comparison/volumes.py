@@ -24,12 +24,14 @@ class Volume:
         name: file, and number on the fourth axis if there are several.
         values: columns, rows, slices and, for RGB, samples.
         affine: 4x4, from indices to mm in LPS; None if the file does not say where it lies.
+        timed: the third axis is time.
         labels: DICOM keyword and value by which the file tells this volume from its others.
     """
 
     name: str
     values: np.ndarray
     affine: np.ndarray | None
+    timed: bool = False
     labels: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -62,10 +64,12 @@ def read_nrrd(path: Path, name: str) -> list[Volume]:
         affine[:3, 3] = head["space origin"]
     listed = [kind for kind in kinds if kind in {"list", "vector"}]
     if not listed:
-        return [Volume(name=name, values=values, affine=affine, labels=_labels(head, 0))]
+        return [Volume(name=name, values=values, affine=affine, timed="time" in kinds, labels=_labels(head, 0))]
     several = [np.take(values, number, axis=3) for number in range(values.shape[3])]
     return [
-        Volume(name=f"{name}[{number}]", values=each, affine=affine, labels=_labels(head, number))
+        Volume(
+            name=f"{name}[{number}]", values=each, affine=affine, timed="time" in kinds, labels=_labels(head, number)
+        )
         for number, each in enumerate(several)
     ]
 
@@ -137,7 +141,7 @@ def turned_like(volume: Volume, like: np.ndarray) -> Volume:
             affine[:3, 3] += affine[:3, axis] * (values.shape[axis] - 1)
             affine[:3, axis] *= -1
             values = np.flip(values, axis)
-    return Volume(name=volume.name, values=values, affine=affine, labels=volume.labels)
+    return Volume(name=volume.name, values=values, affine=affine, timed=volume.timed, labels=volume.labels)
 
 
 def _assignment(cosines: np.ndarray) -> list[int]:

@@ -1,0 +1,82 @@
+"""Why values of another program differ, where that can be shown from the values themselves.
+
+Each key stands in a table of docs/dcm2nrrd.md with what it means. A key is given only when the
+reason accounts for every voxel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from pydicom.pixels import convert_color_space
+
+OTHER_SCALE = "other-scale"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the images of a series say that can be a reason.
+
+    Attributes:
+        lossy: compressed so that decoders may differ by rounding.
+        dose: an RT Dose, whose planes have offsets.
+        photometric: Photometric Interpretations of all planes.
+        bits_stored: of a pixel; 0 if planes differ.
+        stored: for a volume's name its pixels as stored, before the modality transform.
+    """
+
+    lossy: bool = False
+    dose: bool = False
+    photometric: frozenset[str] = frozenset()
+    bits_stored: int = 0
+    stored: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def shape_reason(ours: np.ndarray, theirs: np.ndarray, facts: Facts) -> str:
+    """The key for an array of another shape; empty if no reason is known."""
+    if ours.ndim == 4 and theirs.ndim == 3 and ours.shape[:3] == theirs.shape:
+        if "PALETTE COLOR" in facts.photometric:
+            return "palette"
+        return "colour-of-more-than-8-bits" if ours.dtype.itemsize > 1 else ""
+    return ""
+
+
+def value_reason(ours: np.ndarray, theirs: np.ndarray, facts: Facts, name: str) -> tuple[str, str]:
+    """The key for other values, and numbers that belong to it; empty if no reason is known."""
+    a, b = ours.astype(np.float64), theirs.astype(np.float64)
+    range_ = float(np.ptp(a))
+    if facts.lossy and np.abs(a - b).max() <= max(3.0, 0.03 * range_):
+        return "lossy", ""
+    stored = facts.stored.get(name)
+    if stored is not None and np.array_equal(stored, theirs):
+        return "stored-values", ""
+    if "PALETTE COLOR" in facts.photometric and np.array_equal(np.right_shift(ours, 8), theirs):
+        return "palette", "; ours = theirs * 256"
+    if ours.ndim == 4 and ours.dtype == theirs.dtype == np.uint8:
+        as_rgb = convert_color_space(np.ascontiguousarray(theirs), "YBR_FULL", "RGB").astype(float)
+        if np.abs(a - as_rgb).max() <= (max(3.0, 0.03 * range_) if facts.lossy else 2.0):
+            return "colour-space", "; theirs are YCbCr"
+    if facts.bits_stored and np.all((a - b) % 2**facts.bits_stored == 0):
+        return "sign", f"; multiples of {2**facts.bits_stored}"
+    if _same_bytes(ours if stored is None else stored, theirs):
+        return "byte-order", "; the same bytes in another order"
+    return _scale(a, b, facts)
+
+
+def _same_bytes(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    if ours.dtype.kind not in "iu" or ours.dtype.itemsize != theirs.dtype.itemsize:
+        return False
+    counts = [np.bincount(np.ascontiguousarray(each).view(np.uint8).ravel(), minlength=256) for each in (ours, theirs)]
+    # An odd length has a padding byte, which changes places with the last one.
+    return int(np.abs(counts[0] - counts[1]).sum()) <= 2
+
+
+def _scale(a: np.ndarray, b: np.ndarray, facts: Facts) -> tuple[str, str]:
+    if not np.isfinite(a).all() or not np.isfinite(b).all() or np.ptp(b) == 0:
+        return "", ""
+    slope, intercept = np.polyfit(b.ravel(), a.ravel(), 1)
+    if not np.allclose(b * slope + intercept, a, rtol=1e-5, atol=1e-5 * float(np.abs(a).max())):
+        return "", ""
+    inverted = slope < 0 and "MONOCHROME1" in facts.photometric
+    return "monochrome1" if inverted else OTHER_SCALE, f"; ours = theirs * {slope:.6g} + {intercept:.6g}"
