@@ -13,6 +13,7 @@ from dcm2nrrd_comparison.planes import Plane
 from dcm2nrrd_comparison.volumes import Volume, slices
 
 PYDICOM = "pydicom"
+DRIFT = 0.002  # as a share: an echo time differs so much from slice to slice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,8 @@ def _at(volume: Volume, number: int, plane: Plane) -> bool:
 
 def _place(volume: Volume, planes: Sequence[Plane]) -> list[Difference]:
     placed = [plane for plane in planes if plane.position is not None and plane.orientation is not None]
+    if volume.affine is not None and any(plane.in_patient != volume.in_patient for plane in placed):
+        return [_differs("place", f"{volume.name} is {'' if volume.in_patient else 'not '}in the space of the patient")]
     if volume.affine is None and placed:
         return [_differs("place", f"{volume.name} has none, though {placed[0].name} says where it lies")]
     if volume.timed and not any(plane.timed for plane in planes):
@@ -146,42 +149,59 @@ def _mixed(found: list[list[Plane | None]], planes: Sequence[Plane]) -> list[Dif
 
 
 def _several(values: set[str | None]) -> bool:
-    """Whether values differ by more than what scanners let an echo time drift from slice to slice."""
-    try:
-        numbers = sorted(float(str(value)) for value in values)
-    except ValueError:
+    """Whether values differ by more than drift."""
+    numbers = [number for value in values if (number := as_number(value)) is not None]
+    if len(numbers) < len(values):
         return len(values) > 1
-    return len(numbers) > 1 and numbers[-1] - numbers[0] > 0.002 * abs(numbers[-1])
+    return max(numbers) - min(numbers) > DRIFT * abs(max(numbers))
 
 
 def _labels(volumes: Sequence[Volume], found: list[list[Plane | None]]) -> list[Difference]:
-    """Labels that do not tell volumes apart or are not what the images say."""
+    """Labels that are not what the images say, do not tell volumes apart, or are out of order."""
     differences = []
     by_file: dict[str, list[str]] = defaultdict(list)
     for volume, chosen in zip(volumes, found, strict=True):
-        for keyword, label in volume.labels.items():
+        for keywords, label in volume.labels.items():
             by_file[volume.name.split("[")[0]].append(label)
-            said = {text for plane in chosen if plane and (text := _said(plane, keyword)) is not None}
-            if said and not any(_equal(label, text) for text in said):
-                text = f"{volume.name} is labelled {keyword} {label}, its images say {', '.join(sorted(said)[:4])}"
+            if wrong := _not_said([plane for plane in chosen if plane], keywords.split(), label):
+                text = f"{volume.name} has {keywords} {label}, its images say {wrong} otherwise"
                 differences.append(_differs("labels", text))
     for name, labels in by_file.items():
         if len(set(labels)) < len(labels):
-            differences.append(
-                _differs("labels", f"those of {name} do not tell its volumes apart: {', '.join(labels[:6])}")
-            )
+            differences.append(_differs("labels", f"those of {name} are not unique: {', '.join(labels[:6])}"))
+        numbers = [number for label in labels if (number := as_number(label)) is not None]
+        if len(numbers) == len(labels) and numbers != sorted(numbers):
+            differences.append(_differs("labels", f"those of {name} are not in order: {', '.join(labels[:6])}"))
     return differences
 
 
-def _said(plane: Plane, keywords: str) -> str | None:
-    attributes = {**plane.moment, **plane.contrast}
-    values = [attributes.get(keyword) for keyword in keywords.split()]
-    return None if None in values else " ".join(str(value) for value in values)
+def _not_said(planes: list[Plane], keywords: list[str], label: str) -> str:
+    """The first keyword whose part of a label not all images agree with or, for moments, none does."""
+    parts = [label] if len(keywords) == 1 else label.split()
+    if len(parts) != len(keywords):  # values hold blanks
+        return ""
+    for part, keyword in zip(parts, keywords, strict=True):
+        all_agree = all(_agree(part, plane.contrast.get(keyword, part)) for plane in planes)
+        moments = [plane.moment[keyword] for plane in planes if keyword in plane.moment]
+        if part != "none" and not (all_agree and (not moments or any(_agree(part, said) for said in moments))):
+            return keyword
+    return ""
 
 
-def _equal(label: str, text: str) -> bool:
+def _agree(label: str, text: str) -> bool:
+    number, said = as_number(label), as_number(text)
+    if number is not None and said is not None:
+        return abs(number - said) <= DRIFT * abs(said)
+    if number is None and "\\" in text and " " in label:  # a direction
+        numbers, all_said = [as_number(each) for each in label.split()], [as_number(each) for each in text.split("\\")]
+        if None not in numbers and None not in all_said:
+            return bool(np.allclose(np.array(numbers, float), np.array(all_said, float), atol=0.01))
     plain = "".join(letter if letter.isascii() and letter.isprintable() and letter != "," else " " for letter in text)
+    return label == plain.replace("\\", "/")
+
+
+def as_number(text: object) -> float | None:
     try:
-        return label == plain or float(label) == float(text)
+        return float(str(text))
     except ValueError:
-        return label == plain
+        return None

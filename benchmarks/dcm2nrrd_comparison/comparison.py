@@ -11,6 +11,7 @@ from dcm2nrrd_comparison.reasons import Facts, shape_reason, value_reason
 from dcm2nrrd_comparison.volumes import Volume, slices, turned_like
 
 SAME_MM = 0.06  # positions that are rounded to one decimal are off by up to 0.05 mm
+ROUNDING_MM = 0.1  # of a step between two positions with one decimal each
 ORDER = ("shape", "place", "origin", "direction", "spacing", "values")  # the worst first
 
 
@@ -53,15 +54,14 @@ def compare(ours: Sequence[Volume], theirs: Sequence[Volume], *, reference: str,
         found += differences
         left = [each for each in left if each is not best]
     left = [each for each in left if not any(_equal(volume, each) for volume in ours)]  # written twice
-    if not unlike and not left:
-        return found
     text = f"ours {_sizes(unlike)}, theirs {_sizes(left)}"
-    if _same_planes(unlike, left):
-        return [
-            *found,
-            Difference(reference=reference, what="grouping", text=f"{text}; the same planes", key="other-grouping"),
-        ]
-    return [*found, Difference(reference=reference, what="shape" if unlike and left else "volumes", text=text)]
+    if unlike or left:
+        found.append(Difference(reference=reference, what="shape" if unlike and left else "volumes", text=text))
+    if any(each.what in {"shape", "volumes", "values"} and not each.key for each in found) and (
+        grouped := _grouping(ours, theirs)
+    ):
+        return [Difference(reference=reference, what="grouping", text=grouped, key="other-grouping")]
+    return found
 
 
 def _sizes(volumes: Sequence[Volume]) -> str:
@@ -81,7 +81,7 @@ def _differences(ours: Volume, theirs: Volume, reference: str, facts: Facts) -> 
         return Difference(reference=reference, what=what, key=key, text=f"{text} ({ours.name})")
 
     options = [theirs.values]
-    if ours.affine is not None:
+    if ours.affine is not None and ours.in_patient:
         theirs = turned_like(theirs, ours.affine)
         options = [theirs.values]
     else:  # a program that invents a place may have turned rows or columns
@@ -99,7 +99,7 @@ def _differences(ours: Volume, theirs: Volume, reference: str, facts: Facts) -> 
 
 
 def _geometry(ours: Volume, theirs: Volume, *, dose: bool) -> list[tuple[str, str, str]]:
-    if ours.affine is None or theirs.affine is None:
+    if ours.affine is None or theirs.affine is None or not ours.in_patient:
         return []
     a, b = ours.affine, theirs.affine
     if not np.isfinite(a).all() or not np.isfinite(b).all():
@@ -114,7 +114,11 @@ def _geometry(ours: Volume, theirs: Volume, *, dose: bool) -> list[tuple[str, st
     if one_slice and off[:3].max() <= SAME_MM:
         text = f"ours {_text(a[:3, 2])}, theirs {_text(b[:3, 2])} for the step from a single slice"
         return [("spacing", text, "one-slice")]
-    key = "dose-planes" if dose and np.abs(lengths[0] - lengths[1])[:2].max() <= SAME_MM / steps[:2].max() else ""
+    key = ""
+    if off[:3].max() <= SAME_MM and abs(lengths[0][2] - lengths[1][2]) <= ROUNDING_MM:
+        key = "rounded-positions"
+    if np.abs(lengths[0] - lengths[1])[:2].max() <= SAME_MM / steps[:2].max():
+        key = "dose-planes" if dose else "gantry-tilt" if _is_sheared(a) else key
     found = []
     if off[0] > SAME_MM:
         found.append(("origin", f"ours {_text(a[:3, 3])}, theirs {_text(b[:3, 3])}", key))
@@ -133,23 +137,32 @@ def _numbers(ours: np.ndarray, theirs: np.ndarray) -> str:
     return f"{text}; ours {a.min():.6g} to {a.max():.6g}, theirs {b.min():.6g} to {b.max():.6g}"
 
 
-def _same_planes(ours: Sequence[Volume], theirs: Sequence[Volume]) -> bool:
-    """Whether both hold the same planes at the same places, in volumes of other sizes."""
+def _is_sheared(affine: np.ndarray) -> bool:
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.abs(directions[:, 2] @ directions[:, :2]).max() > 1e-3)
+
+
+def _grouping(ours: Sequence[Volume], theirs: Sequence[Volume]) -> str:
+    """How both hold the same planes in other volumes, in words; empty if they do not."""
     if not ours or not theirs or any(volume.affine is None for volume in (*ours, *theirs)):
-        return False
+        return ""
     left = [plane for volume in ours for plane in _placed(volume)]
+    elsewhere = 0
     for volume in theirs:
         like = max(ours, key=lambda each: _alike(each, volume))
         for place, values in _placed(turned_like(volume, like.affine)):
             fits = [
-                number
+                (np.linalg.norm(other - place), number)
                 for number, (other, pixels) in enumerate(left)
-                if np.linalg.norm(other - place) <= SAME_MM and same(pixels, values)
+                if same(pixels, values)
             ]
             if not fits:
-                return False
-            left.pop(fits[0])
-    return not left
+                return ""
+            off, number = min(fits)
+            elsewhere += off > SAME_MM
+            left.pop(number)
+    text = f"ours {_sizes(ours)}, theirs {_sizes(theirs)}; the same planes"
+    return "" if left else f"{text}, {elsewhere} of theirs at other places" if elsewhere else text
 
 
 def _alike(ours: Volume, theirs: Volume) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.pixels import apply_color_lut, apply_modality_lut
 
 from dcm2nrrd_comparison.tiles import Tiles, tiles_of
@@ -59,6 +60,7 @@ class Plane:
     Attributes:
         file, number: the file, and the count of the plane in it from 0.
         position: of the centre of the first pixel, mm, LPS; None if the object does not say it.
+        in_patient: False where the position is in a space of the object's own.
         orientation: direction cosines along a row, then down a column.
         spacing_mm: between rows, between columns.
         stored: the pixels as stored: rows x columns (x samples).
@@ -68,6 +70,7 @@ class Plane:
         lossy: whether decoders may differ.
         dose: of an RT Dose.
         timed: the object says what time lies between its frames.
+        tile: cut out of a larger picture.
     """
 
     file: Path
@@ -84,6 +87,8 @@ class Plane:
     bits_stored: int
     dose: bool
     timed: bool
+    in_patient: bool = True
+    tile: bool = False
 
     @property
     def name(self) -> str:
@@ -118,6 +123,7 @@ def _planes(path: Path) -> Iterator[Plane]:
         return
     for number in range(count):
         spacing = _first(ds, number, "PixelMeasuresSequence", SPACINGS)
+        own = (ds.get("PerFrameFunctionalGroupsSequence") or [Dataset()] * count)[number]
         yield Plane(
             file=path,
             number=number,
@@ -133,6 +139,7 @@ def _planes(path: Path) -> Iterator[Plane]:
             bits_stored=int(ds.get("BitsStored") or 0),
             dose=ds.get("SOPClassUID") == RT_DOSE,
             timed="FrameTime" in ds or "FrameTimeVector" in ds,
+            in_patient="PlanePositionSequence" in own or "PlanePositionVolumeSequence" not in own,
         )
 
 
@@ -149,11 +156,12 @@ def _stored(ds: Dataset) -> np.ndarray:
         return pixels
     allocated, stored = int(ds.BitsAllocated), int(ds.get("BitsStored") or ds.BitsAllocated)
     high = int(ds.get("HighBit", stored - 1))
-    if allocated == 1 or (stored == allocated and high == stored - 1):
+    if allocated not in {8, 16, 32} or high == stored - 1:
         return pixels
-    # Only the bits from HighBit down are the pixel; others may hold anything (PS3.5 8.1.1).
-    raised = pixels << (allocated - 1 - high)
-    return raised >> (allocated - stored)
+    # The pixel is BitsStored bits from HighBit down (PS3.5 8.1.1); pydicom takes the lowest ones.
+    end = "<" if ds.original_encoding[1] else ">"
+    raw = np.frombuffer(ds.PixelData, f"{end}{pixels.dtype.kind}{allocated // 8}", pixels.size).reshape(pixels.shape)
+    return (raw << (allocated - 1 - high)) >> (allocated - stored)
 
 
 def _transformed(ds: Dataset, number: int, pixels: np.ndarray) -> np.ndarray:
@@ -187,6 +195,7 @@ def _first(ds: Dataset, number: int, sequence: str, keywords: tuple[str, ...]) -
 def _position(ds: Dataset, number: int) -> np.ndarray | None:
     count = int(ds.get("NumberOfFrames") or 1)
     own = _group(ds, number, "PlanePositionSequence").get("ImagePositionPatient")
+    own = own or _group(ds, number, "PlanePositionVolumeSequence").get("ImagePositionVolume")
     if own:
         return np.array([float(each) for each in own])
     top = ds.get("ImagePositionPatient")
@@ -204,6 +213,7 @@ def _position(ds: Dataset, number: int) -> np.ndarray | None:
 
 def _orientation(ds: Dataset, number: int) -> np.ndarray | None:
     found = _first(ds, number, "PlaneOrientationSequence", ("ImageOrientationPatient",))
+    found = found or _first(ds, number, "PlaneOrientationVolumeSequence", ("ImageOrientationVolume",))
     return np.array(found) if found else None
 
 
@@ -213,7 +223,7 @@ def _attributes(ds: Dataset, number: int, names: tuple[tuple[str, str], ...]) ->
         source = _group(ds, number, sequence) if sequence else ds
         value = source.get(keyword)
         if value is not None and value != "":
-            found[keyword] = str(value)
+            found[keyword] = "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
     return found
 
 
@@ -240,4 +250,5 @@ def _unpacked(ds: Dataset, path: Path, pixels: np.ndarray, tiles: Tiles) -> Iter
             bits_stored=int(ds.BitsStored),
             dose=False,
             timed=False,
+            tile=True,
         )

@@ -51,6 +51,8 @@ def value_reason(ours: np.ndarray, theirs: np.ndarray, facts: Facts, name: str) 
     stored = facts.stored.get(name)
     if stored is not None and np.array_equal(stored, theirs):
         return "stored-values", ""
+    if facts.dose and stored is not None and np.array_equal(stored[:, :, ::-1], theirs):
+        return "dose-planes", "; theirs are those stored, from the last plane to the first"
     if "PALETTE COLOR" in facts.photometric and np.array_equal(np.right_shift(ours, 8), theirs):
         return "palette", "; ours = theirs * 256"
     if ours.ndim == 4 and ours.dtype == theirs.dtype == np.uint8:
@@ -67,9 +69,15 @@ def value_reason(ours: np.ndarray, theirs: np.ndarray, facts: Facts, name: str) 
 def _same_bytes(ours: np.ndarray, theirs: np.ndarray) -> bool:
     if ours.dtype.kind not in "iu" or ours.dtype.itemsize != theirs.dtype.itemsize:
         return False
-    counts = [np.bincount(np.ascontiguousarray(each).view(np.uint8).ravel(), minlength=256) for each in (ours, theirs)]
     # An odd length has a padding byte, which changes places with the last one.
-    return int(np.abs(counts[0] - counts[1]).sum()) <= 2
+    return all(
+        np.abs(_byte_counts(ours[:, :, number]) - _byte_counts(theirs[:, :, number])).sum() <= 2
+        for number in range(ours.shape[2])
+    )
+
+
+def _byte_counts(plane: np.ndarray) -> np.ndarray:
+    return np.bincount(np.ascontiguousarray(plane).view(np.uint8).ravel(), minlength=256)
 
 
 def _scale(a: np.ndarray, b: np.ndarray, facts: Facts) -> tuple[str, str]:

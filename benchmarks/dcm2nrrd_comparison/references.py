@@ -27,11 +27,16 @@ class Reference:
     reason: str = ""
 
 
-def by_dcm2niix(folder: Path) -> Reference:
-    """What dcm2niix writes for a folder, without what it resamples, and overlays."""
+def by_dcm2niix(folder: Path, *, philips: bool) -> Reference:
+    """What dcm2niix writes for a folder, without what it resamples, and overlays.
+
+    Args:
+        folder: with the files of one series.
+        philips: take RescaleSlope instead of the private scaling of Philips' MR, which is dcm2niix's default.
+    """
     with TemporaryDirectory(prefix="dcm2niix-") as into:
         program = Path(sys.executable).with_name("dcm2niix")
-        options = ["-z", "n", "-b", "n", "-f", "x", "-l", "o", "-p", "n", "-o", into]
+        options = ["-z", "n", "-b", "n", "-f", "x", "-l", "o", "-p", "n" if philips else "y", "-o", into]
         try:
             ended = subprocess.run(
                 [program, *options, folder], capture_output=True, check=False, timeout=600, errors="backslashreplace"

@@ -13,7 +13,7 @@ from pydicom.uid import UID
 from tqdm import tqdm
 
 DIRECTORY = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage: a DICOMDIR
-TAGS = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "Rows"]
+TAGS = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "Manufacturer", "Rows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +24,15 @@ class Series:
         uid: its SeriesInstanceUID, or a made-up one (``0.1``, ``0.2``) where the files have none.
         where: the folder below which they lie, or the file if it is one.
         files: with the SOP Instance UID of each; unique in a series, as in an archive.
-        modality, transfer_syntaxes: as the first file and all files say.
+        modality, manufacturer: as the first file says.
+        transfer_syntaxes: of all files.
     """
 
     uid: str
     where: Path
     files: dict[str, Path]
     modality: str
+    manufacturer: str
     transfer_syntaxes: tuple[str, ...]
 
 
@@ -41,6 +43,7 @@ class _Found:
     series: str
     frame_of_reference: str
     modality: str
+    manufacturer: str
     syntax: str
 
 
@@ -85,6 +88,7 @@ def _header(path: Path) -> _Found | None:
             series=str(ds.get("SeriesInstanceUID") or ""),
             frame_of_reference=str(ds.get("FrameOfReferenceUID") or ""),
             modality=str(ds.get("Modality") or ""),
+            manufacturer=str(ds.get("Manufacturer") or ""),
             syntax=UID(str(_meta(ds).get("TransferSyntaxUID") or "")).name or "no file meta",
         )
     except Exception:  # noqa: BLE001  (forced on any file, pydicom raises anything)
@@ -121,5 +125,6 @@ def _series(members: list[_Found], uid: str) -> Series:
         where=where,
         files={each.sop: each.file for each in members},
         modality=members[0].modality,
+        manufacturer=members[0].manufacturer,
         transfer_syntaxes=tuple(sorted({each.syntax for each in members})),
     )

@@ -64,7 +64,7 @@ def examine(series: Sequence[Series], *, converter: Path, python: Path, explaine
 
 
 def _verdict(series: Series, conversion: Conversion, explained: set[str]) -> Verdict:
-    niix = by_dcm2niix(conversion.inputs)
+    niix = by_dcm2niix(conversion.inputs, philips=series.manufacturer.upper().startswith("PHILIPS"))
     if conversion.outcome != "written":
         return _without_output(series, conversion, niix)
     try:
@@ -102,6 +102,8 @@ def _compared(
     explained: set[str],
 ) -> Verdict:
     matched = match(volumes, planes, "\n".join(conversion.lines))
+    if not planes:  # pydicom cannot read any of it
+        matched = Matched(planes=[[] for _ in volumes], differences=[])
     facts = _facts(volumes, matched, planes)
     differences = [*matched.differences, *_as_itk_reads(series, conversion, volumes)]
     references = {"pydicom": f"{len(planes)} planes" + (f", {len(failed)} unreadable" if failed else "")}
@@ -163,7 +165,7 @@ def _by_gdcm(
     for ours, chosen in zip(volumes, matched.planes, strict=True):
         files = list(dict.fromkeys(plane.file for plane in chosen if plane))
         whole = [frames[file] for file in files]
-        if not files or sum(whole) != ours.shape[2]:
+        if not files or sum(whole) != ours.shape[2] or any(plane.tile for plane in chosen if plane):
             reasons.append("cannot take frames or tiles of an object apart")
             continue
         theirs = by_gdcm(files)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import nrrd
@@ -24,6 +24,7 @@ class Volume:
         name: file, and number on the fourth axis if there are several.
         values: columns, rows, slices and, for RGB, samples.
         affine: 4x4, from indices to mm in LPS; None if the file does not say where it lies.
+        in_patient: False where the affine leads into a space of the object's own.
         timed: the third axis is time.
         labels: DICOM keyword and value by which the file tells this volume from its others.
     """
@@ -31,6 +32,7 @@ class Volume:
     name: str
     values: np.ndarray
     affine: np.ndarray | None
+    in_patient: bool = True
     timed: bool = False
     labels: dict[str, str] = field(default_factory=dict)
 
@@ -57,18 +59,22 @@ def read_nrrd(path: Path, name: str) -> list[Volume]:
     directions = head.get("space directions")
     affine = None
     if directions is not None:
-        if head.get("space") not in {"left-posterior-superior", "LPS"}:
-            raise ValueError(f"space {head.get('space')!r}, not left-posterior-superior")
+        if "space" in head and head["space"] != "left-posterior-superior":
+            raise ValueError(f"space {head['space']!r}, not left-posterior-superior")
         affine = np.eye(4)
         affine[:3, :3] = np.array([directions[axis] for axis in spatial[:3]], float).T
         affine[:3, 3] = head["space origin"]
-    listed = [kind for kind in kinds if kind in {"list", "vector"}]
-    if not listed:
-        return [Volume(name=name, values=values, affine=affine, timed="time" in kinds, labels=_labels(head, 0))]
-    several = [np.take(values, number, axis=3) for number in range(values.shape[3])]
+    several = [values]
+    if {"list", "vector"} & set(kinds):
+        several = [np.take(values, number, axis=3) for number in range(values.shape[3])]
     return [
         Volume(
-            name=f"{name}[{number}]", values=each, affine=affine, timed="time" in kinds, labels=_labels(head, number)
+            name=name if len(several) == 1 else f"{name}[{number}]",
+            values=each,
+            affine=affine,
+            in_patient="space" in head,
+            timed="time" in kinds,
+            labels=_labels(head, number),
         )
         for number, each in enumerate(several)
     ]
@@ -141,7 +147,7 @@ def turned_like(volume: Volume, like: np.ndarray) -> Volume:
             affine[:3, 3] += affine[:3, axis] * (values.shape[axis] - 1)
             affine[:3, axis] *= -1
             values = np.flip(values, axis)
-    return Volume(name=volume.name, values=values, affine=affine, timed=volume.timed, labels=volume.labels)
+    return replace(volume, values=values, affine=affine)
 
 
 def _assignment(cosines: np.ndarray) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from kaapana_assets.settings import PROJECT_ROOT
 
@@ -41,40 +42,49 @@ WRONG = {
     "a slice is missing": ("values = values[:, :, 1:]", "shape: ours 6x4x3, theirs 6x4x4"),
     "scaled": ("values *= 2", "[other-scale]"),
 }
-NUMBERS = {name: str(10 + number) for number, name in enumerate(WRONG)}
+# The same for a series of two echo times at each position, where the others do not see it.
+WRONG_VOLUMES = {
+    "echo times mixed": ("values[:, :, 0] = values[:, :, 0, ::-1].copy()", "mixed: volume 0 has EchoTime 10.0, 20.0"),
+    "labels exchanged": ("header['MultiVolume.FrameLabels'] = '20,10'", "its images say EchoTime otherwise"),
+}
+NUMBERS = {name: str(10 + number) for number, name in enumerate({**WRONG, **WRONG_VOLUMES})}
 CRASHED = "99"
 CONVERTER_SCRIPT = """
-import os, runpy, sys
+import os, runpy, shutil, sys
 from pathlib import Path
 import nrrd
 sys.path.insert(0, {folder!r})
-(series,) = Path(os.environ["BATCHES_INPUT_DIR"]).iterdir()
-number = series.name.rsplit(".")[-1]
-if number == {crashed!r}:
-    sys.exit(3)
 try:
     runpy.run_path({converter!r}, run_name="__main__")
 except SystemExit as ended:
     code = ended.code
-if number in {changes!r}:
-    (file,) = series.glob("*/*.nrrd")
-    values, header = nrrd.read(str(file))
-    exec({changes!r}[number])
-    nrrd.write(str(file), values, header)
+for series in Path(os.environ["BATCHES_INPUT_DIR"]).iterdir():
+    number = series.name.rsplit(".")[-1]
+    if number == {crashed!r}:
+        shutil.rmtree(series / os.environ["OPERATOR_OUT_DIR"])
+    if number in {changes!r}:
+        (file,) = series.glob("*/*.nrrd")
+        values, header = nrrd.read(str(file))
+        exec({changes!r}[number])
+        nrrd.write(str(file), values, header)
 sys.exit(code)
 """
 
 
-def add_series(folder: Path, *, places_mm: tuple[float, ...] = (0, 2, 4, 6), uid: str = "1.2.3") -> None:
-    """An axial CT of 6 x 4 pixels; every slice has values of its own."""
+def add_series(
+    folder: Path, *, uid: str, places_mm: tuple[float, ...] = (0, 2, 4, 6), echo_times_ms: tuple[float, ...] = ()
+) -> None:
+    """An axial series of 6 x 4 pixels; every slice has values of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, place in enumerate(places_mm):
+    for number, (echo_time, place) in enumerate(itertools.product(echo_times_ms or (None,), places_mm)):
         ds = Dataset()
         ds.file_meta = FileMetaDataset()
         ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         ds.SOPClassUID, ds.SOPInstanceUID, ds.Modality = CTImageStorage, generate_uid(), "CT"
         ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = f"{uid}.1", uid, f"{uid}.2"
         ds.SeriesNumber, ds.InstanceNumber, ds.AcquisitionNumber = 1, number + 1, 1
+        if echo_time is not None:
+            ds.SOPClassUID, ds.Modality, ds.EchoTime = MRImageStorage, "MR", echo_time
         ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
         ds.ImagePositionPatient, ds.ImageOrientationPatient = [10, 20, place], [1, 0, 0, 0, 1, 0]
         ds.PixelSpacing, ds.SliceThickness = [0.5, 0.75], 2
@@ -92,11 +102,12 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Compared:
     add_series(folder / "in" / "equal", uid="1.2.3.1")
     add_series(folder / "in" / "refused", uid="1.2.3.2", places_mm=(0, 2, 7))
     (folder / "in" / "notes.txt").write_text("no DICOM")
-    for number in (*NUMBERS.values(), CRASHED):
-        add_series(folder / "in" / number, uid=f"1.2.3.{number}")
+    for name, number in {**NUMBERS, "crashed": CRASHED}.items():
+        echo_times_ms = (10, 20) if name in WRONG_VOLUMES else ()
+        add_series(folder / "in" / number, uid=f"1.2.3.{number}", echo_times_ms=echo_times_ms)
     shutil.copytree(folder / "in" / "equal", folder / "in" / "equal, once more")
     converter = folder / "converter.py"
-    changes = {NUMBERS[name]: change for name, (change, _) in WRONG.items()}
+    changes = {NUMBERS[name]: change for name, (change, _) in {**WRONG, **WRONG_VOLUMES}.items()}
     converter.write_text(
         CONVERTER_SCRIPT.format(
             folder=str(CONVERTER.parent), converter=str(CONVERTER), changes=changes, crashed=CRASHED
@@ -138,6 +149,13 @@ def test_a_wrong_nrrd_is_different(name: str, compared: Compared) -> None:
     assert WRONG[name][1] in row["differences"]
 
 
+@pytest.mark.parametrize("name", WRONG_VOLUMES)
+def test_volumes_are_of_one_kind_and_labelled_with_it(name: str, compared: Compared) -> None:
+    row = compared.row(NUMBERS[name])
+    assert row["verdict"] == "different"
+    assert WRONG_VOLUMES[name][1] in row["differences"]
+
+
 def test_a_key_of_the_document_explains_a_difference_and_no_other(compared: Compared) -> None:
     (shown,) = [line for line in compared.said.splitlines() if line.startswith("  dcm2niix") and "other-scale" in line]
     assert shown.endswith("explained")
@@ -145,14 +163,14 @@ def test_a_key_of_the_document_explains_a_difference_and_no_other(compared: Comp
     assert compared.row(NUMBERS["scaled"])["verdict"] == "different"
 
 
-def test_a_converter_that_ends_without_a_word_has_crashed(compared: Compared) -> None:
+def test_a_series_without_output_and_without_refusal_has_crashed(compared: Compared) -> None:
     row = compared.row(CRASHED)
     assert row["verdict"] == "crashed"
-    assert "exit code 3" in row["dcm2nrrd"]
+    assert "exit code 0, 0 files" in row["dcm2nrrd"]
 
 
 def test_the_end_tells_the_counts_and_fails_for_what_nothing_explains(compared: Compared) -> None:
-    counts = {"equal": 2, "explained": 0, "refused": 1, "different": len(WRONG), "crashed": 1}
+    counts = {"equal": 2, "explained": 0, "refused": 1, "different": len(NUMBERS), "crashed": 1}
     for verdict, count in counts.items():
         assert f"| {verdict} | {count} |" in compared.said
     assert compared.exit_code == 1
