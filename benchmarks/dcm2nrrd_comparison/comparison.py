@@ -107,22 +107,23 @@ def _geometry(ours: Volume, theirs: Volume, *, dose: bool) -> list[tuple[str, st
     steps = np.maximum(np.array(ours.shape[:3]) - 1, 1)
     ends = np.array([[0, 0, 0], *np.diag(steps)])
     off = np.linalg.norm((ends @ a[:3, :3].T + a[:3, 3]) - (ends @ b[:3, :3].T + b[:3, 3]), axis=1)
-    if off.max() <= SAME_MM:
-        return []
     lengths = [np.linalg.norm(matrix[:3, :3], axis=0) for matrix in (a, b)]
+    allowed = min(SAME_MM, 0.25 * float(lengths[0].min()))
+    if off.max() <= allowed:
+        return []
     one_slice = ours.shape[2] == 1
-    if one_slice and off[:3].max() <= SAME_MM:
+    if one_slice and off[:3].max() <= allowed:
         text = f"ours {_text(a[:3, 2])}, theirs {_text(b[:3, 2])} for the step from a single slice"
         return [("spacing", text, "one-slice")]
     key = ""
-    if off[:3].max() <= SAME_MM and abs(lengths[0][2] - lengths[1][2]) <= ROUNDING_MM:
+    if off[:3].max() <= allowed and abs(lengths[0][2] - lengths[1][2]) <= ROUNDING_MM:
         key = "rounded-positions"
-    if np.abs(lengths[0] - lengths[1])[:2].max() <= SAME_MM / steps[:2].max():
+    if np.abs(lengths[0] - lengths[1])[:2].max() <= allowed / steps[:2].max():
         key = "dose-planes" if dose else "gantry-tilt" if _is_sheared(a) else key
     found = []
-    if off[0] > SAME_MM:
+    if off[0] > allowed:
         found.append(("origin", f"ours {_text(a[:3, 3])}, theirs {_text(b[:3, 3])}", key))
-    if (np.abs(lengths[0] - lengths[1]) > np.maximum(SAME_MM / steps, 1e-4 * lengths[0])).any():
+    if (np.abs(lengths[0] - lengths[1]) > np.maximum(allowed / steps, 1e-4 * lengths[0])).any():
         found.append(("spacing", f"ours {_text(lengths[0])}, theirs {_text(lengths[1])}", key))
     cosines = [matrix[:3, :3] / size for matrix, size in zip((a, b), lengths, strict=True)]
     if np.abs(cosines[0] - cosines[1]).max() > 1e-3:

@@ -64,6 +64,7 @@ class Plane:
         orientation: direction cosines along a row, then down a column.
         spacing_mm: between rows, between columns.
         stored: the pixels as stored: rows x columns (x samples).
+        lowest: the same, from the lowest BitsStored bits whatever HighBit says.
         values: after the modality transform, float64 where one applies.
         contrast: keyword and value of what tells kinds of images apart.
         moment: keyword and value of what else may name a volume.
@@ -79,6 +80,7 @@ class Plane:
     orientation: np.ndarray | None
     spacing_mm: tuple[float, float] | None
     stored: np.ndarray
+    lowest: np.ndarray
     values: np.ndarray
     contrast: dict[str, str]
     moment: dict[str, str]
@@ -114,9 +116,9 @@ def _planes(path: Path) -> Iterator[Plane]:
         ds.ensure_file_meta()
         ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2" if ds.original_encoding[0] else "1.2.840.10008.1.2.1"
     count = int(ds.get("NumberOfFrames") or 1)
-    pixels = _stored(ds)
     colour = ds.get("PhotometricInterpretation") == "PALETTE COLOR" or int(ds.get("SamplesPerPixel") or 1) > 1
-    pixels = pixels.reshape(count, int(ds.Rows), int(ds.Columns), *((-1,) if colour else ()))
+    shape = (count, int(ds.Rows), int(ds.Columns), *((-1,) if colour else ()))
+    pixels, lowest = (each.reshape(shape) for each in _stored(ds))
     tiles = None if colour else tiles_of(ds)
     if tiles is not None:
         yield from _unpacked(ds, path, pixels[0], tiles)
@@ -131,6 +133,7 @@ def _planes(path: Path) -> Iterator[Plane]:
             orientation=_orientation(ds, number),
             spacing_mm=(float(spacing[0]), float(spacing[1])) if spacing else None,
             stored=pixels[number],
+            lowest=lowest[number],
             values=pixels[number] if colour else _transformed(ds, number, pixels[number]),
             contrast=_attributes(ds, number, CONTRASTS),
             moment=_attributes(ds, number, MOMENTS),
@@ -148,20 +151,22 @@ def _lossy(ds: Dataset) -> bool:
     return ds.file_meta.TransferSyntaxUID in {f"1.2.840.10008.1.2.4.{end}" for end in (50, 51, 81, 91, 93, 203)}
 
 
-def _stored(ds: Dataset) -> np.ndarray:
+def _stored(ds: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels by HighBit, and as if it were BitsStored - 1, which is what pydicom takes."""
     pixels = ds.pixel_array
     if ds.get("PhotometricInterpretation") == "PALETTE COLOR":
-        return apply_color_lut(pixels, ds)
+        pixels = apply_color_lut(pixels, ds)
+        return pixels, pixels
     if pixels.dtype.kind == "f" or ds.file_meta.TransferSyntaxUID.is_encapsulated:
-        return pixels
+        return pixels, pixels
     allocated, stored = int(ds.BitsAllocated), int(ds.get("BitsStored") or ds.BitsAllocated)
     high = int(ds.get("HighBit", stored - 1))
     if allocated not in {8, 16, 32} or high == stored - 1:
-        return pixels
-    # The pixel is BitsStored bits from HighBit down (PS3.5 8.1.1); pydicom takes the lowest ones.
+        return pixels, pixels
+    # The pixel is BitsStored bits from HighBit down (PS3.5 8.1.1).
     end = "<" if ds.original_encoding[1] else ">"
     raw = np.frombuffer(ds.PixelData, f"{end}{pixels.dtype.kind}{allocated // 8}", pixels.size).reshape(pixels.shape)
-    return (raw << (allocated - 1 - high)) >> (allocated - stored)
+    return (raw << (allocated - 1 - high)) >> (allocated - stored), pixels
 
 
 def _transformed(ds: Dataset, number: int, pixels: np.ndarray) -> np.ndarray:
@@ -242,6 +247,7 @@ def _unpacked(ds: Dataset, path: Path, pixels: np.ndarray, tiles: Tiles) -> Iter
             orientation=orientation,
             spacing_mm=(spacing[0], spacing[1]),
             stored=part,
+            lowest=part,
             values=_transformed(ds, 0, part),
             contrast=_attributes(ds, 0, CONTRASTS),
             moment=_attributes(ds, 0, MOMENTS),

@@ -24,6 +24,7 @@ class Facts:
         photometric: Photometric Interpretations of all planes.
         bits_stored: of a pixel; 0 if planes differ.
         stored: for a volume's name its pixels as stored, before the modality transform.
+        lowest: the same, from the lowest bits whatever HighBit says.
     """
 
     lossy: bool = False
@@ -31,6 +32,7 @@ class Facts:
     photometric: frozenset[str] = frozenset()
     bits_stored: int = 0
     stored: dict[str, np.ndarray] = field(default_factory=dict)
+    lowest: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def shape_reason(ours: np.ndarray, theirs: np.ndarray, facts: Facts) -> str:
@@ -51,8 +53,12 @@ def value_reason(ours: np.ndarray, theirs: np.ndarray, facts: Facts, name: str) 
     stored = facts.stored.get(name)
     if stored is not None and np.array_equal(stored, theirs):
         return "stored-values", ""
+    if stored is not None and np.array_equal(facts.lowest[name], theirs):
+        return "high-bit", "; theirs are the lowest bits"
     if facts.dose and stored is not None and np.array_equal(stored[:, :, ::-1], theirs):
         return "dose-planes", "; theirs are those stored, from the last plane to the first"
+    if stored is not None and stored.ndim == 3 and _is_line(stored, b) and not _is_line(stored, a):
+        return "one-rescale", "; theirs have one slope and intercept for all planes"
     if "PALETTE COLOR" in facts.photometric and np.array_equal(np.right_shift(ours, 8), theirs):
         return "palette", "; ours = theirs * 256"
     if ours.ndim == 4 and ours.dtype == theirs.dtype == np.uint8:
@@ -80,11 +86,18 @@ def _byte_counts(plane: np.ndarray) -> np.ndarray:
     return np.bincount(np.ascontiguousarray(plane).view(np.uint8).ravel(), minlength=256)
 
 
+def _is_line(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether one slope and intercept make b of a."""
+    if not np.isfinite(a).all() or not np.isfinite(b).all() or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return False
+    a = a.astype(np.float64)
+    slope, intercept = np.polyfit(a.ravel(), b.ravel(), 1)
+    return bool(np.allclose(a * slope + intercept, b, rtol=1e-5, atol=1e-5 * float(np.abs(b).max())))
+
+
 def _scale(a: np.ndarray, b: np.ndarray, facts: Facts) -> tuple[str, str]:
-    if not np.isfinite(a).all() or not np.isfinite(b).all() or np.ptp(b) == 0:
+    if not _is_line(b, a):
         return "", ""
     slope, intercept = np.polyfit(b.ravel(), a.ravel(), 1)
-    if not np.allclose(b * slope + intercept, a, rtol=1e-5, atol=1e-5 * float(np.abs(a).max())):
-        return "", ""
     inverted = slope < 0 and "MONOCHROME1" in facts.photometric
     return "monochrome1" if inverted else OTHER_SCALE, f"; ours = theirs * {slope:.6g} + {intercept:.6g}"

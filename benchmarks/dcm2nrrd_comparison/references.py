@@ -57,7 +57,7 @@ def by_gdcm(files: Sequence[Path]) -> Reference:
             (Path(folder) / f"{number:06}.dcm").symlink_to(file.resolve())
         try:
             if len(files) == 1:
-                return Reference(volumes=[from_itk(sitk.ReadImage(str(files[0].resolve())), files[0].name)])
+                return Reference(volumes=from_itk(sitk.ReadImage(str(files[0].resolve())), files[0].name))
             reader = sitk.ImageSeriesReader()
             reader.MetaDataDictionaryArrayUpdateOn()
             found = reader.GetGDCMSeriesIDs(folder)
@@ -72,14 +72,14 @@ def by_gdcm(files: Sequence[Path]) -> Reference:
             said = [line.strip() for line in str(exc).splitlines() if line.strip()]
             return Reference(volumes=[], reason=said[-1] if said else "cannot read it")
     uneven = image.HasMetaDataKey(NON_UNIFORM)
-    return Reference(volumes=[from_itk(image, "GDCM")], reason="warns that slice distances vary" if uneven else "")
+    return Reference(volumes=from_itk(image, "GDCM"), reason="warns that slice distances vary" if uneven else "")
 
 
 def by_itk(file: Path) -> Reference:
     """The NRRD as ITK reads it."""
     with _errors_of_libraries_unheard():
         try:
-            return Reference(volumes=[from_itk(sitk.ReadImage(str(file)), file.name)])
+            return Reference(volumes=from_itk(sitk.ReadImage(str(file)), file.name))
         except RuntimeError as exc:
             return Reference(volumes=[], reason=str(exc).strip().splitlines()[-1])
 

@@ -126,11 +126,12 @@ def _compared(
 
 
 def _facts(volumes: list[Volume], matched: Matched, planes: Sequence[Plane]) -> Facts:
-    stored = {}
+    stored, lowest = {}, {}
     for volume, chosen in zip(volumes, matched.planes, strict=True):
-        pixels = [plane.stored.swapaxes(0, 1) for plane in chosen if plane]
-        if len(pixels) == volume.shape[2]:
-            stored[volume.name] = np.stack(pixels, axis=2)
+        found = [plane for plane in chosen if plane]
+        if len(found) == volume.shape[2]:
+            stored[volume.name] = np.stack([plane.stored.swapaxes(0, 1) for plane in found], axis=2)
+            lowest[volume.name] = np.stack([plane.lowest.swapaxes(0, 1) for plane in found], axis=2)
     bits = {plane.bits_stored for plane in planes}
     return Facts(
         lossy=any(plane.lossy for plane in planes),
@@ -138,6 +139,7 @@ def _facts(volumes: list[Volume], matched: Matched, planes: Sequence[Plane]) -> 
         photometric=frozenset(plane.photometric for plane in planes),
         bits_stored=bits.pop() if len(bits) == 1 else 0,
         stored=stored,
+        lowest=lowest,
     )
 
 
@@ -169,6 +171,9 @@ def _by_gdcm(
             reasons.append("cannot take frames or tiles of an object apart")
             continue
         theirs = by_gdcm(files)
+        if len(theirs.volumes) > 1:
+            reasons.append("takes each object for a volume of its own")
+            continue
         if theirs.reason:
             reasons.append(theirs.reason)
         pairs += [(ours, each) for each in theirs.volumes]

@@ -119,10 +119,10 @@ def read_nifti(path: Path) -> list[Volume]:
     ]
 
 
-def from_itk(image: sitk.Image, name: str) -> Volume:
-    """An image of SimpleITK; components that are no volumes stay samples."""
-    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
-        image = image[..., 0]
+def from_itk(image: sitk.Image, name: str) -> list[Volume]:
+    """The volumes of an image of SimpleITK; its components stay samples."""
+    if image.GetDimension() == 4:
+        return [volume for number in range(image.GetSize()[3]) for volume in from_itk(image[..., number], name)]
     if image.GetDimension() == 2:
         image = sitk.JoinSeries(image)
     values = sitk.GetArrayFromImage(image)
@@ -130,7 +130,7 @@ def from_itk(image: sitk.Image, name: str) -> Volume:
     affine = np.eye(4)
     affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
-    return Volume(name=name, values=values.transpose(axes), affine=affine)
+    return [Volume(name=name, values=values.transpose(axes), affine=affine)]
 
 
 def turned_like(volume: Volume, like: np.ndarray) -> Volume:
