@@ -42,7 +42,7 @@ def match(volumes: Sequence[Volume], planes: Sequence[Plane], said: str) -> Matc
         for number, values in enumerate(slices(volume)):
             fitting = [plane for plane in free if _at(volume, number, plane) and same(values, plane.values)]
             last = chosen[-1].contrast if chosen and chosen[-1] else None
-            best = min(fitting, key=lambda plane: (plane.contrast != last, _off(volume, number, plane)), default=None)
+            best = min(fitting, key=lambda plane: _preference(volume, number, plane, last), default=None)
             chosen.append(best)
             if best is not None:
                 free = [plane for plane in free if plane is not best]
@@ -55,6 +55,12 @@ def match(volumes: Sequence[Volume], planes: Sequence[Plane], said: str) -> Matc
 
 def _differs(what: str, text: str) -> Difference:
     return Difference(reference=PYDICOM, what=what, text=text)
+
+
+def _preference(volume: Volume, number: int, plane: Plane, last: dict[str, str] | None) -> tuple[bool, bool, float]:
+    """Of planes with equal values: first those that have the label, then those like the slice before."""
+    unlabelled = any(_not_said([plane], keywords.split(), label) for keywords, label in volume.labels.items())
+    return unlabelled, plane.contrast != last, _off(volume, number, plane)
 
 
 def _off(volume: Volume, number: int, plane: Plane) -> float:

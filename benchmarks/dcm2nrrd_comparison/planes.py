@@ -228,7 +228,9 @@ def _attributes(ds: Dataset, number: int, names: tuple[tuple[str, str], ...]) ->
         source = _group(ds, number, sequence) if sequence else ds
         value = source.get(keyword)
         if value is not None and value != "":
-            found[keyword] = "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
+            found[keyword] = "\\".join(
+                str(each).strip() for each in (value if isinstance(value, MultiValue) else [value])
+            )
     return found
 
 

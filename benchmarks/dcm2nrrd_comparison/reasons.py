@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from pydicom.pixels import convert_color_space
 
 OTHER_SCALE = "other-scale"
 
@@ -47,8 +46,7 @@ def shape_reason(ours: np.ndarray, theirs: np.ndarray, facts: Facts) -> str:
 def value_reason(ours: np.ndarray, theirs: np.ndarray, facts: Facts, name: str) -> tuple[str, str]:
     """The key for other values, and numbers that belong to it; empty if no reason is known."""
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
-    range_ = float(np.ptp(a))
-    if facts.lossy and np.abs(a - b).max() <= max(3.0, 0.03 * range_):
+    if facts.lossy and _is_rounding(np.abs(a - b), float(np.ptp(a)), colour=ours.ndim == 4):
         return "lossy", ""
     stored = facts.stored.get(name)
     if stored is not None and np.array_equal(stored, theirs):
@@ -61,15 +59,18 @@ def value_reason(ours: np.ndarray, theirs: np.ndarray, facts: Facts, name: str) 
         return "one-rescale", "; theirs have one slope and intercept for all planes"
     if "PALETTE COLOR" in facts.photometric and np.array_equal(np.right_shift(ours, 8), theirs):
         return "palette", "; ours = theirs * 256"
-    if ours.ndim == 4 and ours.dtype == theirs.dtype == np.uint8:
-        as_rgb = convert_color_space(np.ascontiguousarray(theirs), "YBR_FULL", "RGB").astype(float)
-        if np.abs(a - as_rgb).max() <= (max(3.0, 0.03 * range_) if facts.lossy else 2.0):
-            return "colour-space", "; theirs are YCbCr"
     if facts.bits_stored and np.all((a - b) % 2**facts.bits_stored == 0):
         return "sign", f"; multiples of {2**facts.bits_stored}"
     if _same_bytes(ours if stored is None else stored, theirs):
         return "byte-order", "; the same bytes in another order"
     return _scale(a, b, facts)
+
+
+def _is_rounding(off: np.ndarray, range_: float, *, colour: bool) -> bool:
+    if off.max() <= max(3.0, 0.03 * range_):
+        return True
+    # Colours of half the resolution are doubled by some decoders and interpolated by others.
+    return colour and bool(off.max() <= 0.1 * range_ and off.mean() <= 0.005 * range_)
 
 
 def _same_bytes(ours: np.ndarray, theirs: np.ndarray) -> bool:
