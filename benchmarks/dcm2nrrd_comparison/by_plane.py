@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -26,13 +27,13 @@ class Matched:
     differences: list[Difference]
 
 
-def match(volumes: Sequence[Volume], planes: Sequence[Plane], said: str) -> Matched:
+def match(volumes: Sequence[Volume], planes: Sequence[Plane], named: set[Path]) -> Matched:
     """Finds for every written plane the plane of the series that has its place and its values.
 
     Args:
         volumes: what was written.
         planes: all planes of the series.
-        said: what the converter said; planes of files that it names may be left out.
+        named: files that the converter names, whose planes may be left out.
     """
     free = list(planes)
     found: list[list[Plane | None]] = []
@@ -48,7 +49,7 @@ def match(volumes: Sequence[Volume], planes: Sequence[Plane], said: str) -> Matc
                 free = [plane for plane in free if plane is not best]
         found.append(chosen)
         differences += _missing(volume, chosen, planes) + _place(volume, planes)
-    differences += _left_out(free, [plane for chosen in found for plane in chosen if plane], said)
+    differences += _left_out(free, [plane for chosen in found for plane in chosen if plane], named)
     differences += _mixed(found, planes) + _labels(volumes, found)
     return Matched(planes=found, differences=differences)
 
@@ -120,8 +121,8 @@ def _missing(volume: Volume, chosen: list[Plane | None], planes: Sequence[Plane]
     return [_differs("planes", text)]
 
 
-def _left_out(free: list[Plane], used: list[Plane], said: str) -> list[Difference]:
-    lost = [plane for plane in free if plane.file.name not in said and plane.file.stem not in said]
+def _left_out(free: list[Plane], used: list[Plane], named: set[Path]) -> list[Difference]:
+    lost = [plane for plane in free if plane.file not in named]
     twice = [plane for plane in lost if any(_twin(plane, other) for other in used)]
     lost = [plane for plane in lost if not any(plane is each for each in twice)]
     if not lost:

@@ -101,7 +101,9 @@ def _compared(
     niix: Reference,
     explained: set[str],
 ) -> Verdict:
-    matched = match(volumes, planes, "\n".join(conversion.lines))
+    said = "\n".join(conversion.lines)
+    named = {file for sop, file in series.files.items() if f"{sop}.dcm" in said or file.name in said}
+    matched = match(volumes, planes, named)
     if not planes:  # pydicom cannot read any of it
         matched = Matched(planes=[[] for _ in volumes], differences=[])
     facts = _facts(volumes, matched, planes)
