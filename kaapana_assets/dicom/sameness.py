@@ -15,9 +15,9 @@ from pydicom.uid import UID
 from pydicom.valuerep import VR
 
 from kaapana_assets.dicom.file_meta import skip_file_meta
-from kaapana_assets.dicom.headers import PYDICOM_ERRORS, opened, pydicom_quiet
+from kaapana_assets.dicom.headers import PYDICOM_ERRORS, identity_of, opened, pydicom_quiet
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
-from kaapana_assets.errors import UnreadableDicom
+from kaapana_assets.errors import InputError
 
 _DATASET_TRAILING_PADDING = 0xFFFCFFFC
 _PIXEL_DATA = 0x7FE00010
@@ -49,7 +49,7 @@ def same_object(one: Path, other: Path, *, limits: ReadingLimits = DEFAULT_LIMIT
         with pydicom_quiet():
             first, second = _read(one, limits), _read(other, limits)
             return _compression(first) == _compression(second) and _equal(first, second)
-    except (UnreadableDicom, *PYDICOM_ERRORS):
+    except (InputError, *PYDICOM_ERRORS):
         return False
 
 
@@ -69,7 +69,9 @@ def syntax_difference(one: Path, other: Path) -> str:
 
 def _read(path: Path, limits: ReadingLimits) -> Dataset:
     with opened(path, limits=limits) as file:
-        return pydicom.dcmread(file)
+        ds = pydicom.dcmread(file, force=True)  # one of them may have been stored without file meta information
+    identity_of(ds)
+    return ds
 
 
 def _compression(ds: Dataset) -> str:

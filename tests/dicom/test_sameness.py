@@ -101,6 +101,13 @@ def test_another_compression_is_another_object(tmp_path, pydicom_files):
     assert same_object(tmp_path / "2.dcm", tmp_path / "2.dcm")
 
 
+@pytest.mark.parametrize("other", SYNTAXES[:3], ids=lambda uid: uid.keyword)
+def test_object_without_file_meta_is_the_same(write, tmp_path, other):
+    whole = write("1", other).read_bytes()
+    (tmp_path / "bare").write_bytes(whole[144 + int.from_bytes(whole[140:144], "little") :])
+    assert same_object(write("2", ExplicitVRLittleEndian), tmp_path / "bare")
+
+
 def test_of_larger_files_nothing_is_claimed(write):
     first, second = write("1", ImplicitVRLittleEndian), write("2", ExplicitVRLittleEndian)
     assert not same_object(first, second, limits=ReadingLimits(inflated_bytes=100))
