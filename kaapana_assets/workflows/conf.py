@@ -44,7 +44,6 @@ def write_conf(work: Work, operator: Operator, directory: RunDirectory, series: 
     must not reach an output.
     """
     request = work.request
-    seen = request.parameters if operator.parameters is None else operator.parameters
-    parameters = {name: request.parameters[name] for name in seen}
+    parameters = operator.seen(request.parameters)
     own = {"parameters": parameters, "series": {uid: request.series[uid] for uid in series}, "missing": {}}
     directory.write_conf({**request.as_json(), **own, **kaapana_keys(request, parameters=parameters, series=series)})

@@ -26,7 +26,7 @@ def code_version(workflow: Workflow, operator: Operator, runner: Runner, paramet
         NotFound: there is no such image.
         WorkflowError: what a Python operator's function does cannot be told from its source.
     """
-    seen = parameters if operator.parameters is None else {name: parameters[name] for name in operator.parameters}
+    seen = operator.seen(parameters)
     return _digest(
         {
             "what": _implementation(operator, runner),

@@ -15,7 +15,7 @@ from kaapana_assets.errors import KaapanaAssetsError, OperatorError, OperatorFai
 from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.workflows.at_once import as_they_end
 from kaapana_assets.workflows.operators import ContainerOperator, Operator, OperatorContext, PythonOperator
-from kaapana_assets.workflows.parameters import Value, as_text
+from kaapana_assets.workflows.parameters import as_text
 from kaapana_assets.workflows.views import lay_out, link_in_place_of, remove_output, take_output, view_of
 from kaapana_assets.workflows.work import Work
 
@@ -179,7 +179,7 @@ def _container_launch(work: Work, operator: ContainerOperator, view: RunDirector
         directory=view.path,
         operator_in_dir=work.workflow.in_dir(operator),
         operator_out_dir=operator.out_dir,
-        parameters={name: as_text(value) for name, value in _seen(work, operator).items()},
+        parameters={name: as_text(value) for name, value in operator.seen(work.request.parameters).items()},
         env_vars=operator.env_vars,
         command=operator.command,
         timeout_s=operator.timeout_s,
@@ -191,12 +191,6 @@ def _container_launch(work: Work, operator: ContainerOperator, view: RunDirector
     )
 
 
-def _seen(work: Work, operator: Operator) -> dict[str, Value]:
-    # Only these: a value that is not part of the fingerprint must not reach the output.
-    names = work.request.parameters if operator.parameters is None else operator.parameters
-    return {name: work.request.parameters[name] for name in names}
-
-
 def _call(work: Work, operator: Operator, view: RunDirectory, series: Sequence[str]) -> Outcome:
     if not isinstance(operator, PythonOperator):
         raise TypeError(f"no such kind of operator: {type(operator).__name__}")
@@ -205,7 +199,7 @@ def _call(work: Work, operator: Operator, view: RunDirectory, series: Sequence[s
         series=tuple(series),
         operator_in_dir=work.workflow.in_dir(operator),
         operator_out_dir=operator.out_dir,
-        parameters=_seen(work, operator),
+        parameters=operator.seen(work.request.parameters),
         settings=operator.settings,
         cohort=work.request.cohort,
         objects=work.stores.objects,

@@ -150,6 +150,10 @@ class Operator:
         """The full names of all inputs that it names, without the folder that it reads where it names none."""
         return self.further_inputs if self.input_name is None else (self.input_name, *self.further_inputs)
 
+    def seen(self, parameters: Mapping[str, Value]) -> dict[str, Value]:
+        """The parameters that it sees: only these are in its fingerprint, so no others may reach its output."""
+        return {name: parameters[name] for name in (parameters if self.parameters is None else self.parameters)}
+
     def _with_parallel_id(self, name: str) -> str:
         return f"{name}-{self.parallel_id}" if self.parallel_id else name
 
