@@ -7,6 +7,7 @@ kaapanapy), those before 0.5 ``form_data``, the first ones ``conf.form_data``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from kaapana_assets.stores.run_directory import RunDirectory
@@ -45,5 +46,5 @@ def write_conf(work: Work, operator: Operator, directory: RunDirectory, series: 
     """
     request = work.request
     parameters = operator.seen(request.parameters)
-    own = {"parameters": parameters, "series": {uid: request.series[uid] for uid in series}, "missing": {}}
-    directory.write_conf({**request.as_json(), **own, **kaapana_keys(request, parameters=parameters, series=series)})
+    given = replace(request, parameters=parameters, series={uid: request.series[uid] for uid in series}, missing={})
+    directory.write_conf({**given.as_json(), **kaapana_keys(request, parameters=parameters, series=series)})
