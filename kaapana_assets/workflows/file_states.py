@@ -72,6 +72,11 @@ def load_file(path: Path, source: bytes, *, name: str) -> FileState:
     return FileState(name, path, tuple(found), tuple(problems), tuple(each.name for each in found))
 
 
+def last_line(problem: str) -> str:
+    """The line of a problem that says why: a traceback ends with it."""
+    return problem.strip().splitlines()[-1]
+
+
 def makes_workflows(source: bytes) -> bool:
     """Whether a Python file has a line that makes a workflow."""
     try:

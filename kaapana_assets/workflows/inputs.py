@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kaapana_assets.errors import NotFound
+from kaapana_assets.stores.run_directory import RunDirectory
+from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.operators import Operator
 from kaapana_assets.workflows.work import OperatorResult, Work
 
@@ -43,10 +45,13 @@ def series_in(work: Work, operator: Operator, inputs: Inputs) -> list[str]:
 
 def result_of(work: Work, operator: Operator) -> OperatorResult | None:
     """What became of an operator in this run; None before its end."""
-    try:
-        return OperatorResult.from_json(work.directory.result(operator.full_name))
-    except NotFound:
-        return None
+    return _result(work.directory, operator)
+
+
+def results_in(directory: RunDirectory, workflow: Workflow) -> dict[str, OperatorResult]:
+    """What became of the operators that have ended in a run, by their full names."""
+    found = {operator.full_name: _result(directory, operator) for operator in workflow.operators}
+    return {name: result for name, result in found.items() if result is not None}
 
 
 def done_by(work: Work, operator: Operator) -> dict[str, str]:
@@ -58,3 +63,10 @@ def done_by(work: Work, operator: Operator) -> dict[str, str]:
         return {}
     kept = work.stores.shelf.entries(work.workflow.name, operator.full_name, list(work.request.series))
     return {uid: manifest.fingerprint for uid, manifest in kept.items()}
+
+
+def _result(directory: RunDirectory, operator: Operator) -> OperatorResult | None:
+    try:
+        return OperatorResult.from_json(directory.result(operator.full_name))
+    except NotFound:
+        return None

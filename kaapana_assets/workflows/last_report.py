@@ -16,6 +16,7 @@ from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.errors import NotFound
 from kaapana_assets.stores.run_directory import RunDirectories, RunDirectory
 from kaapana_assets.stores.shelf import Shelf
+from kaapana_assets.workflows.inputs import results_in
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.operators import name_in_dagster
 from kaapana_assets.workflows.report import PREPARE, Reported, RunState, read_report, write_report
@@ -60,7 +61,7 @@ def write_last_report(home: Path, workflow: Workflow, run: EndedRun) -> dict[str
         return None
     directory = _directory(home, run)
     request = _request(home, workflow, run, directory)
-    results = {} if directory is None else _results(workflow, directory)
+    results = {} if directory is None else results_in(directory, workflow)
     for name in run.state.begun - {PREPARE}:
         if directory is not None and not (name in results and results[name].ended):
             results[name] = _left_by(workflow, name, shelf, request, run=directory.name)
@@ -128,16 +129,6 @@ def _request(home: Path, workflow: Workflow, run: EndedRun, directory: RunDirect
         parameters={},
         series=dict.fromkeys(series, ""),
     )
-
-
-def _results(workflow: Workflow, directory: RunDirectory) -> dict[str, OperatorResult]:
-    results = {}
-    for operator in workflow.operators:
-        try:
-            results[operator.full_name] = OperatorResult.from_json(directory.result(operator.full_name))
-        except NotFound:
-            continue
-    return results
 
 
 def _left_by(workflow: Workflow, operator: str, shelf: Shelf, request: Request, *, run: str) -> OperatorResult:

@@ -6,7 +6,7 @@ A file that cannot be loaded takes nothing down with it; it is told of beside th
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from kaapana_assets.containers.runner import Runner
 from kaapana_assets.errors import KaapanaAssetsError, NotFound
 from kaapana_assets.workflows.file_states import (
     FileState,
+    last_line,
     load_file,
     makes_workflows,
     names_in_dagster,
@@ -67,12 +68,12 @@ class Loaded:
             if name_in_dagster(has) == job and has not in [workflow.name for workflow in file.workflows]
         ]
         if wrong:
-            reasons = "".join(f"\n{_last_line(problem)} ({file.path})" for file in wrong for problem in file.problems)
+            reasons = "".join(f"\n{last_line(problem)} ({file.path})" for file in wrong for problem in file.problems)
             raise NotFound(f"workflow {name!r} cannot be run:{reasons}")
         for workflow in self.workflows.values():
             if workflow.job_name == job:
                 return workflow
-        broken = "".join(f"\n{_last_line(problem)} ({file.path})" for file in self.files for problem in file.problems)
+        broken = "".join(f"\n{last_line(problem)} ({file.path})" for file in self.files for problem in file.problems)
         raise NotFound(f"no workflow {name!r}; there is: {', '.join(sorted(self.workflows))}{broken}")
 
 
@@ -190,8 +191,3 @@ def _image(runner: Runner, image: str) -> tuple[str, str]:
         return runner.image_digest(image), ""
     except KaapanaAssetsError as exc:
         return "", str(exc)
-
-
-def _last_line(problem: str) -> str:
-    lines: Sequence[str] = problem.strip().splitlines()
-    return lines[-1]

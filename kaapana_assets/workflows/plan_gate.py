@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
 
+from kaapana_assets.workflows.file_states import last_line
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.operators import ContainerOperator
 from kaapana_assets.workflows.plan import PLAN_TAG, Plan
@@ -91,7 +92,7 @@ def gate_for(launched: Plan | None, loaded: Plan, problems: Mapping[str, str]) -
     if launched is None or launched.digest == loaded.digest:
         return Gate(loaded)
     changes = launched.changes_to(loaded)
-    broken = "".join(f"; {name}: {text.strip().splitlines()[-1]}" for name, text in problems.items())
+    broken = "".join(f"; {name}: {last_line(text)}" for name, text in problems.items())
     return Gate(loaded, _refusal(f"{changes}{broken}"))
 
 

@@ -15,7 +15,7 @@ from kaapana_assets.events import Made, record_failed, record_made
 from kaapana_assets.partitions import DICOM_SERIES
 from kaapana_assets.resources import Platform
 from kaapana_assets.workflows.execution import run_operator, run_pooled
-from kaapana_assets.workflows.inputs import done_by, inputs_of, result_of, series_in
+from kaapana_assets.workflows.inputs import done_by, inputs_of, result_of, results_in, series_in
 from kaapana_assets.workflows.model import REPORT, Workflow
 from kaapana_assets.workflows.opening import is_asked_again, join_backfill
 from kaapana_assets.workflows.operators import Operator, name_in_dagster
@@ -87,8 +87,7 @@ def pooled_step(context: dg.OpExecutionContext, work: Work, operator: Operator) 
 
 def mend(context: dg.OpExecutionContext, work: Work) -> None:
     """In a re-execution: make again what failed for single series, and what was pooled without them."""
-    results = {operator.full_name: result_of(work, operator) for operator in work.workflow.operators}
-    if not any(result is not None and result.failed for result in results.values()):
+    if not any(result.failed for result in results_in(work.directory, work.workflow).values()):
         return
     for operator in work.workflow.operators:
         if operator.level == "series":
@@ -105,13 +104,12 @@ def mend(context: dg.OpExecutionContext, work: Work) -> None:
 
 def publish_report(context: dg.OpExecutionContext, work: Work, state: RunState | None = None) -> dict[str, Any]:
     """Put on the shelf what became of each operator so far, in the place of an earlier run's report."""
-    results = {operator.full_name: result_of(work, operator) for operator in work.workflow.operators}
     reported = Reported(
         workflow=work.workflow,
         request=work.request,
         run=work.directory.name,
         dagster_run_id=context.run_id,
-        results={name: result for name, result in results.items() if result is not None},
+        results=results_in(work.directory, work.workflow),
         state=state or RunState(),
     )
     return write_report(reported, work.stores.shelf)
@@ -139,7 +137,9 @@ def told_in_report(context: dg.OpExecutionContext, work: Work, operator: Operato
                 work.directory.write_result(operator.full_name, OperatorResult(code_version="", error=said).as_json())
             _publish_failed(context, work, is_last=operator is None)
         raise
-    if operator is not None and any(_has_failed(work, other) for other in work.workflow.operators):
+    if operator is not None and any(
+        result.error or result.failed for result in results_in(work.directory, work.workflow).values()
+    ):
         _publish_failed(context, work, is_last=False)
 
 
@@ -149,11 +149,6 @@ def _publish_failed(context: dg.OpExecutionContext, work: Work, *, is_last: bool
         failed = (row for row in report["operators"] if row["state"] in ("failed", "partly failed"))
         reason = next((f"{row['operator']}: {row['reason']}" for row in failed), "")
         publish_report(context, work, RunState(status="failed", reason=reason))
-
-
-def _has_failed(work: Work, operator: Operator) -> bool:
-    result = result_of(work, operator)
-    return result is not None and bool(result.error or result.failed)
 
 
 def report_step(context: dg.OpExecutionContext, work: Work) -> tuple[dg.Output[None], dg.Failure | None]:
