@@ -94,6 +94,21 @@ class Site:
             assert part in reason
         assert not any("outside the execution context" in text for text in self.dagster.failures(run.run_id))
 
+    def assert_nothing_made(self, workflow: str, *said: str) -> None:
+        """That the shelf has nothing of it but, once a sensor has looked, the report of the refused run."""
+        made = self.platform.home / "assets" / workflow
+        if not made.exists():
+            return
+        assert [folder.name for folder in made.iterdir()] == ["report"]
+        (path,) = made.glob("report/*/report.json")
+        report = json.loads(path.read_text())
+        assert report["status"] == "failed"
+        assert report["operators"]
+        for row in report["operators"]:
+            assert (row["state"], row["done"]) == ("not begun", [])
+            for part in said:
+                assert part in row["reason"]
+
 
 @pytest.fixture(scope="module", params=["up", "dagster dev"])
 def site(request, module_platforms, tmp_path_factory) -> Iterator[Site]:
@@ -171,7 +186,7 @@ def test_run_and_backfill_of_the_web_ui_on_an_old_plan_end_with_the_reason(site:
     assert runs
     for run_id in runs:
         site.assert_refused(site.dagster.run(run_id), said)
-    assert not (site.platform.home / "assets" / name).exists()
+    site.assert_nothing_made(name, said)
 
 
 def test_status_shows_why_a_run_was_refused(site: Site) -> None:
