@@ -83,6 +83,14 @@ class Site:
         run = self.dagster.launch(workflow, partition="one")
         return self.dagster.wait(run, timeout_s=120)
 
+    def backfill_runs(self, backfill: str) -> list[Run]:
+        """The runs of a backfill that ended, at least one."""
+        status = self.dagster.backfill_status
+        self.platform.wait_until(lambda: status(backfill)[0] not in ("REQUESTED", "COMPLETING"), 180, "the backfill")
+        _, runs = status(backfill)
+        assert runs
+        return [self.dagster.run(run_id) for run_id in runs]
+
     def shelf(self, workflow: str, operator: str) -> Path:
         return self.platform.home / "assets" / workflow / operator / self.series / "said.txt"
 
@@ -163,30 +171,39 @@ EDITS: dict[str, tuple[Callable[[Site, str], None], str]] = {
     "file-removed": (lambda site, name: (site.dags / f"{name}.py").unlink(), "is gone"),
     "file-broken": (lambda site, name: (site.dags / f"{name}.py").write_text("def broken(:"), "SyntaxError"),
     "image": (lambda site, name: write_image(site.images, name, SCRIPT + "#"), "changed"),
-    "plugin": (lambda site, name: (site.plugins / "other.py").write_text(name), "plugins/other.py"),
 }
 
 
-@pytest.mark.parametrize("edit", EDITS)
-def test_run_and_backfill_of_the_web_ui_on_an_old_plan_end_with_the_reason(site: Site, edit: str) -> None:
-    name = edit.replace("-", "_")
-    site.write(name, "a")
+def test_runs_and_backfills_of_the_web_ui_on_an_old_plan_end_with_the_reason(site: Site) -> None:
+    # All at once: Dagster's daemon looks for new backfills only every 30 s.
+    edits = {edit.replace("-", "_"): change_and_said for edit, change_and_said in EDITS.items()}
+    for name in edits:
+        site.write(name, "a")
     site.dagster.reload()
-    change, said = EDITS[edit]
-    change(site, name)
+    for name, (change, _) in edits.items():
+        change(site, name)
 
-    run = site.launch_as_the_web_ui(name)
-    backfill = site.dagster.launch_backfill([(name, "a")], [site.series])
+    backfills = {name: site.dagster.launch_backfill([(name, "a")], [site.series]) for name in edits}
+    runs = {name: site.dagster.launch(name, partition="one") for name in edits}
 
-    site.assert_refused(run, said)
-    site.platform.wait_until(
-        lambda: site.dagster.backfill_status(backfill)[0] not in ("REQUESTED", "COMPLETING"), 120, "the backfill"
-    )
-    _, runs = site.dagster.backfill_status(backfill)
-    assert runs
-    for run_id in runs:
-        site.assert_refused(site.dagster.run(run_id), said)
-    site.assert_nothing_made(name, said)
+    for name, (_, said) in edits.items():
+        site.assert_refused(site.dagster.wait(runs[name], timeout_s=120), said)
+    for name, (_, said) in edits.items():
+        for run in site.backfill_runs(backfills[name]):
+            site.assert_refused(run, said)
+        site.assert_nothing_made(name, said)
+
+
+def test_run_and_backfill_of_the_web_ui_under_old_plugins_end_with_the_reason(site: Site) -> None:
+    site.write("plugin", "a")
+    site.dagster.reload()
+    (site.plugins / "other.py").write_text("# new")
+
+    backfill = site.dagster.launch_backfill([("plugin", "a")], [site.series])
+    site.assert_refused(site.launch_as_the_web_ui("plugin"), "plugins/other.py")
+    for run in site.backfill_runs(backfill):
+        site.assert_refused(run, "plugins/other.py")
+    site.assert_nothing_made("plugin", "plugins/other.py")
 
 
 def test_status_shows_why_a_run_was_refused(site: Site) -> None:
