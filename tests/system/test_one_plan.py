@@ -174,6 +174,7 @@ EDITS: dict[str, tuple[Callable[[Site, str], None], str]] = {
 }
 
 
+@pytest.mark.timeout(600)  # ten runs on two cores
 def test_runs_and_backfills_of_the_web_ui_on_an_old_plan_end_with_the_reason(site: Site) -> None:
     # All at once: Dagster's daemon looks for new backfills only every 30 s.
     edits = {edit.replace("-", "_"): change_and_said for edit, change_and_said in EDITS.items()}
