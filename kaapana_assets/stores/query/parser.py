@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from kaapana_assets.errors import QueryError
+from kaapana_assets.stores.query.limits import MAX_LENGTH, LeafCount, check_shape
 from kaapana_assets.stores.query.tree import (
     FIELD_NAME,
     RESERVED_WORDS,
@@ -35,8 +36,7 @@ from kaapana_assets.stores.query.tree import (
     is_reserved,
 )
 
-MAX_LENGTH = 10_000_000
-MAX_DEPTH = 100
+_NESTED = 100  # what this parser itself can follow; what an index can is in limits
 
 _ENDS_WORD = frozenset('()[]{}"*')
 _COMPARISONS = (">=", "<=", ">", "<")
@@ -56,6 +56,7 @@ def parse(text: str) -> Query:
     parser.skip_space()
     if parser.position < len(text):
         parser.fail("')' without '('" if text[parser.position] == ")" else "not expected here")
+    check_shape(query, text=text)
     return query
 
 
@@ -64,6 +65,7 @@ class _Parser:
         self.text = text
         self.position = 0
         self.depth = 0
+        self.leaves = LeafCount(text)
 
     def fail(self, reason: str, *, at: int | None = None) -> NoReturn:
         raise QueryError(reason, text=self.text, position=self.position if at is None else at)
@@ -121,7 +123,9 @@ class _Parser:
         self.skip_space()
         start = self.position
         if not self.take("("):
-            return primary()
+            query = primary()
+            self.leaves.add(query, position=start)
+            return query
         self.enter()
         query = self.either(primary)
         self.skip_space()
@@ -132,8 +136,8 @@ class _Parser:
 
     def enter(self) -> None:
         self.depth += 1
-        if self.depth > MAX_DEPTH:
-            self.fail(f"nested more than {MAX_DEPTH} deep")
+        if self.depth > _NESTED:
+            self.fail(f"nested more than {_NESTED} deep")
 
     def primary(self) -> Query:
         """Free text, everything, or a field and what is asked of it."""
