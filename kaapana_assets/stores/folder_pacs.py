@@ -71,8 +71,26 @@ class FolderPacs:
         ):
             for instance in series.instances:
                 name = f"{instance.sop_instance_uid}.dcm"
-                give(source / name, staged / name, writable_copy=writable_copy)
+                try:
+                    give(source / name, staged / name, writable_copy=writable_copy)
+                except FileNotFoundError:
+                    self._check_files(series, source)
+                    raise
         return series
+
+    def _check_files(self, series: StoredSeries, folder: Path) -> None:
+        """See that the files of a series are there, which nothing here ever removes.
+
+        Raises:
+            NotFound: some are not; no other try would change that.
+        """
+        gone = sum(not (folder / f"{each.sop_instance_uid}.dcm").exists() for each in series.instances)
+        if gone:
+            raise NotFound(
+                f"series {series.series_instance_uid}: {gone} of its {len(series.instances)} files are gone from "
+                f"{folder}: restore them; if they were meant to go, stop the platform, delete "
+                f"{self._folder / 'catalog.sqlite'}* and run `kaapana-assets index rebuild`"
+            )
 
     def counts(self) -> PacsCounts:
         """How much is stored; see ``Pacs.counts``."""

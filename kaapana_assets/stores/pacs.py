@@ -119,7 +119,7 @@ class Pacs(Protocol):
                 PACS and must not be written to.
 
         Raises:
-            NotFound: no such series.
+            NotFound: no such series, or files of it are gone.
             StoreUnavailable: the PACS does not answer, or ``into`` cannot be written.
         """
 

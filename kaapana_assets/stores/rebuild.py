@@ -34,7 +34,8 @@ class Rebuild:
         record: file with the UIDs that are done; removed at the end.
         scratch: folder for one series at a time.
         limits: for the objects that are read.
-        failed: reasons by SeriesInstanceUID, of series without a readable header.
+        failed: reasons by SeriesInstanceUID, of series without a readable header and of those of which files
+            are gone; their documents stay as they were.
     """
 
     pacs: Pacs

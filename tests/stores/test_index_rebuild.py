@@ -1,5 +1,6 @@
 """``kaapana-assets index rebuild``: the index is what the PACS says, also when it was cut short."""
 
+import shutil
 from datetime import datetime, timezone
 
 import pytest
@@ -86,3 +87,34 @@ def test_series_that_cannot_be_read_is_told_and_the_rest_is_done(stores, tmp_pat
     assert done.exit_code == 1
     assert "1.2.1" in done.output
     assert list(index.series(All())) == ["1.2.0", "1.2.2"]
+
+
+def test_rebuild_goes_on_past_series_whose_files_somebody_deleted_and_names_them(stores, settings, tmp_path):
+    pacs, index = stores
+    fill(pacs, tmp_path / "in", 5)
+    index.put([{"SeriesInstanceUID": "1.2.1", "Modality": "as it was"}])
+    archive = settings.home / "archive" / "1.1"
+    (archive / "1.2.1" / "1.3.1.2.dcm").unlink()
+    shutil.rmtree(archive / "1.2.2")
+    for _ in range(2):  # the same once more, with the record of the first
+        done = CliRunner().invoke(cli, ["index", "rebuild"])
+        assert done.exit_code == 1
+        assert "3 series put, 0 removed" in done.output
+        assert f"series 1.2.1: 1 of its 2 files are gone from {archive / '1.2.1'}" in done.output
+        assert f"series 1.2.2: 2 of its 2 files are gone from {archive / '1.2.2'}" in done.output
+        assert "Traceback" not in done.output
+    assert index.get("1.2.1")["Modality"] == "as it was"
+    assert list(index.series(parse("Modality:CT"))) == ["1.2.0", "1.2.3", "1.2.4"]
+
+
+def test_rebuild_forgets_what_was_deleted_once_its_catalog_is_made_again(stores, settings, tmp_path):
+    pacs, index = stores
+    fill(pacs, tmp_path / "in", 3)
+    assert CliRunner().invoke(cli, ["index", "rebuild"]).exit_code == 0
+    shutil.rmtree(settings.home / "archive" / "1.1" / "1.2.2")
+    pacs.close()
+    for path in (settings.home / "archive").glob("catalog.sqlite*"):
+        path.unlink()
+    done = CliRunner().invoke(cli, ["index", "rebuild"])
+    assert (done.exit_code, "2 series put, 1 removed" in done.output) == (0, True), done.output
+    assert list(index.series(All())) == ["1.2.0", "1.2.1"]
