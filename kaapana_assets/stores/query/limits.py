@@ -8,7 +8,7 @@ from kaapana_assets.stores.query.tree import And, Not, Or, Query, Term, Text
 MAX_LENGTH = 10_000_000
 MAX_DEPTH = 25
 """Levels of AND, OR and NOT within each other; a list of n counts as many levels as n has binary digits."""
-MAX_CONDITIONS = 1000
+MAX_CONDITIONS = 2000
 """Conditions of all kinds; the values of one field that OR joins are one condition."""
 MAX_VALUES = 200_000
 MAX_WORDS_LENGTH = 10_000
