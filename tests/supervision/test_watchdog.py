@@ -96,7 +96,7 @@ def test_what_left_its_group_is_found_by_its_mark(processes):
 
 def test_what_ignores_the_kind_signal_is_killed_and_told(processes):
     stubborn, kind = processes.start(STUBBORN), processes.start(KIND)
-    killed = Members(frozenset({stubborn.pid, kind.pid})).end(grace_s=1)
+    killed = Members(frozenset({stubborn.pid, kind.pid})).end(grace_s=4)
     assert killed == [stubborn.pid]
     assert kind.wait(5) != 0
 
