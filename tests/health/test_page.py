@@ -151,7 +151,7 @@ def test_it_lives_while_a_check_hangs_and_ends_soon_when_asked(home, tmp_path, s
         assert requests.get(f"{url}live", timeout=5).status_code == 200
         assert time.monotonic() - began < 1
         process.send_signal(signal.SIGTERM)
-        process.wait(10)
+        process.wait(4)
         asking.join()
 
 
