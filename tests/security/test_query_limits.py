@@ -42,6 +42,7 @@ WITHIN = {
     "nested": nested(25),
     "NOT": "NOT (" * 25 + "Modality:MR" + ")" * 25,
     "ranges": one_of("Rows:[{} TO 9999]", 2000),
+    "ranges in brackets": one_of("Rows:([{} TO 9999])", 2000),
     "words": one_of("w{}", 2000),
     "UIDs": f"SeriesInstanceUID:({one_of('1.2.840.113619.2.{}', 20_000)})",
     "UIDs beside others": f"Modality:MR AND SeriesInstanceUID:({one_of('1.2.840.{}', 2000)}) AND NOT brain",

@@ -24,13 +24,11 @@ class LeafCount:
         self._others = 0
 
     def add(self, leaf: Query, *, position: int) -> None:
-        """Count one condition; AND, OR and NOT are none.
+        """Count one condition.
 
         Raises:
             QueryError: there are too many.
         """
-        if isinstance(leaf, And | Or | Not):
-            return
         if isinstance(leaf, Text) and len(leaf.text) > MAX_WORDS_LENGTH:
             self._fail(f"words to look for have at most {MAX_WORDS_LENGTH} characters", position)
         if isinstance(leaf, Term):

@@ -123,9 +123,7 @@ class _Parser:
         self.skip_space()
         start = self.position
         if not self.take("("):
-            query = primary()
-            self.leaves.add(query, position=start)
-            return query
+            return primary()
         self.enter()
         query = self.either(primary)
         self.skip_space()
@@ -139,21 +137,25 @@ class _Parser:
         if self.depth > _NESTED:
             self.fail(f"nested more than {_NESTED} deep")
 
+    def counted(self, leaf: Query, *, at: int) -> Query:
+        self.leaves.add(leaf, position=at)
+        return leaf
+
     def primary(self) -> Query:
         """Free text, everything, or a field and what is asked of it."""
         start = self.position
         if self.at('"'):
-            return Text(self.string(), prefix=self.take("*"))
+            return self.counted(Text(self.string(), prefix=self.take("*")), at=start)
         if self.take("*"):
-            return All()
+            return self.counted(All(), at=start)
         word, plain = self.word(stop=":")
         if not self.take(":"):
             if plain and is_reserved(word):
                 self.fail(f"'{word}' stands where a condition should; operators are in capitals, between two "
                           "conditions, and a word to look for is in quotes", at=start)  # fmt: skip
-            return Text(word, prefix=self.take("*"))
+            return self.counted(Text(word, prefix=self.take("*")), at=start)
         if word in _EXISTS:
-            return Exists(self.field_name())
+            return self.counted(Exists(self.field_name()), at=start)
         if not FIELD_NAME.fullmatch(word):
             self.fail(f"'{word}' is not the name of a field", at=start)
         return self.value(word)
@@ -171,6 +173,10 @@ class _Parser:
         self.skip_space()
         if self.at("("):
             return self.nested(lambda: self.value(field))
+        start = self.position
+        return self.counted(self.one_value(field), at=start)
+
+    def one_value(self, field: str) -> Query:
         if self.at('"'):
             return Text(self.string(), field=field, prefix=self.take("*"))
         if self.at("[", "{"):
