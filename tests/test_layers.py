@@ -16,7 +16,7 @@ PACKAGE = ROOT / "kaapana_assets"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # What a layer may import of this package besides itself; the ground is for all.
-GROUND = {"errors", "home", "settings", "shown", "__init__"}
+GROUND = {"errors", "home", "run_ends", "settings", "shown", "__init__"}
 MAY_IMPORT = {
     "dicom": set(),
     "stores": {"dicom"},
@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "workflows": {"dicom", "stores", "cohorts", "containers", "partitions", "resources", "events"},
     "errors": set(),
     "home": set(),
+    "run_ends": set(),
     "settings": set(),
     "shown": set(),
     "cli": {"dicom", "stores", "cohorts", "containers", "workflows", "ingest", "graphql", "supervision", "health"},

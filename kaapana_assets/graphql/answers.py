@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kaapana_assets.run_ends import reason_of_end
+
 _EXCEPTION = re.compile(r"^[\w.]+\.[A-Z]\w+: ", re.MULTILINE)
 _FRAME = re.compile(r"Error occurred while executing [^\n]*:\n")
 FINISHED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
@@ -107,7 +109,7 @@ def error_message(error: Mapping[str, Any]) -> str:
 
 def told(error: str) -> str:
     """The part of an error that was written for people: without Dagster's frame and the names of exceptions."""
-    reason = _FRAME.sub("\n", error)
+    reason = _FRAME.sub("\n", reason_of_end(error))
     return next((part for part in _EXCEPTION.split(reason) if part.strip()), error).strip()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.errors import NotFound
+from kaapana_assets.run_ends import reason_of_end
 from kaapana_assets.stores.run_directory import RunDirectories, RunDirectory
 from kaapana_assets.stores.shelf import Shelf
 from kaapana_assets.workflows.inputs import results_in
@@ -21,9 +22,6 @@ from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.operators import name_in_dagster
 from kaapana_assets.workflows.report import PREPARE, Reported, RunState, read_report, write_report
 from kaapana_assets.workflows.work import Done, OperatorResult, Request
-
-_FROM_OUTSIDE = "marked as failed from outside the execution context"  # all that Dagster says then
-_PROCESS_ENDED = "the run's process ended: it was killed, it ran out of memory, or its machine stopped"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +82,7 @@ def state_of(workflow: Workflow, state: RunState) -> RunState:
         return {name: reason for name, reason in found.items() if name is not None}
 
     begun = frozenset(named(dict.fromkeys(state.begun, "")))
-    reason = _PROCESS_ENDED if _FROM_OUTSIDE in state.reason else state.reason
-    return replace(state, reason=reason, begun=begun, failed=named(state.failed))
+    return replace(state, reason=reason_of_end(state.reason), begun=begun, failed=named(state.failed))
 
 
 def operator_of_step(workflow: Workflow, step: str) -> str | None:
