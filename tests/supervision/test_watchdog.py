@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -95,10 +96,15 @@ def test_what_left_its_group_is_found_by_its_mark(processes):
 
 
 def test_what_ignores_the_kind_signal_is_killed_and_told(processes):
-    stubborn, kind = processes.start(STUBBORN), processes.start(KIND)
-    killed = Members(frozenset({stubborn.pid, kind.pid})).end(grace_s=4)
-    assert killed == [stubborn.pid]
-    assert kind.wait(5) != 0
+    stubborn = processes.start(STUBBORN)
+    assert Members(frozenset({stubborn.pid})).end(grace_s=0.5) == [stubborn.pid]
+    assert stubborn.wait(30) == -signal.SIGKILL
+
+
+def test_what_heeds_the_kind_signal_is_not_killed(processes):
+    kind = processes.start(KIND)
+    assert Members(frozenset({kind.pid})).end(grace_s=60) == []  # as soon as it has ended
+    assert kind.wait(30) == -signal.SIGTERM
 
 
 def test_excepted_groups_live_on(processes):
