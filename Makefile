@@ -1,6 +1,6 @@
 # make demo   the whole platform with real DICOM, on a machine with nothing set up (EXIT=1 stops it at the end,
 #             SERVICES=1 uses real servers, RUNNER=kubernetes a cluster that it starts)
-# make test   all tests
+# make test   all tests, and what was skipped for want of what (ARGS="..." for pytest)
 # make services   real servers for tests and development, all that this machine can (ONLY="name=port ...")
 # make services-down   end them
 # make cluster   a Kubernetes of one node for development (root, Linux), about 400 MB
@@ -33,10 +33,7 @@ demo: $(READY)
 	$(VENV)/bin/python -m kaapana_assets demo $(if $(EXIT),--exit) $(if $(SERVICES),--services)
 
 test: $(READY)
-	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not services and not system and not cluster"
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "services and not system and not cluster"
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "system and not cluster"
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m cluster
+	@$(VENV)/bin/python .ci/test_parts.py $(ARGS)
 
 services: $(READY)
 	@PYTHONPATH=tests $(VENV)/bin/python -m services up $(ONLY)

@@ -14,7 +14,8 @@ import psutil
 import pytest
 from services import images
 from services.cluster import Cluster, CommandFailed
-from services.plugin import own_cluster
+from services.kinds import KINDS
+from services.plugin import lacking, own_cluster
 
 pytestmark = pytest.mark.cluster
 TESTS = Path(__file__).parents[1]
@@ -207,6 +208,8 @@ def test_nothing_is_left_of_a_cluster_when_its_last_user_is_killed(tmp_path: Pat
         found += [line for line in Path("/proc/mounts").read_text().splitlines() if str(tmp_path) in line]
         return found + [str(path) for path in (tmp_path / "cluster").glob("*") if path.name != "log"]
 
+    with lacking("kubernetes"):
+        KINDS["kubernetes"]().prepare()
     with use() as first:
         node = first.stdout.readline().strip()
         cluster = Cluster(tmp_path)
