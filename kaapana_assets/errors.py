@@ -85,6 +85,9 @@ class ConflictingContent(InputError):
     """The same identifier is already stored with other content; the stored one stays."""
 
 
+_AROUND = 60  # characters of a query that are shown on each side of an error
+
+
 class QueryError(InputError):
     """A query that cannot be read.
 
@@ -97,7 +100,11 @@ class QueryError(InputError):
         self.reason = reason
         self.text = text
         self.position = position
-        super().__init__(f"{reason} at character {position + 1}\n  {text}\n  {' ' * position}^")
+        begin, end = max(0, position - _AROUND), position + _AROUND
+        shown = "".join(" " if char.isspace() else char for char in text[begin:end])
+        before, after = "... " if begin else "", " ..." if end < len(text) else ""
+        marked = " " * (len(before) + position - begin) + "^"
+        super().__init__(f"{reason} at character {position + 1}\n  {before}{shown}{after}\n  {marked}")
 
 
 class NotFound(InputError):

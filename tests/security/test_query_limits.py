@@ -38,6 +38,13 @@ def test_a_query_that_is_too_large_is_refused_by_its_limit(text, reason):
     assert len(str(refused.value)) < 400
 
 
+def test_the_condition_that_is_one_too_many_is_pointed_at():
+    text = one_of("Rows:[{} TO 9999]", 2001)
+    with pytest.raises(QueryError) as refused:
+        parse(text)
+    assert text[refused.value.position :] == "[2000 TO 9999]"
+
+
 WITHIN = {
     "nested": nested(25),
     "NOT": "NOT (" * 25 + "Modality:MR" + ")" * 25,

@@ -99,6 +99,16 @@ def test_mistake_is_pointed_at(text, position):
     assert str(caught.value).endswith("^")
 
 
+def test_a_mistake_in_a_long_query_is_shown_with_what_is_around_it():
+    text = "\n".join(f"Rows:{number}" for number in range(100)) + " AND"
+    with pytest.raises(QueryError) as caught:
+        parse(text)
+    reason, shown, mark = str(caught.value).split("\n")
+    assert reason == f"a value or a word is missing at character {len(text) + 1}"
+    assert shown.startswith("  ... ") and shown.endswith("Rows:98 Rows:99 AND")
+    assert mark == " " * len(shown) + "^"
+
+
 def test_nesting_has_a_limit_and_length_has_not_much_of_one():
     with pytest.raises(QueryError, match="nested"):
         parse("(" * 5000 + "x" + ")" * 5000)

@@ -12,7 +12,6 @@ MAX_CONDITIONS = 2000
 """Conditions of all kinds; the values of one field that OR joins are one condition."""
 MAX_VALUES = 200_000
 MAX_WORDS_LENGTH = 10_000
-_SHOWN = 60
 
 
 class LeafCount:
@@ -41,7 +40,7 @@ class LeafCount:
             self._fail(f"a query has at most {MAX_CONDITIONS} words, ranges and other conditions: split it", position)
 
     def _fail(self, reason: str, position: int) -> None:
-        raise QueryError(reason, text=self._text[position : position + _SHOWN], position=0)
+        raise QueryError(reason, text=self._text, position=position)
 
 
 def check_shape(query: Query, *, text: str) -> None:
@@ -51,18 +50,17 @@ def check_shape(query: Query, *, text: str) -> None:
         QueryError: names the limit.
     """
     levels, conditions = _shape(query)
-    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
     if levels > MAX_DEPTH:
         raise QueryError(
             f"AND, OR and NOT are nested {levels} deep, at most {MAX_DEPTH} work (a list counts as several levels)",
-            text=shown,
+            text=text,
             position=0,
         )
     if conditions > MAX_CONDITIONS:
         raise QueryError(
             f"the query has {conditions} conditions, at most {MAX_CONDITIONS} work; many values of one field are one "
             "condition, written Field:(a OR b OR c)",
-            text=shown,
+            text=text,
             position=0,
         )
 

@@ -50,7 +50,9 @@ def parse(text: str) -> Query:
         QueryError: the text is no query; the error points at the place.
     """
     if len(text) > MAX_LENGTH:
-        raise QueryError(f"a query has at most {MAX_LENGTH} characters", text=text[:60] + "...", position=0)
+        raise QueryError(f"a query has at most {MAX_LENGTH} characters", text=text, position=MAX_LENGTH)
+    if not text.strip():
+        raise QueryError("the query is empty, '*' finds everything", text=text, position=len(text))
     parser = _Parser(text)
     query = parser.either(parser.primary)
     parser.skip_space()
