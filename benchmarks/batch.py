@@ -37,6 +37,12 @@ for series in sorted(Path(os.environ["WORKFLOW_DIR"], os.environ["BATCH_NAME"]).
     names = os.listdir(series / os.environ["OPERATOR_IN_DIR"])
     (out / "count.json").write_text(json.dumps({"files": len(names)}))
 """
+DOCKERFILE = """
+FROM python:3.12-slim
+WORKDIR /app
+COPY files/ /app/
+ENTRYPOINT ["python", "main.py"]
+"""
 WORKFLOW_FILE = f"""
 from kaapana_assets.workflows import ContainerOperator, Workflow
 workflow = Workflow(name="{WORKFLOW}", operators=(ContainerOperator(name="{WORKFLOW}", image="{WORKFLOW}"),))
@@ -102,7 +108,7 @@ def write_workflow(place: Path) -> None:
     script_of(place).write_text(SCRIPT)
     image = script_of(place).parent.parent
     (image / "requirements.txt").write_text("")
-    (image / "Dockerfile").write_text('FROM python:3.12-slim\nWORKDIR /app\nENTRYPOINT ["python", "main.py"]\n')
+    (image / "Dockerfile").write_text(DOCKERFILE)
     dags = place / "home" / "workflows" / "dags"
     dags.mkdir(parents=True)
     (dags / "count_files.py").write_text(WORKFLOW_FILE)
@@ -147,12 +153,19 @@ def fill_pacs(place: Path, count: int) -> list[str]:
 
 @contextmanager
 def postgres(place: Path) -> Iterator[psutil.Process]:
-    from kaapana_assets.supervision.instance import write_instance
+    from kaapana_assets.settings import load_settings
+    from kaapana_assets.supervision.instance import launching, write_instance
     from kaapana_assets.supervision.postgres import Postgres
 
     server = Postgres(place / "home" / "dagster" / "postgres" / "data", place / "sockets")
     server.prepare()
-    write_instance(place / "home" / "dagster", storage={"postgres_url": server.url}, code_socket=place / "code")
+    dagster_home = place / "home" / "dagster"
+    write_instance(
+        dagster_home,
+        storage={"postgres_url": server.url},
+        code_socket=place / "code",
+        launching=launching(load_settings(), dagster_home),
+    )
     log = (place / "postgres.log").open("wb")
     process = subprocess.Popen(server.argv(), stdout=log, stderr=log)
     try:

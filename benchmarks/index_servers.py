@@ -61,7 +61,7 @@ def bare_bulk(client: Elasticsearch, index: str, made: Iterable[Document]) -> No
 
 def forget(client: Elasticsearch, name: str) -> None:
     client.indices.delete(index=f"{name}-bare")
-    client.indices.delete(index=f"{name}-v1")
+    client.indices.delete(index=",".join(client.indices.get_alias(name=name)))
     client.indices.delete_index_template(name=name)
 
 

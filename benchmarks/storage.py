@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kaapana_assets.supervision.instance import write_instance
+from kaapana_assets.settings import load_settings
+from kaapana_assets.supervision.instance import launching, write_instance
 from kaapana_assets.supervision.postgres import Postgres
 
 RUN = """
@@ -74,7 +75,12 @@ def postgres(place: Path) -> Iterator[None]:
     try:
         while not server.is_ready():
             time.sleep(0.05)
-        write_instance(place / "home", storage={"postgres_url": server.url}, code_socket=place / "code")
+        write_instance(
+            place / "home",
+            storage={"postgres_url": server.url},
+            code_socket=place / "code",
+            launching=launching(load_settings(home=place), place / "home"),
+        )
         yield
     finally:
         process.send_signal(2)

@@ -30,6 +30,12 @@ from kaapana_assets.ingest.spool import Spool
 from kaapana_assets.stores.query import parse
 from kaapana_assets.stores.sqlite_index import SqliteIndex
 
+DOCKERFILE = """
+FROM python:3.12-slim
+WORKDIR /app
+COPY files/ /app/
+ENTRYPOINT ["python", "main.py"]
+"""
 CLOCK = """
 import os, time
 from pathlib import Path
@@ -128,7 +134,7 @@ def start(folder: Path) -> Platform:
     (images / "clock" / "files").mkdir(parents=True)
     (images / "clock" / "files" / "main.py").write_text(CLOCK)
     (images / "clock" / "requirements.txt").write_text("")
-    (images / "clock" / "Dockerfile").write_text('FROM python\nWORKDIR /app\nENTRYPOINT ["python", "main.py"]\n')
+    (images / "clock" / "Dockerfile").write_text(DOCKERFILE)
     for image in (Path(__file__).parent.parent / "images").iterdir():
         shutil.copytree(image, images / image.name)
     environment = {**os.environ, "KAAPANA_HOME": str(home), "KAAPANA_IMAGES": str(images)}
