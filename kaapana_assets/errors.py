@@ -23,7 +23,8 @@ The branches are by what the caller can do about it::
         ├── OperatorFailed      its process ended with an error
         ├── OperatorTimeout     it ran longer than its limit
         ├── OperatorOutOfMemory it was ended for using too much memory
-        └── OutputMissing       it ended well, but its output is not there
+        ├── OutputMissing       it ended well, but its output is not there
+        └── UnsafePath          a link, a special file or too much stands where it may write
 
 A message names what was worked on (the UID), the system, and what to do. The libraries' own
 errors are translated where each store or runner meets its library, with ``from``.
@@ -141,3 +142,7 @@ class OperatorOutOfMemory(OperatorError):
 
 class OutputMissing(OperatorError):
     """The operator ended well, but a declared output is not there."""
+
+
+class UnsafePath(OperatorError):
+    """What an operator left has a link, a special file or too much in it, which the platform does not touch."""

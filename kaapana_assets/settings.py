@@ -94,6 +94,15 @@ class Settings(BaseSettings):
         ge=1,
         description="User that operators run as in containers; empty: the platform's own, or 1000 for root.",
     )
+    output_depth: int = Field(
+        64, ge=1, le=200, description="Folders within each other in one output of an operator; deeper ones are refused."
+    )
+    output_files: int = Field(
+        1_000_000, ge=1, description="Files and folders in one output of an operator; one with more is refused."
+    )
+    output_bytes: int = Field(
+        1 << 40, ge=0, description="Bytes in one output of an operator; one with more is refused. 0: no limit."
+    )
     image_registry: str = Field(
         "",
         pattern=r"^[A-Za-z0-9]([A-Za-z0-9._:/-]*[A-Za-z0-9])?$|^$",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from kaapana_assets.cli.homes import settings_to_read
+from kaapana_assets.shown import shown
 from kaapana_assets.stores.retention import remove_left_behind
 
 
@@ -24,7 +25,12 @@ def command(days: float | None, dry_run: bool) -> None:
     verb = "would remove" if dry_run else "removed"
     count = 0
     limit = settings.run_retention_days if days is None else days
-    for path in remove_left_behind(settings.home, days=limit, dry_run=dry_run):
+    problems: list[str] = []
+    for path in remove_left_behind(settings.home, days=limit, dry_run=dry_run, left=problems.append):
         click.echo(f"{verb} {path}")
         count += 1
     click.echo(f"{verb} {count} folders not written to for {limit:g} days")
+    for problem in problems:
+        click.echo(f"not removed: {shown(problem)}", err=True)
+    if problems:
+        raise SystemExit(1)

@@ -11,9 +11,9 @@ import stat
 from pathlib import Path
 
 from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.untrusted import Folder, opened
 
 _OF_THE_PLATFORM = {"conf", "launches"}
-_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def check_users(uid: int, *, own_uid: int) -> None:
@@ -43,31 +43,23 @@ def hand_over(directory: Path, uid: int) -> None:
     """
     if uid == os.geteuid():
         return
-    for _, folders, _, folder in os.fwalk(directory, follow_symlinks=False):
-        if _is_same(folder, directory):
-            # Whoever is in the group may make entries, and with the sticky bit remove none of others.
-            os.fchown(folder, -1, uid)
-            os.fchmod(folder, stat.S_ISVTX | 0o775)
-            if "conf" in folders:
-                _show(folder, "conf")
-            folders[:] = [name for name in folders if name not in _OF_THE_PLATFORM]
-        else:
-            os.fchown(folder, uid, uid)
-            os.fchmod(folder, 0o755)
+    with opened(directory) as top:
+        # Whoever is in the group may make entries, and with the sticky bit remove none of others.
+        os.fchown(top.fd, -1, uid)
+        os.fchmod(top.fd, stat.S_ISVTX | 0o775)
+        if top.status("conf") is not None:
+            _show(top)
+        for place, folder, _ in top.walk(without=_OF_THE_PLATFORM, strict=False):
+            if place:
+                os.fchown(folder.fd, uid, uid)
+                os.fchmod(folder.fd, 0o755)
 
 
-def _is_same(folder: int, directory: Path) -> bool:
-    return os.path.samestat(os.fstat(folder), directory.stat())
-
-
-def _show(parent: int, name: str) -> None:
+def _show(top: Folder) -> None:
     """Let all read the platform's own folder and its files, whatever the umask was when they were made."""
-    folder = os.open(name, _FLAGS, dir_fd=parent)
-    try:
-        os.fchmod(folder, 0o755)
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_file(follow_symlinks=False):
-                    os.chmod(entry.name, 0o644, dir_fd=folder)
-    finally:
-        os.close(folder)
+    with top.below("conf") as folder:
+        os.fchmod(folder.fd, 0o755)
+        for place, _, files in folder.walk(strict=False):
+            for found in files if not place else ():
+                with folder.open_file(found.name, found.status) as file:
+                    os.fchmod(file.fileno(), 0o644)

@@ -19,7 +19,13 @@ from typing import BinaryIO
 from kaapana_assets.errors import ConflictingContent, InvalidIdentifier, NotFound, StoreUnavailable
 from kaapana_assets.stores.checks import StoreReport, free_where
 from kaapana_assets.stores.durable import make_folder
-from kaapana_assets.stores.objects import StoredObject, checked_bucket, checked_expiry, checked_object_name
+from kaapana_assets.stores.objects import (
+    StoredObject,
+    checked_bucket,
+    checked_expiry,
+    checked_object_name,
+    opened_source,
+)
 
 _ASIDE = ".incoming"  # no bucket can have this name
 _DIGEST = "user.kaapana.sha256"
@@ -41,7 +47,7 @@ class FolderObjects:
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
 
-    def put_file(self, bucket: str, name: str, path: Path) -> StoredObject:
+    def put_file(self, bucket: str, name: str, path: Path | BinaryIO) -> StoredObject:
         """Store the content of a file, as ``ObjectStore.put_file`` says.
 
         Raises:
@@ -50,10 +56,7 @@ class FolderObjects:
         """
         checked_bucket(bucket)
         *folders, last = checked_object_name(name).split("/")
-        try:
-            source = path.open("rb")
-        except OSError as exc:
-            raise NotFound(f"object {bucket}/{name} cannot be stored: {path} cannot be read ({exc.strerror})") from exc
+        source = opened_source(bucket, name, path)
         with source, self._translated(bucket, name, writing=True):
             make_folder(self._folder / _ASIDE)
             with self._opened([_ASIDE]) as aside:

@@ -19,7 +19,13 @@ from minio.error import InvalidResponseError, S3Error
 
 from kaapana_assets.errors import ConfigurationError, InvalidIdentifier, NotFound, StoreUnavailable
 from kaapana_assets.stores.checks import StoreReport
-from kaapana_assets.stores.objects import StoredObject, checked_bucket, checked_expiry, checked_object_name
+from kaapana_assets.stores.objects import (
+    StoredObject,
+    checked_bucket,
+    checked_expiry,
+    checked_object_name,
+    opened_source,
+)
 from kaapana_assets.stores.s3_connection import LIBRARY_ERRORS, S3Connection, translated
 from kaapana_assets.stores.uploads import Fingerprint, HashingReader
 
@@ -48,7 +54,7 @@ class MinioObjects:
         self._part_bytes = part_bytes
         self._client: Minio = connection.open()
 
-    def put_file(self, bucket: str, name: str, path: Path) -> StoredObject:
+    def put_file(self, bucket: str, name: str, path: Path | BinaryIO) -> StoredObject:
         """Store the content of a file, as ``ObjectStore.put_file`` says.
 
         The bucket is made if it is missing. The server's own checksum of what arrived is compared;
@@ -61,10 +67,7 @@ class MinioObjects:
         """
         checked_bucket(bucket)
         checked_object_name(name)
-        try:
-            source = path.open("rb")
-        except OSError as exc:
-            raise NotFound(f"object {bucket}/{name} cannot be stored: {path} cannot be read ({exc.strerror})") from exc
+        source = opened_source(bucket, name, path)
         with source:
             for _ in range(_PUTS):
                 sent = self._translated(bucket, name, lambda: _readable(lambda: self._sent(bucket, name, source)))

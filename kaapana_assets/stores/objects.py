@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from kaapana_assets.errors import InvalidIdentifier
+from kaapana_assets.errors import InvalidIdentifier, NotFound
 from kaapana_assets.stores.checks import StoreReport
 
 _BUCKET = re.compile(r"[a-z0-9]([a-z0-9.-]{1,61})[a-z0-9]")
@@ -44,10 +44,15 @@ class ObjectStore(Protocol):
     StoreUnavailable when the store does not answer.
     """
 
-    def put_file(self, bucket: str, name: str, path: Path) -> StoredObject:
+    def put_file(self, bucket: str, name: str, path: Path | BinaryIO) -> StoredObject:
         """Store the content of a file; an object of that name is replaced, in one step.
 
         When this returns, the object is durable.
+
+        Args:
+            bucket: its bucket.
+            name: its name.
+            path: the file, or what reads it, at its begin, which is closed then.
         """
         ...
 
@@ -148,6 +153,20 @@ def checked_object_name(value: str) -> str:
             "bytes, none '.' or '..', without backslashes and control characters"
         )
     return value
+
+
+def opened_source(bucket: str, name: str, path: Path | BinaryIO) -> BinaryIO:
+    """What reads the file that an object is made of.
+
+    Raises:
+        NotFound: it cannot be read.
+    """
+    if not isinstance(path, Path):
+        return path
+    try:
+        return path.open("rb")
+    except OSError as exc:
+        raise NotFound(f"object {bucket}/{name} cannot be stored: {path} cannot be read ({exc.strerror})") from exc
 
 
 def checked_expiry(seconds: int) -> int:

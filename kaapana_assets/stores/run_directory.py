@@ -3,10 +3,15 @@
     <folder>/<run>/batch/<SeriesInstanceUID>/initial-input/<SOPInstanceUID>.dcm
     <folder>/<run>/batch/<SeriesInstanceUID>/<operator_out_dir>/...
     <folder>/<run>/<operator_out_dir>/...            pooled outputs
-    <folder>/<run>/conf/conf.json                    what was asked
-    <folder>/<run>/conf/results/<operator>.json      what became of it
+    <folder>/<run>/conf/...                          copies of what is in the run's record, for people
     <folder>/<run>/launches/<operator>-<hash>/...    the view of one launch, the only part that its operator sees
     <folder>/<run>-<SeriesInstanceUID>/...           the same for one series, in single mode
+
+What the platform reads back is in the run's record, out of the way of operators:
+
+    <folder>/.runs/.records/<run>/conf.json                what was asked
+    <folder>/.runs/.records/<run>/results/<operator>.json  what became of it
+    <folder>/.runs/.records/<run>/staging/...              inputs that are being put together
 
 ``<folder>/.runs/<Dagster run id>`` holds the name of that run's directory, so that a re-execution
 finds the files of the run it repeats. ``<folder>/.runs/<run>.<Dagster run id>`` is locked by the
@@ -18,27 +23,34 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
-import shutil
+import secrets
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from kaapana_assets.dicom.identifiers import checked_name, checked_uid
-from kaapana_assets.errors import NotFound, TemporaryError
+from kaapana_assets.errors import NotFound, TemporaryError, UnsafePath
+from kaapana_assets.untrusted import Folder, opened
 
 _BY_RUN = ".runs"
+_RECORDS = ".records"
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The folder of one run, or of one series of a run."""
+    """The folder of one run, or of one series of a run, or the view of one launch.
+
+    Attributes:
+        path: the folder.
+        record: of the run.
+    """
 
     path: Path
+    record: Path
 
     @property
     def name(self) -> str:
@@ -51,52 +63,112 @@ class RunDirectory:
         return self.path / "batch"
 
     def series_dir(self, series_instance_uid: str, folder: str) -> Path:
-        """The folder that an operator reads or writes for one series."""
-        return self.batch / checked_uid(series_instance_uid, keyword="SeriesInstanceUID") / folder
+        """The folder that an operator reads or writes for one series, to be named; ``opened`` opens it."""
+        return self.path.joinpath(*self.place(series_instance_uid, folder))
+
+    @staticmethod
+    def place(series_instance_uid: str, folder: str) -> tuple[str, str, str]:
+        """Where the folder of a series is, as names below the directory."""
+        return "batch", checked_uid(series_instance_uid, keyword="SeriesInstanceUID"), folder
+
+    def opened(self, *names: str, make: bool = False) -> AbstractContextManager[Folder]:
+        """A folder of the directory, opened without following a link; see ``untrusted.opened``."""
+        return opened(self.path, *names, make=make)
 
     def of_series(self, series_instance_uid: str) -> RunDirectory:
         """The directory of one series in single mode, whether it is there or not."""
         uid = checked_uid(series_instance_uid, keyword="SeriesInstanceUID")
-        return RunDirectory(self.path.with_name(f"{self.name}-{uid}"))
+        return RunDirectory(self.path.with_name(f"{self.name}-{uid}"), self.record)
 
     def for_series(self, series_instance_uid: str) -> RunDirectory:
         """The directory of one series in single mode; made on first use, with a copy of conf.json."""
         directory = self.of_series(series_instance_uid)
-        self._lay_out(directory)
+        with opened(self.path.parent, directory.name, make=True) as folder:
+            if not folder.has_folder("batch"):
+                self._lay_out(folder)
         return directory
 
     def view(self, name: str) -> RunDirectory:
         """The directory below this one for a launch, the only one that its operator sees; there or not."""
-        return RunDirectory(self.path / "launches" / name)
+        return RunDirectory(self.path / "launches" / name, self.record)
 
     def empty_view(self, name: str) -> RunDirectory:
-        """The same, emptied of what an earlier launch left in it."""
-        directory = self.view(name)
-        shutil.rmtree(directory.path, ignore_errors=True)
-        self._lay_out(directory)
-        return directory
+        """The same, emptied of what an earlier launch left in it.
 
-    def _lay_out(self, directory: RunDirectory) -> None:
-        if not directory.batch.is_dir():
-            directory.batch.mkdir(parents=True)
-            (directory.path / "conf").mkdir()
-            shutil.copyfile(self.path / "conf" / "conf.json", directory.path / "conf" / "conf.json")
+        Raises:
+            UnsafePath: it cannot be emptied, or a link stands in its place.
+        """
+        left = self.remove_view(name)
+        if left:
+            raise UnsafePath(f"what an earlier launch left cannot be removed: {left[0]}")
+        with self.opened("launches", name, make=True) as folder:
+            self._lay_out(folder)
+        return self.view(name)
+
+    def remove_view(self, name: str) -> list[str]:
+        """Remove the view of a launch; what cannot be removed, and why."""
+        try:
+            with self.opened("launches") as launches:
+                return launches.remove(name)
+        except FileNotFoundError:
+            return []
+
+    def remove(self, *names: str) -> None:
+        """Make place for a folder, whatever stands there.
+
+        Raises:
+            UnsafePath: it cannot be removed, or a link stands above it.
+        """
+        with contextlib.suppress(FileNotFoundError), self.opened(*names[:-1]) as above:
+            left = above.remove(names[-1])
+            if left:
+                raise UnsafePath(f"what stands in the way of an output cannot be removed: {left[0]}")
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A place of the platform to put a folder together at; it is not there yet, and gone at the end."""
+        folder = self.record / "staging"
+        folder.mkdir(parents=True, exist_ok=True)
+        name = secrets.token_hex(8)
+        try:
+            yield folder / name
+        finally:
+            with opened(folder) as place:
+                place.remove(name)
+
+    def _lay_out(self, folder: Folder) -> None:
+        with folder.below("batch", make=True), folder.below("conf", make=True) as conf:
+            conf.write("conf.json", _as_bytes(self.conf()))
+
+    def show_conf(self, conf: Mapping[str, Any]) -> None:
+        """Say in ``conf/conf.json`` what was asked, for operators and people; the platform does not read it."""
+        with self.opened("conf", make=True) as folder:
+            folder.write("conf.json", _as_bytes(conf))
 
     def write_conf(self, conf: Mapping[str, Any]) -> None:
-        """Say what was asked; operators may read it too."""
-        _write_json(self.path / "conf" / "conf.json", conf)
+        """Record what was asked, and show it."""
+        with opened(self.record, make=True) as folder:
+            folder.write("conf.json", _as_bytes(conf))
+        self.show_conf(conf)
 
     def conf(self) -> dict[str, Any]:
-        """What was asked."""
-        return _read_json(self.path / "conf" / "conf.json")
+        """What was asked of the run."""
+        return _read_json(self.record, "conf.json")
 
     def write_result(self, operator: str, result: Mapping[str, Any]) -> None:
-        """Say what became of an operator."""
-        _write_json(self.path / "conf" / "results" / f"{operator}.json", result)
+        """Record what became of an operator, and show it in ``conf/results``."""
+        with opened(self.record, "results", make=True) as folder:
+            folder.write(f"{operator}.json", _as_bytes(result))
+        # Whatever is there instead: nothing depends on what is shown.
+        with contextlib.suppress(UnsafePath, OSError), self.opened("conf", "results", make=True) as folder:
+            folder.write(f"{operator}.json", _as_bytes(result))
 
     def forget_result(self, operator: str) -> None:
         """Take back what became of an operator, which is run again."""
-        (self.path / "conf" / "results" / f"{operator}.json").unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError), opened(self.record, "results") as folder:
+            folder.remove(f"{operator}.json")
+        with contextlib.suppress(UnsafePath, OSError), self.opened("conf", "results") as folder:
+            folder.remove(f"{operator}.json")
 
     def result(self, operator: str) -> dict[str, Any]:
         """What became of an operator.
@@ -104,7 +176,7 @@ class RunDirectory:
         Raises:
             NotFound: it has not ended in this run.
         """
-        return _read_json(self.path / "conf" / "results" / f"{operator}.json")
+        return _read_json(self.record, "results", f"{operator}.json")
 
 
 class RunDirectories:
@@ -113,6 +185,9 @@ class RunDirectories:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def _of(self, name: str) -> RunDirectory:
+        return RunDirectory(self.folder / name, self.folder / _BY_RUN / _RECORDS / name)
+
     def create(self, workflow: str, dagster_run_id: str, now: datetime) -> RunDirectory:
         """A new, empty directory that belongs to a Dagster run.
 
@@ -120,7 +195,7 @@ class RunDirectories:
         """
         checked_name(workflow, kind="workflow name")
         while True:
-            directory = RunDirectory(self.folder / f"{workflow}-{now:%y%m%d%H%M%S%f}")
+            directory = self._of(f"{workflow}-{now:%y%m%d%H%M%S%f}")
             try:
                 directory.batch.mkdir(parents=True)
             except FileExistsError:
@@ -129,7 +204,11 @@ class RunDirectories:
                 break
         (directory.path / "conf" / "results").mkdir(parents=True)
         by_run = self.folder / _BY_RUN / checked_name(dagster_run_id, kind="run id")
-        by_run.parent.mkdir(exist_ok=True)
+        while True:
+            by_run.parent.mkdir(exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # a run that ends just now removed the empty folder
+                directory.record.mkdir(parents=True)
+                break
         by_run.write_text(directory.name)
         return directory
 
@@ -141,11 +220,13 @@ class RunDirectories:
         """
         by_run = self.folder / _BY_RUN / checked_name(dagster_run_id, kind="run id")
         try:
-            directory = RunDirectory(self.folder / by_run.read_text())
+            directory = self._of(checked_name(by_run.read_text(), kind="name of a run directory"))
         except FileNotFoundError as exc:
             raise NotFound(f"run {dagster_run_id} has no run directory in {self.folder}") from exc
         if not directory.path.is_dir():
             raise NotFound(f"the run directory {directory.path} was cleaned: start the workflow anew")
+        if not directory.record.is_dir():
+            _take_over(directory)
         return directory
 
     @contextmanager
@@ -169,17 +250,28 @@ class RunDirectories:
     def _users(self, directory: RunDirectory) -> set[str]:
         return {mark.name for mark in (self.folder / _BY_RUN).glob(f"{directory.name}.*") if _is_locked(mark)}
 
-    def remove(self, directory: RunDirectory) -> None:
-        """Remove a run's directory and those of its single series."""
-        # Its own last: without it nobody would look for the others.
-        for path in (*self.folder.glob(f"{directory.name}-*"), directory.path):
-            shutil.rmtree(path, ignore_errors=True)
-        for mark in (self.folder / _BY_RUN).glob(f"{directory.name}.*"):
+    def remove(self, directory: RunDirectory) -> list[str]:
+        """Remove a run's directory and those of its single series; what cannot be removed, and why.
+
+        Of a directory that stays, the record stays, too: it is tried again by whoever cleans next.
+        """
+        with opened(self.folder) as folder:
+            names = sorted(path.name for path in self.folder.glob(f"{directory.name}-*"))
+            left = [problem for name in (*names, directory.name) for problem in folder.remove(name)]
+            if left:
+                return left
+        by_run = self.folder / _BY_RUN
+        for mark in by_run.glob(f"{directory.name}.*"):
             mark.unlink(missing_ok=True)
-        for by_run in (self.folder / _BY_RUN).glob("*"):
+        for each in by_run.glob("[!.]*"):
             with contextlib.suppress(FileNotFoundError):  # another run ends at the same time
-                if by_run.read_text() == directory.name:
-                    by_run.unlink()
+                if each.read_text() == directory.name:
+                    each.unlink()
+        with contextlib.suppress(FileNotFoundError), opened(by_run, _RECORDS) as records:
+            left = records.remove(directory.name)
+        with contextlib.suppress(OSError):  # it holds the records of other runs, or is gone
+            directory.record.parent.rmdir()
+        return left
 
     def older_than(self, days: float) -> list[RunDirectory]:
         """The directories that no run uses and nothing was written to for that many days.
@@ -187,9 +279,29 @@ class RunDirectories:
         Without those of single series.
         """
         limit = time.time() - days * 86_400
-        found = [path for path in self.folder.glob("*") if path.is_dir() and (path / "conf" / "results").is_dir()]
-        old = [RunDirectory(path) for path in sorted(found) if _last_written(path) < limit]
+        found = [self._of(path.name) for path in sorted(self.folder.glob("[!.]*")) if path.is_dir()]
+        # Those that an earlier version made have no records.
+        of_runs = [each for each in found if each.record.is_dir() or (each.path / "conf" / "results").is_dir()]
+        old = [directory for directory in of_runs if _last_written(directory.path) < limit]
         return [directory for directory in old if not self._users(directory)]
+
+
+def _take_over(directory: RunDirectory) -> None:
+    """Make the record of a run that an earlier version began, from what it wrote into the directory."""
+    staged = directory.record.with_name(f".{directory.name}.{secrets.token_hex(8)}")
+    (staged / "results").mkdir(parents=True)
+    try:
+        with contextlib.suppress(FileNotFoundError), directory.opened("conf") as conf, opened(staged) as target:
+            target.write("conf.json", conf.read("conf.json"))
+            with conf.below("results") as results, target.below("results") as shown:
+                for _, folder, files in results.walk():
+                    for found in files:
+                        shown.write(found.name, folder.read(found.name))
+        with contextlib.suppress(OSError):  # another process of the run was faster
+            staged.rename(directory.record)
+    finally:
+        with opened(staged.parent) as records:
+            records.remove(staged.name)
 
 
 def _is_locked(mark: Path) -> bool:
@@ -205,19 +317,17 @@ def _is_locked(mark: Path) -> bool:
 
 def _last_written(run: Path) -> float:
     folders = (run, run / "batch", run / "conf", run / "conf" / "results")
-    return max(folder.stat().st_mtime for folder in folders if folder.is_dir())
+    return max(folder.lstat().st_mtime for folder in folders if folder.is_dir())
 
 
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    staged.write_text(json.dumps(values, indent=1))
-    staged.replace(path)
+def _as_bytes(values: Mapping[str, Any]) -> bytes:
+    return json.dumps(values, indent=1).encode()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(folder: Path, *names: str) -> dict[str, Any]:
     try:
-        values: dict[str, Any] = json.loads(path.read_bytes())
+        with opened(folder, *names[:-1]) as place:
+            values: dict[str, Any] = json.loads(place.read(names[-1]))
     except FileNotFoundError as exc:
-        raise NotFound(f"{path} is not there") from exc
+        raise NotFound(f"{folder.joinpath(*names)} is not there") from exc
     return values

@@ -9,17 +9,18 @@ directories, so that no operator can change it.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kaapana_assets.dicom.identifiers import checked_name
-from kaapana_assets.errors import NotFound, OutputMissing, StoreUnavailable
+from kaapana_assets.errors import NotFound, OutputMissing, StoreUnavailable, UnsafePath
 from kaapana_assets.stores.transfer import duplicate, put_in_place, sync_file_system
+from kaapana_assets.stores.trees import copy_found, foreign_link
+from kaapana_assets.untrusted import Folder, Limits, opened
 
 _MANIFEST = ".manifest.json"
 _STAGING = ".staging"
@@ -93,13 +94,21 @@ class Shelf:
         return manifest if whole else None
 
     def publish(
-        self, origin: Origin, outputs: Mapping[str, tuple[Path, str]]
+        self,
+        origin: Origin,
+        outputs: Mapping[str, tuple[Path, str]],
+        *,
+        within: Path | None = None,
+        limits: Limits | None = None,
     ) -> tuple[dict[str, Manifest], dict[str, str]]:
         """Put outputs on the shelf, each in one step, after all of them are durable.
 
         Args:
             origin: the operator and run that made them.
             outputs: by partition: the folder with the output and its fingerprint.
+            within: the folder that operators cannot put aside; below it no link is followed. Without it, the
+                folders of the outputs themselves are such.
+            limits: how large each output may be.
 
         Returns:
             The manifests by partition, and by partition why an output was refused (a link in it).
@@ -112,14 +121,15 @@ class Shelf:
         refused: dict[str, str] = {}
         try:
             for partition, (source, fingerprint) in outputs.items():
+                top = source if within is None else within
                 try:
-                    manifests[partition] = _stage(source, staging / partition, origin, partition, fingerprint)
-                except OutputMissing as exc:
+                    with opened(top, *source.relative_to(top).parts) as output:
+                        files = _stage(output, staging / partition, limits)
+                except (OutputMissing, UnsafePath) as exc:
                     refused[partition] = str(exc)
-                except PermissionError as exc:
-                    if not str(exc.filename).startswith(str(source)):
-                        raise
-                    refused[partition] = f"{exc.filename} cannot be read: {exc.strerror}"
+                    continue
+                manifests[partition] = _manifest(origin, partition, fingerprint, files)
+                (staging / partition / _MANIFEST).write_text(json.dumps(asdict(manifests[partition])))
             sync_file_system(staging)
             for partition in manifests:
                 target = self.entry(origin.workflow, origin.operator, partition)
@@ -192,18 +202,29 @@ def _copy(folder: Path, manifest: Manifest, into: Path) -> Path | None:
     return None
 
 
-def _stage(source: Path, target: Path, origin: Origin, partition: str, fingerprint: str) -> Manifest:
+def _stage(output: Folder, target: Path, limits: Limits | None) -> list[ShelfFile]:
+    """Copy an output to a new folder of the platform; its files in order."""
     target.mkdir()
-    files = []
-    for path in _files_below(source):
-        relative = path.relative_to(source)
-        if relative.name == _MANIFEST:
-            raise OutputMissing(f"{path}: the name {_MANIFEST} belongs to the platform; write another one")
-        if len(relative.parts) > 1:
-            (target / relative).parent.mkdir(parents=True, exist_ok=True)
-        size, digest = duplicate(path, target / relative)
-        files.append(ShelfFile(relative.as_posix(), size, digest))
-    manifest = Manifest(
+    files: list[ShelfFile] = []
+    with opened(target) as staged:
+        for place, folder, found_here in output.walk(limits=limits):
+            if not found_here:
+                continue
+            with staged.below(*(place.split("/") if place else ()), make=True) as there:
+                for found in found_here:
+                    if found.name == _MANIFEST:
+                        where = folder.path / found.name
+                        raise OutputMissing(f"{where}: the name belongs to the platform; write another one")
+                    if found.status.st_nlink > 1:
+                        raise foreign_link(folder, found)
+                    digest = copy_found(folder, found, there)
+                    path = f"{place}/{found.name}" if place else found.name
+                    files.append(ShelfFile(path, found.status.st_size, digest))
+    return sorted(files, key=lambda file: file.path.split("/"))
+
+
+def _manifest(origin: Origin, partition: str, fingerprint: str, files: Sequence[ShelfFile]) -> Manifest:
+    return Manifest(
         workflow=origin.workflow,
         operator=origin.operator,
         partition=partition,
@@ -213,20 +234,6 @@ def _stage(source: Path, target: Path, origin: Origin, partition: str, fingerpri
         created=origin.created,
         files=tuple(files),
     )
-    (target / _MANIFEST).write_text(json.dumps(asdict(manifest)))
-    return manifest
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files_below(Path(entry.path))
-        elif entry.is_file(follow_symlinks=False):
-            yield Path(entry.path)
-        else:
-            raise OutputMissing(f"{entry.path} is a link or a special file; outputs are plain files")
 
 
 def _read(path: Path) -> Manifest:

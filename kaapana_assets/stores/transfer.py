@@ -37,18 +37,29 @@ def duplicate(source: Path, target: Path) -> tuple[int, str]:
         FileExistsError: there is a target already.
         OSError: ``source`` is a symbolic link, or reading or writing failed.
     """
+    reader = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+    with open(reader, "rb", buffering=0), open(target, "xb", buffering=0) as write:  # noqa: PTH123
+        return copy_open(reader, write.fileno())
+
+
+def copy_open(reader: int, writer: int, *, at_most: int | None = None) -> tuple[int, str]:
+    """Copy one open file to another, new one; see ``duplicate``.
+
+    Args:
+        reader: a descriptor, at the begin of the file.
+        writer: a descriptor of an empty file.
+        at_most: bytes after which it ends, at the first piece that goes over them.
+    """
     digest = hashlib.sha256()
     size = 0
-    reader = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
-    with open(reader, "rb", buffering=0) as read, open(target, "xb", buffering=0) as write:  # noqa: PTH123
-        cloned = _clone(reader, write.fileno())
-        while chunk := read.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-            if not cloned:
-                view = memoryview(chunk)
-                while view:
-                    view = view[write.write(view) :]
+    cloned = _clone(reader, writer)
+    while (at_most is None or size <= at_most) and (chunk := os.read(reader, _CHUNK_BYTES)):
+        digest.update(chunk)
+        size += len(chunk)
+        if not cloned:
+            view = memoryview(chunk)
+            while view:
+                view = view[os.write(writer, view) :]
     return size, f"sha256:{digest.hexdigest()}"
 
 

@@ -10,7 +10,11 @@ from kaapana_assets.stores.retention import remove_left_behind
 def remove_old_run_directories(context: dg.OpExecutionContext, platform: Platform) -> None:
     """Remove what runs left behind and say what it was."""
     settings = platform.settings
-    for path in remove_left_behind(settings.home, days=settings.run_retention_days):
+
+    def left(problem: str) -> None:
+        context.log.warning("not removed: %s", problem)
+
+    for path in remove_left_behind(settings.home, days=settings.run_retention_days, left=left):
         context.log.info("removed %s", path)
 
 

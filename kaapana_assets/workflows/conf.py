@@ -38,7 +38,7 @@ def kaapana_keys(request: Request, *, parameters: Mapping[str, Value], series: S
     }
 
 
-def write_conf(work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str]) -> None:
+def show_conf(work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str]) -> None:
     """Say in the directory of a launch what it is given.
 
     Only the parameters that the operator sees, and only its series: what is not part of a fingerprint
@@ -47,4 +47,4 @@ def write_conf(work: Work, operator: Operator, directory: RunDirectory, series: 
     request = work.request
     parameters = operator.seen(request.parameters)
     given = replace(request, parameters=parameters, series={uid: request.series[uid] for uid in series}, missing={})
-    directory.write_conf({**given.as_json(), **kaapana_keys(request, parameters=parameters, series=series)})
+    directory.show_conf({**given.as_json(), **kaapana_keys(request, parameters=parameters, series=series)})

@@ -8,9 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
-from kaapana_assets.errors import InputError, OperatorFailed
+from kaapana_assets.errors import InputError, OperatorFailed, UnsafePath
 from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.stores.shelf import Manifest, Origin
 from kaapana_assets.workflows.at_once import as_they_end
@@ -24,7 +25,6 @@ from kaapana_assets.workflows.inputs import Inputs, series_in
 from kaapana_assets.workflows.launching import Attempt, attempt_pooled, attempt_series
 from kaapana_assets.workflows.operators import ContainerOperator, Operator, PythonOperator
 from kaapana_assets.workflows.staging import stage_pooled, stage_series
-from kaapana_assets.workflows.views import remove_output
 from kaapana_assets.workflows.work import Done, OperatorResult, Work
 
 _Result = TypeVar("_Result")
@@ -70,7 +70,7 @@ def run_operator(work: Work, operator: Operator, inputs: Inputs) -> OperatorResu
         outputs = {
             uid: (directories[uid].series_dir(uid, operator.out_dir), wanted[uid]) for uid in sorted(attempt.verified)
         }
-        manifests, refused = work.stores.shelf.publish(_origin(work, operator), outputs)
+        manifests, refused = _publish(work, operator, outputs)
         result.failed.update(refused)
         result.done.update({uid: _done(manifest, sources[uid], reused=False) for uid, manifest in manifests.items()})
     return OperatorResult(
@@ -110,7 +110,7 @@ def run_pooled(work: Work, operator: Operator, inputs: Inputs) -> OperatorResult
     launches = attempt_pooled(work, operator, work.directory, series)
     _check_unchanged(work, operator, code)
     output = work.directory.path / operator.out_dir
-    manifests, refused = work.stores.shelf.publish(_origin(work, operator), {cohort: (output, fingerprint)})
+    manifests, refused = _publish(work, operator, {cohort: (output, fingerprint)})
     if refused:
         raise OperatorFailed(refused[cohort])
     return OperatorResult(
@@ -164,9 +164,13 @@ def _chunks(series: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 def _one_by_one(
     work: Work, operator: Operator, todo: _Read, failed: dict[str, str]
 ) -> tuple[Attempt, Mapping[str, RunDirectory]]:
-    directories = {uid: work.directory.for_series(uid) for uid in todo}
+    directories = {uid: work.directory.of_series(uid) for uid in todo}
 
     def one(uid: str) -> Attempt:
+        try:
+            work.directory.for_series(uid)
+        except UnsafePath as exc:
+            return Attempt(failed={uid: str(exc)})
         ready = _provided(work, operator, directories[uid], {uid: todo[uid]}, failed)
         if not ready or work.cancelled.is_set():
             return Attempt()
@@ -188,7 +192,7 @@ def _provided(
             return "the run was cancelled"
         try:
             stage_series(work, operator, directory, uid, todo[uid])
-        except InputError as exc:
+        except (InputError, UnsafePath) as exc:
             return str(exc)
         return None
 
@@ -237,7 +241,17 @@ def _is_current(work: Work, operator: Operator, manifest: Manifest, fingerprint:
 def _forget_leftovers(work: Work, operator: Operator, uid: str) -> None:
     """Where a killed run is repeated, its directory may hold half of what the shelf has whole."""
     for directory in (work.directory, work.directory.of_series(uid)):
-        remove_output(directory.series_dir(uid, operator.out_dir))
+        try:
+            directory.remove(*directory.place(uid, operator.out_dir))
+        except UnsafePath as exc:  # who reads it will refuse it, too
+            work.log.warning("%s: %s", operator.full_name, exc)
+
+
+def _publish(
+    work: Work, operator: Operator, outputs: Mapping[str, tuple[Path, str]]
+) -> tuple[dict[str, Manifest], dict[str, str]]:
+    folder = work.directory.path.parent
+    return work.stores.shelf.publish(_origin(work, operator), outputs, within=folder, limits=work.stores.limits)
 
 
 def _origin(work: Work, operator: Operator) -> Origin:

@@ -5,18 +5,17 @@ Nothing here decides which series need work or what is kept; see ``execution``.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from kaapana_assets.containers.runner import Launch, Outcome
-from kaapana_assets.errors import KaapanaAssetsError, OperatorError, OperatorFailed, StoreUnavailable
+from kaapana_assets.errors import KaapanaAssetsError, OperatorError, OperatorFailed, StoreUnavailable, UnsafePath
 from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.workflows.at_once import as_they_end
 from kaapana_assets.workflows.operators import ContainerOperator, Operator, OperatorContext, PythonOperator
 from kaapana_assets.workflows.parameters import as_text
-from kaapana_assets.workflows.views import lay_out, link_in_place_of, remove_output, take_output, view_of
+from kaapana_assets.workflows.verification import Left, verify
+from kaapana_assets.workflows.views import lay_out, remove_view, take_output, view_of
 from kaapana_assets.workflows.work import Work
 
 
@@ -100,12 +99,15 @@ def attempt_pooled(work: Work, operator: Operator, directory: RunDirectory, seri
     outcome, error, launches = _start(work, operator, directory, view, series)
     if error is None and outcome is Outcome.SKIPPED:
         error = OperatorFailed(f"operator {operator.full_name} said that there is nothing to do for the cohort")
-    output = view.path / operator.out_dir
-    reason = link_in_place_of(output) or (str(error) if error else _missing(output, operator))
+    if error is not None:
+        raise OperatorFailed(str(error)) from error
+    left = verify(work, operator, view, series)
+    refused = left.refused_launch or next(iter(left.refused.values()), None)
+    reason = _named_refusal(operator, refused) or left.missing(operator)
     if reason:
-        raise OperatorFailed(reason) from error
-    take_output(output, directory.path / operator.out_dir)
-    shutil.rmtree(view.path, ignore_errors=True)
+        raise OperatorFailed(reason)
+    _take(operator, view, directory, operator.out_dir)
+    remove_view(work, directory, view)
     return launches
 
 
@@ -115,23 +117,28 @@ def _launch(
     view = view_of(operator, directory, series)
     outcome, error, launches = _start(work, operator, directory, view, series)
     result = Attempt(launches=launches)
+    left = Left() if error is not None and len(series) == 1 else verify(work, operator, view, series)
     for uid in series:
-        output = view.series_dir(uid, operator.out_dir)
-        reason = link_in_place_of(view.batch, output.parent, output) or _missing(output, operator)
+        refused = _named_refusal(operator, left.refused.get(uid) or left.refused_launch)
+        reason = refused or left.missing(operator, uid)
         if error is not None and (reason or len(series) == 1):
             result.failed[uid] = str(error)
         elif reason is None and not (operator.only_acts and outcome is Outcome.SKIPPED):
             result.verified.add(uid)
-        elif outcome is Outcome.SKIPPED:
+        elif outcome is Outcome.SKIPPED and refused is None:
             result.skipped.add(uid)
         else:
             result.failed[uid] = f"series {uid}: operator {operator.full_name} ended well, but {reason}"
     if error is None:
-        for uid in result.verified:
-            take_output(view.series_dir(uid, operator.out_dir), directory.series_dir(uid, operator.out_dir))
+        for uid in sorted(result.verified):
+            try:
+                _take(operator, view, directory, *directory.place(uid, operator.out_dir))
+            except UnsafePath as exc:  # only now: somebody else writes there
+                result.verified.discard(uid)
+                result.failed[uid] = f"series {uid}: {_named_refusal(operator, str(exc))}"
     # What failed together is tried alone; the last view of a series that failed is kept to be looked into.
     if not result.failed or len(series) > 1:
-        shutil.rmtree(view.path, ignore_errors=True)
+        remove_view(work, directory, view)
     return result, error
 
 
@@ -141,9 +148,9 @@ def _start(
     error: OperatorError | None = None
     for launches in range(1, operator.retries + 2):
         # Also what a failed launch did to its input must not reach the next one.
-        if not _goes_on(work, operator, view, series):
-            lay_out(work, operator, directory, view, series)
         try:
+            if not _goes_on(work, operator, view, series):
+                lay_out(work, operator, directory, view, series)
             if isinstance(operator, ContainerOperator):
                 launch = _container_launch(work, operator, view)
                 outcome = work.stores.runner.run(launch, output=work.output, cancelled=work.cancelled)
@@ -216,21 +223,13 @@ def _call(work: Work, operator: Operator, view: RunDirectory, series: Sequence[s
     return Outcome.DONE
 
 
-def _missing(folder: Path, operator: Operator) -> str | None:
-    """What the output lacks; None when it is as declared."""
-    if operator.only_acts:
-        _leave_nothing(folder)
-        return None
-    if not folder.is_dir():
-        return f"its output folder {operator.out_dir} is not there"
-    patterns = operator.output_patterns or ("**/*",)
-    for pattern in patterns:
-        if not any(path.is_file() for path in folder.glob(pattern)):
-            return f"its output folder {operator.out_dir} holds no file that fits {pattern}"
-    return None
+def _take(operator: Operator, view: RunDirectory, directory: RunDirectory, *place: str) -> None:
+    if operator.only_acts:  # an empty folder, which goes the way of all outputs
+        view.remove(*place)
+        with view.opened(*place, make=True):
+            pass
+    take_output(view, directory, *place)
 
 
-def _leave_nothing(folder: Path) -> None:
-    """The output of what only acts: an empty folder, which goes the way of all outputs."""
-    remove_output(folder)
-    folder.mkdir(parents=True)
+def _named_refusal(operator: Operator, reason: str | None) -> str | None:
+    return None if reason is None else f"what operator {operator.full_name} left is refused: {reason}"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
 from kaapana_assets.errors import NotFound, OutputMissing
 from kaapana_assets.stores.objects import ObjectStore
+from kaapana_assets.untrusted import opened
 from kaapana_assets.workflows.operators import Level, Operator, OperatorContext, PythonOperator
 
 _LISTING = "objects.json"
@@ -58,23 +58,25 @@ def _put_objects(context: OperatorContext) -> None:
     bucket = own.get("bucket") or context.settings["bucket"]
     patterns = [pattern.strip() for pattern in (own.get("patterns") or context.settings["patterns"]).split(",")]
     if context.settings["level"] == "cohort":
-        _put(
-            context, bucket, patterns, prefix=context.cohort, source=context.pooled_input, output=context.pooled_output
-        )
+        _put(context, bucket, patterns, context.operator_in_dir, prefix=context.cohort, output=context.pooled_output)
         return
     for uid in context.series:
-        _put(context, bucket, patterns, prefix=uid, source=context.input_of(uid), output=context.output_of(uid))
+        place = ("batch", uid, context.operator_in_dir)
+        _put(context, bucket, patterns, *place, prefix=uid, output=context.output_of(uid))
 
 
-def _put(
-    context: OperatorContext, bucket: str, patterns: list[str], *, prefix: str, source: Path, output: Path
-) -> None:
-    stored = [
-        context.objects.put_file(bucket, f"{prefix}/{path.relative_to(source).as_posix()}", path)
-        for path in _files(source, patterns)
-    ]
+def _put(context: OperatorContext, bucket: str, patterns: list[str], *source: str, prefix: str, output: Path) -> None:
+    stored = []
+    with opened(context.directory, *source) as top:
+        for place, folder, files in top.walk():
+            for found in files:
+                path = f"{place}/{found.name}" if place else found.name
+                if any(fnmatch(path, pattern) for pattern in patterns):
+                    file = folder.open_file(found.name, found.status)
+                    stored.append(context.objects.put_file(bucket, f"{prefix}/{path}", file))
+    stored.sort(key=lambda item: item.name.split("/"))
     if not stored:
-        raise OutputMissing(f"no file of {source.name} of {prefix} fits {', '.join(patterns)}: nothing to put")
+        raise OutputMissing(f"no file of {source[-1]} of {prefix} fits {', '.join(patterns)}: nothing to put")
     listing = [
         {"bucket": item.bucket, "name": item.name, "size_bytes": item.size_bytes, "digest": item.digest}
         for item in stored
@@ -95,10 +97,3 @@ def _is_there(objects: ObjectStore, wanted: dict[str, str]) -> bool:
     except NotFound:
         return False
     return found.get(wanted["name"]) == wanted["digest"]
-
-
-def _files(folder: Path, patterns: list[str]) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder).as_posix()
-        if path.is_file() and not path.is_symlink() and any(fnmatch(relative, pattern) for pattern in patterns):
-            yield path

@@ -15,6 +15,7 @@ from kaapana_assets.errors import EngineUnavailable, NotFound, ParameterError, S
 from kaapana_assets.resources import Platform
 from kaapana_assets.stores.pacs import Pacs
 from kaapana_assets.stores.run_directory import RunDirectory
+from kaapana_assets.untrusted import Limits
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.parameters import complete
 from kaapana_assets.workflows.work import Request, Stores, Work
@@ -145,6 +146,7 @@ def _stores(platform: Platform) -> Stores:
         parallel_series=settings.parallel_series,
         # Files of a folder are linked or copied: more at once would only get in each other's way.
         parallel_retrievals=1 if settings.pacs == "folder" else settings.dicomweb_parallel,
+        limits=Limits(settings.output_depth, settings.output_files, settings.output_bytes),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 from kaapana_assets.errors import WorkflowError
 from kaapana_assets.stores.objects import ObjectStore
+from kaapana_assets.untrusted import opened
 from kaapana_assets.workflows.parameters import Value
 
 Level = Literal["series", "cohort"]
@@ -56,9 +57,7 @@ class OperatorContext:
 
     def output_of(self, series_instance_uid: str) -> Path:
         """The folder for what this operator makes of a series; it exists."""
-        folder = self.directory / "batch" / series_instance_uid / self.operator_out_dir
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return self._made("batch", series_instance_uid, self.operator_out_dir)
 
     @property
     def pooled_input(self) -> Path:
@@ -72,9 +71,11 @@ class OperatorContext:
     @property
     def pooled_output(self) -> Path:
         """The folder for what this operator makes of the whole cohort; it exists."""
-        folder = self.directory / self.operator_out_dir
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return self._made(self.operator_out_dir)
+
+    def _made(self, *names: str) -> Path:
+        with opened(self.directory, *names, make=True) as folder:
+            return folder.path
 
 
 @dataclass(frozen=True, kw_only=True)

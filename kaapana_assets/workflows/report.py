@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kaapana_assets.containers.reasons import short_reason
+from kaapana_assets.errors import StoreUnavailable
 from kaapana_assets.stores.shelf import Origin, Shelf
 from kaapana_assets.workflows.model import REPORT, Workflow
 from kaapana_assets.workflows.operators import Operator
@@ -108,7 +109,9 @@ def write_report(reported: Reported, shelf: Shelf) -> dict[str, Any]:
     )
     with tempfile.TemporaryDirectory(prefix="report-") as folder:
         Path(folder, "report.json").write_text(json.dumps(report, indent=1))
-        shelf.publish(origin, {reported.request.cohort: (Path(folder), reported.dagster_run_id)})
+        _, refused = shelf.publish(origin, {reported.request.cohort: (Path(folder), reported.dagster_run_id)})
+    if refused:
+        raise StoreUnavailable(f"the report cannot be put on the shelf: {refused[reported.request.cohort]}")
     return report
 
 

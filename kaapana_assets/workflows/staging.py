@@ -5,13 +5,13 @@ What operators see is made of it in ``views``.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from kaapana_assets.errors import NotFound
 from kaapana_assets.stores.run_directory import RunDirectory
+from kaapana_assets.untrusted import opened
 from kaapana_assets.workflows.inputs import Inputs
 from kaapana_assets.workflows.operators import Operator
 from kaapana_assets.workflows.work import Work
@@ -31,11 +31,12 @@ def stage_series(
 
     Raises:
         NotFound: it is not there any more, or another version of it.
+        UnsafePath: a link, or something else, stands where it belongs.
     """
     sources = work.workflow.input_folders(operator)
     for name, fingerprint in by_folder.items():
         source = sources[name]
-        with _staged(directory.series_dir(uid, name)) as staged:
+        with _staged(directory, *directory.place(uid, name)) as staged:
             if staged is not None and source is not None:
                 _fetch(work, source, uid, staged, fingerprint)
             elif staged is not None:
@@ -52,25 +53,26 @@ def stage_pooled(work: Work, operator: Operator, inputs: Inputs) -> None:
     cohort = work.request.cohort
     for name, source in work.workflow.input_folders(operator).items():
         if source is not None and source.level == "cohort":
-            with _staged(work.directory.path / name) as staged:
+            with _staged(work.directory, name) as staged:
                 if staged is not None:
                     _fetch(work, source, cohort, staged, inputs[name][cohort])
 
 
 @contextmanager
-def _staged(folder: Path) -> Iterator[Path | None]:
-    """A place to put together what then stands at ``folder``; None when it is there."""
-    if folder.is_dir():
-        yield None
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staged = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(staged, ignore_errors=True)
-    try:
-        yield staged
-        staged.rename(folder)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+def _staged(directory: RunDirectory, *place: str) -> Iterator[Path | None]:
+    """A place to put together what then stands in the directory; None when it is there.
+
+    Raises:
+        UnsafePath: something else stands there, or above it.
+    """
+    with directory.opened(*place[:-1], make=True) as above:
+        if above.has_folder(place[-1]):
+            yield None
+            return
+        with directory.staging() as staged:
+            yield staged
+            with opened(staged.parent) as aside:
+                aside.rename(staged.name, above, place[-1])
 
 
 def _fetch(work: Work, source: Operator, partition: str, into: Path, fingerprint: str) -> None:

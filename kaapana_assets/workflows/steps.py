@@ -208,7 +208,8 @@ def backfill_step(context: dg.OpExecutionContext, platform: Platform, workflow: 
 def finish(work: Work, platform: Platform) -> None:
     """Clean up after a run in which all went well."""
     work.stores.runner.end_left(work.directory.name)
-    platform.run_directories().remove(work.directory)
+    for problem in platform.run_directories().remove(work.directory):
+        work.log.warning("not removed: %s", problem)
 
 
 def _lacking(work: Work, operator: Operator, series: Set[str]) -> dict[str, str]:

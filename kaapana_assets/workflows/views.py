@@ -8,15 +8,14 @@ to its input reaches no other one.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
 from kaapana_assets.stores.run_directory import RunDirectory
-from kaapana_assets.stores.transfer import give
-from kaapana_assets.workflows.conf import write_conf
+from kaapana_assets.stores.trees import give_tree, make_plain
+from kaapana_assets.workflows.conf import show_conf
 from kaapana_assets.workflows.operators import ContainerOperator, Operator
 from kaapana_assets.workflows.work import Work
 
@@ -31,55 +30,48 @@ def view_of(operator: Operator, directory: RunDirectory, series: Sequence[str]) 
 
 
 def lay_out(work: Work, operator: Operator, directory: RunDirectory, view: RunDirectory, series: Sequence[str]) -> None:
-    """Fill a view with the declared folders, which the directory holds; what was in it is removed."""
-    view = directory.empty_view(view.name)
-    write_conf(work, operator, view, series)
-    # A file is shared only where its owner keeps the operator from writing to it.
-    writable_copy = not (work.stores.runner.isolates and isinstance(operator, ContainerOperator))
-    for folder, source in work.workflow.input_folders(operator).items():
-        if source is not None and source.level == "cohort":
-            _give_tree(directory.path / folder, view.path / folder, writable_copy=writable_copy)
-            continue
-        for uid in series:
-            _give_tree(directory.series_dir(uid, folder), view.series_dir(uid, folder), writable_copy=writable_copy)
+    """Fill a view with the declared folders, which the directory holds; what was in it is removed.
 
-
-def take_output(output: Path, target: Path) -> None:
-    """Move an output from a view to the run directory, in the place of an earlier one."""
-    remove_output(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    output.rename(target)
-
-
-def remove_output(folder: Path) -> None:
-    """Make place for an output, whatever stands there."""
-    if folder.is_dir() and not folder.is_symlink():
-        shutil.rmtree(folder)
-    else:
-        folder.unlink(missing_ok=True)
-
-
-def link_in_place_of(*folders: Path) -> str | None:
-    """What to say when an operator put a link where a folder belongs; the link is removed.
-
-    It would lead what reads or writes there later, with the rights of the platform, elsewhere.
+    Raises:
+        UnsafePath: something else than plain files of the platform, or of an operator, is there.
     """
-    for folder in folders:
-        if folder.is_symlink():
-            folder.unlink()
-            return f"it put a link in the place of the folder {folder.name}"
-    return None
+    view = directory.empty_view(view.path.name)
+    show_conf(work, operator, view, series)
+    # A file is shared only where its owner keeps the operator from writing to it.
+    isolates = work.stores.runner.isolates
+    writable_copy = not (isolates and isinstance(operator, ContainerOperator))
+    for folder, source in work.workflow.input_folders(operator).items():
+        is_pooled = source is not None and source.level == "cohort"
+        places = [(folder,)] if is_pooled else [view.place(uid, folder) for uid in series]
+
+        def may_be_linked(status: os.stat_result, *, is_dicom: bool = source is None) -> bool:
+            """What operators left was verified to have one name only; the rest is the platform's."""
+            return is_dicom or (isolates and status.st_uid == os.geteuid())
+
+        for place in places:
+            with view.opened(*place, make=True) as target, contextlib.ExitStack() as stack:
+                try:
+                    given = stack.enter_context(directory.opened(*place))
+                except FileNotFoundError:
+                    continue
+                give_tree(given, target, writable_copy=writable_copy, may_be_linked=may_be_linked)
 
 
-def _give_tree(source: Path, target: Path, *, writable_copy: bool) -> None:
-    """Plain files only, and no empty folder below: as it comes from the shelf in the next run."""
-    target.mkdir(parents=True, exist_ok=True)
-    if not source.is_dir():
-        return
-    for folder, _, names in os.walk(source):
-        there = target / Path(folder).relative_to(source)
-        for name in names:
-            path = Path(folder, name)
-            if not path.is_symlink() and path.is_file():
-                there.mkdir(parents=True, exist_ok=True)
-                give(path, there / name, writable_copy=writable_copy)
+def take_output(view: RunDirectory, directory: RunDirectory, *place: str) -> None:
+    """Move an output from a view to the run directory, in the place of an earlier one, and make it plain.
+
+    Raises:
+        UnsafePath: it is not what was verified any more, or a link stands above it.
+    """
+    directory.remove(*place)
+    with view.opened(*place[:-1]) as source, directory.opened(*place[:-1], make=True) as target:
+        source.rename(place[-1], target, place[-1])
+    with directory.opened(*place) as output:
+        for _, folder, files in output.walk():
+            make_plain(folder, files)
+
+
+def remove_view(work: Work, directory: RunDirectory, view: RunDirectory) -> None:
+    """Remove a view, and say what cannot be removed: the nightly clean tries again."""
+    for problem in directory.remove_view(view.path.name):
+        work.log.warning("not removed: %s", problem)

@@ -13,6 +13,7 @@ from kaapana_assets.stores.objects import ObjectStore
 from kaapana_assets.stores.pacs import Pacs
 from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.stores.shelf import Shelf
+from kaapana_assets.untrusted import Limits
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.parameters import Value
 
@@ -21,7 +22,7 @@ Mode = Literal["batch", "single"]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What was asked of a workflow; kept in conf.json of the run directory.
+    """What was asked of a workflow; kept in conf.json of the run's record.
 
     Attributes:
         cohort: name of the cohort; empty for a backfill over series.
@@ -57,6 +58,7 @@ class Stores:
         series_per_launch: at most this many series for one launch in batch mode.
         parallel_series: series worked on at once in single mode.
         parallel_retrievals: series brought from the PACS at once.
+        limits: how large one output may be.
     """
 
     pacs: Pacs
@@ -66,6 +68,7 @@ class Stores:
     series_per_launch: int
     parallel_series: int
     parallel_retrievals: int
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,11 +128,11 @@ class OperatorResult:
     ended: bool = True
 
     def as_json(self) -> dict[str, Any]:
-        """For the results folder of the run directory."""
+        """For the results folder of the run's record."""
         return asdict(self)
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> OperatorResult:
-        """From the results folder of the run directory."""
+        """From the results folder of the run's record."""
         done = {key: Done(**value) for key, value in values["done"].items()}
         return OperatorResult(**{**values, "done": done})

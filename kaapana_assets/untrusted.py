@@ -1,0 +1,393 @@
+"""Trees that operators can write, as the platform touches them: by descriptors, never through a link.
+
+A path is looked up anew each time it is used, and whoever can write one of its folders can put a link there
+in between. Here each folder is opened from the one above it, and a link, a special file or a name in the wrong
+place is refused by an error that names it. Only the first folder is given as a path: those above it are the
+platform's. Walks keep their place in lists, so that no depth of a tree ends the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import secrets
+import stat
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from kaapana_assets.errors import UnsafePath
+
+DEEPEST = 256
+"""A walk holds a descriptor for each folder that it is in."""
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# A pipe without a writer would hold up who opens it.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_REMOVED_AT_DEPTH = 64
+_NAMES_AT_ONCE = 10_000
+_KINDS = {
+    stat.S_IFLNK: "a link",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+}
+SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How large one output may be.
+
+    Attributes:
+        depth: folders within each other, below the output's own.
+        files: files and folders.
+        size_bytes: of all files together; 0 has no limit.
+    """
+
+    depth: int = 64
+    files: int = 1_000_000
+    size_bytes: int = 1 << 40
+
+
+class Found(NamedTuple):
+    """A plain file: its name in its folder and its status when it was listed."""
+
+    name: str
+    status: os.stat_result
+
+
+@dataclass(frozen=True)
+class Folder:
+    """An open folder, used within the ``with`` block that opened it.
+
+    Attributes:
+        fd: its descriptor.
+        path: how it was come to, for messages only.
+    """
+
+    fd: int
+    path: Path
+
+    @contextlib.contextmanager
+    def below(self, *names: str, make: bool = False) -> Iterator[Folder]:
+        """A folder below this one, each on the way opened without following a link.
+
+        Raises:
+            FileNotFoundError: one is not there, and was not to be made.
+            UnsafePath: something else stands in the place of one, or it may not be read.
+        """
+        at, path = os.dup(self.fd), self.path
+        try:
+            for name in names:
+                if make:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(name, dir_fd=at)
+                inner = _open(at, path, name, _FOLDER)
+                os.close(at)
+                at, path = inner, path / name
+            yield Folder(at, path)
+        finally:
+            os.close(at)
+
+    def status(self, name: str) -> os.stat_result | None:
+        """Of what stands under a name, a link itself; None where nothing does."""
+        try:
+            return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def has_folder(self, name: str) -> bool:
+        """Whether there is a folder of that name.
+
+        Raises:
+            UnsafePath: something else has the name.
+        """
+        status = self.status(name)
+        if status is not None and not stat.S_ISDIR(status.st_mode):
+            raise _refusal(self.path / name, status, wanted="a folder")
+        return status is not None
+
+    def open_file(self, name: str, listed: os.stat_result | None = None) -> BinaryIO:
+        """A plain file, to be closed by the caller.
+
+        Args:
+            name: its name.
+            listed: its status when it was listed; another file in its place is refused.
+
+        Raises:
+            FileNotFoundError: there is none, and none was listed.
+            UnsafePath: it is something else, or may not be read.
+        """
+        descriptor = _open(self.fd, self.path, name, _FILE, is_listed=listed is not None)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or (listed is not None and not os.path.samestat(status, listed)):
+            os.close(descriptor)
+            raise _refusal(self.path / name, status, wanted="the file that was there before")
+        return os.fdopen(descriptor, "rb")
+
+    def read(self, name: str) -> bytes:
+        """The content of a plain file; raises as ``open_file`` does."""
+        with self.open_file(name) as file:
+            return file.read()
+
+    def create(self, name: str) -> BinaryIO:
+        """A new file, to be closed by the caller.
+
+        Raises:
+            FileExistsError: the name is taken, by whatever.
+        """
+        return os.fdopen(os.open(name, _NEW, 0o666, dir_fd=self.fd), "wb")
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put a file under a name in one step, in the place of another file or of a link.
+
+        Raises:
+            UnsafePath: a folder has the name.
+        """
+        staged = f".{secrets.token_hex(8)}.partial"
+        with self.create(staged) as file:
+            file.write(content)
+        try:
+            os.replace(staged, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        except IsADirectoryError as exc:
+            os.unlink(staged, dir_fd=self.fd)
+            raise UnsafePath(f"{self.path / name} is a folder, where the platform writes a file: remove it") from exc
+
+    def rename(self, name: str, target: Folder, new_name: str) -> None:
+        """Move an entry to another folder; of what has its new name there only a file or empty folder is replaced."""
+        os.rename(name, new_name, src_dir_fd=self.fd, dst_dir_fd=target.fd)
+
+    def link(self, found: Found, target: Folder) -> None:
+        """Give a listed file the same name also in another folder, which must be the platform's own now.
+
+        Raises:
+            OSError: as ``os.link``.
+            UnsafePath: another file, or a link, was put in its place since it was listed.
+        """
+        name = found.name
+        os.link(name, name, src_dir_fd=self.fd, dst_dir_fd=target.fd, follow_symlinks=False)
+        status = os.stat(name, dir_fd=target.fd, follow_symlinks=False)
+        if not os.path.samestat(status, found.status):
+            os.unlink(name, dir_fd=target.fd)
+            raise _refusal(self.path / name, status, wanted="the file that was there before")
+
+    def walk(
+        self, *, limits: Limits | None = None, without: Container[str | None] = (), strict: bool = True
+    ) -> Iterator[tuple[str, Folder, list[Found]]]:
+        """Each folder of the tree, this one first: its path below this one, it, and its files in order.
+
+        A folder is open until the next one is asked for.
+
+        Args:
+            limits: how large the tree may be.
+            without: names in this folder itself that are left out.
+            strict: whether what is neither a plain file nor a folder is refused, or else left out.
+
+        Raises:
+            UnsafePath: there is such a thing, the tree is over a limit or nested deeper than a walk can
+                follow, or a folder may not be read.
+        """
+        allowed = DEEPEST if limits is None else min(limits.depth, DEEPEST)
+        tally = _Tally(self.path, limits)
+        trail = [(os.dup(self.fd), "", [""])]  # an open folder, its path below, names of folders to go into
+        try:
+            while trail:
+                above, place, names = trail[-1]
+                if not names:
+                    os.close(trail.pop()[0])
+                    continue
+                name = names.pop()
+                if len(trail) - 1 > allowed:
+                    raise UnsafePath(f"{self.path} is nested deeper than {allowed} folders: {place[:200]}")
+                at = Folder(above, self.path / place)
+                descriptor = os.dup(above) if name == "" else _open(above, at.path, name, _FOLDER, is_listed=True)
+                inner = f"{place}/{name}" if place else name
+                below: list[str] = []
+                trail.append((descriptor, inner, below))
+                folder = Folder(descriptor, self.path / inner if inner else self.path)
+                files = folder._entries(below, strict=strict, without=without if name == "" else ())
+                tally.add(files, folders=len(below))
+                yield inner, folder, files
+        finally:
+            for descriptor, _, _ in trail:
+                os.close(descriptor)
+
+    def _entries(self, folders: list[str], *, strict: bool, without: Container[str | None]) -> list[Found]:
+        """The files of this folder in order; the names of its folders go to ``folders``, the first one last."""
+        files = []
+        with os.scandir(self.fd) as entries:
+            for entry in entries:
+                if entry.name in without:
+                    continue
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    files.append(Found(entry.name, status))
+                elif stat.S_ISDIR(status.st_mode):
+                    folders.append(entry.name)
+                elif strict:
+                    raise _refusal(self.path / entry.name, status, wanted="a plain file or folder")
+        folders.sort(reverse=True)
+        files.sort(key=lambda found: found.name)
+        return files
+
+    def remove(self, name: str) -> list[str]:
+        """Remove what has a name, with all in it; what cannot be removed, each with the reason."""
+        return _Removal(self).remove(name)
+
+
+@contextlib.contextmanager
+def opened(folder: Path, *names: str, make: bool = False) -> Iterator[Folder]:
+    """A folder of the platform, or one below it that operators can reach; see ``Folder.below``.
+
+    Args:
+        folder: absolute or relative; what is above it belongs to the platform.
+        names: of folders below it.
+        make: make those that are not there.
+    """
+    if make:
+        folder.mkdir(parents=True, exist_ok=True)
+    descriptor = _open(None, folder.parent, str(folder), _FOLDER)
+    try:
+        with Folder(descriptor, folder).below(*names, make=make) as found:
+            yield found
+    finally:
+        os.close(descriptor)
+
+
+class _Tally:
+    """Counts a tree against its limits."""
+
+    def __init__(self, path: Path, limits: Limits | None) -> None:
+        self._path, self._limits = path, limits
+        self._entries = self._size = 0
+
+    def add(self, files: list[Found], *, folders: int) -> None:
+        if self._limits is None:
+            return
+        self._entries += len(files) + folders
+        self._size += sum(found.status.st_size for found in files)
+        if self._entries > self._limits.files:
+            raise UnsafePath(f"{self._path} holds more than {self._limits.files} files (KAAPANA_OUTPUT_FILES)")
+        if self._limits.size_bytes and self._size > self._limits.size_bytes:
+            raise UnsafePath(f"{self._path} holds more than {self._limits.size_bytes} bytes (KAAPANA_OUTPUT_BYTES)")
+
+
+@dataclass
+class _Emptied:
+    """A folder that is being emptied.
+
+    Attributes:
+        name: in the folder above.
+        names: of what is removed next.
+        left: names of what cannot be removed.
+    """
+
+    folder: Folder
+    name: str
+    names: list[str]
+    left: set[str]
+
+
+class _Removal:
+    """Removes a tree of any depth and width with few descriptors, and goes on past what it cannot remove."""
+
+    def __init__(self, parent: Folder) -> None:
+        self._parent = parent
+        self._problems: list[str] = []
+        self._trail: list[_Emptied] = []
+
+    def remove(self, name: str) -> list[str]:
+        try:
+            self._attempt(self._remove_or_enter, self._parent, name, set())
+            while self._trail:
+                last = self._trail[-1]
+                last.names = last.names or _some_names(last.folder.fd, last.left)
+                if last.names:
+                    self._attempt(self._remove_or_enter, last.folder, last.names.pop(), last.left)
+                    continue
+                os.close(self._trail.pop().folder.fd)
+                above = self._trail[-1] if self._trail else None
+                self._attempt(
+                    lambda folder, name: os.rmdir(name, dir_fd=folder.fd),
+                    self._parent if above is None else above.folder,
+                    last.name,
+                    set() if above is None else above.left,
+                    is_told=bool(last.left),
+                )
+        finally:
+            for each in self._trail:
+                os.close(each.folder.fd)
+        return self._problems
+
+    def _attempt(
+        self, act: Callable[[Folder, str], None], folder: Folder, name: str, left: set[str], *, is_told: bool = False
+    ) -> None:
+        try:
+            act(folder, name)
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            left.add(name)
+            if not is_told:
+                self._problems.append(f"{folder.path / name}: {exc.strerror}")
+
+    def _remove_or_enter(self, folder: Folder, name: str) -> None:
+        status = folder.status(name)
+        if status is None:
+            return
+        if not stat.S_ISDIR(status.st_mode):
+            os.unlink(name, dir_fd=folder.fd)
+        elif len(self._trail) < _REMOVED_AT_DEPTH:
+            self._trail.append(_Emptied(Folder(_open_own(name, folder.fd), folder.path / name), name, [], set()))
+        else:  # it is found again beside what is in the first folder
+            first = self._trail[0].folder
+            os.rename(name, f".deep-{secrets.token_hex(8)}", src_dir_fd=folder.fd, dst_dir_fd=first.fd)
+
+
+def _open_own(name: str, parent: int) -> int:
+    """A folder that is to be emptied, made writable where its owner had made it read-only."""
+    handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        status = os.fstat(handle)
+        if status.st_uid == os.geteuid() and status.st_mode & 0o700 != 0o700:
+            Path(f"/proc/self/fd/{handle}").chmod(0o700)  # the very folder: a handle follows no link
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=handle)
+    finally:
+        os.close(handle)
+
+
+def _some_names(folder: int, left: Container[str]) -> list[str]:
+    with os.scandir(folder) as entries:
+        return list(itertools.islice((entry.name for entry in entries if entry.name not in left), _NAMES_AT_ONCE))
+
+
+def _open(parent: int | None, place: Path, name: str, flags: int, *, is_listed: bool = False) -> int:
+    try:
+        return os.open(name, flags, dir_fd=parent)
+    except OSError as exc:
+        wanted = "a folder" if flags & os.O_DIRECTORY else "a plain file"
+        if exc.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                raise _refusal(place / name, status, wanted=wanted) from exc
+        if exc.errno in (errno.EACCES, errno.EPERM):
+            raise UnsafePath(f"{place / name} cannot be read: {exc.strerror}") from exc
+        if exc.errno == errno.ENOENT and is_listed:
+            raise UnsafePath(f"{place / name} was removed while the platform read what is beside it") from exc
+        raise
+
+
+def _refusal(path: Path, status: os.stat_result, *, wanted: str) -> UnsafePath:
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something unknown")
+    return UnsafePath(f"{path} is {kind}, not {wanted}: the platform takes no links and special files from operators")
