@@ -14,7 +14,8 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kaapana_assets.containers.base_requirements import BaseRequirements
@@ -28,6 +29,7 @@ from kaapana_assets.containers.image_report import not_obeyed
 from kaapana_assets.containers.image_root import ImageRoot, lay_out
 from kaapana_assets.containers.runner import Launch, Outcome
 from kaapana_assets.errors import ConfigurationError, OperatorError, OperatorFailed
+from kaapana_assets.untrusted import opened
 
 _OF_THE_PLACE = {"PATH", "HOME", "TMPDIR"}  # an image's value for these is of its own file system
 
@@ -132,10 +134,10 @@ class ProcessRunner:
             output(line)
 
         # A container has a file system, a home and a /tmp of its own, gone with it.
-        with tempfile.TemporaryDirectory(prefix="operator-", ignore_cleanup_errors=True) as place:
-            root = ImageRoot(Path(place, "image"), image.stage.tree, python / "bin" / "python")
+        with _own_place() as place:
+            root = ImageRoot(place / "image", image.stage.tree, python / "bin" / "python")
             lay_out(image.stage.tree, root.folder)
-            variables = _variables(launch, image, root=root, place=Path(place))
+            variables = _variables(launch, image, root=root, place=place)
             workdir = root.workdir(image.stage.workdir)
             arguments = [root.on_host(argument) for argument in asked]
             arguments[0] = _executable(arguments[0], workdir, variables["PATH"], root.python, launch)
@@ -177,6 +179,17 @@ class ProcessRunner:
             install_variables=dict(os.environ),
             local=LocalFiles(lambda: content_digest(image), lambda folder: lay_out(image.stage.tree, folder)),
         )
+
+
+@contextmanager
+def _own_place() -> Iterator[Path]:
+    """A folder for one launch; at its end it is removed, as far as what the operator left there can be."""
+    place = Path(tempfile.mkdtemp(prefix="operator-")).resolve()
+    try:
+        yield place
+    finally:
+        with opened(place.parent) as temporary:
+            temporary.remove(place.name)
 
 
 def _variables(launch: Launch, image: Image, *, root: ImageRoot, place: Path) -> dict[str, str]:

@@ -57,7 +57,7 @@ def verify(work: Work, operator: Operator, view: RunDirectory, series: Sequence[
     names = _Names(is_given_linked=work.stores.runner.isolates and isinstance(operator, ContainerOperator))
     search = _Search(operator, frozenset(work.workflow.input_folders(operator)), names, work.stores.limits, left)
     try:
-        with view.opened() as top:
+        with contextlib.suppress(FileNotFoundError), view.opened() as top:
             search.look(top, _OF_ALL, is_output_here=operator.level == "cohort", beside=("batch",))
             if top.has_folder("batch"):
                 with top.below("batch") as batch:
@@ -79,6 +79,8 @@ def verify(work: Work, operator: Operator, view: RunDirectory, series: Sequence[
 
 @dataclass(frozen=True)
 class _Search:
+    """What is looked for in a view, and what was found there."""
+
     operator: Operator
     inputs: frozenset[str]
     names: _Names

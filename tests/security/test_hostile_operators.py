@@ -190,6 +190,13 @@ def test_what_a_launch_left_is_refused_whatever_its_level(flow: Platform, secret
     assert untouched(secret)
 
 
+@pytest.mark.parametrize("folder", ["$WORKFLOW_DIR", "$WORKFLOW_DIR/batch", "$RUN/launches"])
+def test_operator_that_removes_its_own_folders_fails_only_for_its_series(flow: Platform, folder: str):
+    attack(flow, f'rm -r "{folder}"; exit 0')
+    assert not flow.run().success
+    assert state(flow, "bad") == ([TWO], [ONE])
+
+
 def test_hard_links_within_a_launch_are_copied(flow: Platform):
     attack(flow, 'cp -l "$in/all.bin" "$out/input.bin"; mkdir "$out/a"; ln "$out/all.bin" "$out/a/own.bin"')
     assert flow.run().success
@@ -231,6 +238,15 @@ def test_output_over_a_limit_fails_only_its_series(
     assert said in row["reason"]
     cleaned = CliRunner().invoke(cli, ["clean", "--days", "0"])
     assert (cleaned.exit_code, flow.run_directories()) == (0, [])
+
+
+def test_deep_tree_in_the_temporary_folder_is_removed(flow: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    attack(flow, DEEP.replace("$out", "$TMPDIR"))
+    assert flow.run().success
+    assert list(temporary.glob("operator-*")) == []
 
 
 def test_deep_tree_in_a_failed_run_does_not_keep_the_nightly_clean_from_the_next_one(flow: Platform):
