@@ -98,11 +98,17 @@ class Folder:
             os.close(at)
 
     def status(self, name: str) -> os.stat_result | None:
-        """Of what stands under a name, a link itself; None where nothing does."""
+        """Of what stands under a name, a link itself; None where nothing does.
+
+        Raises:
+            UnsafePath: this folder may not be searched.
+        """
         try:
             return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
         except FileNotFoundError:
             return None
+        except PermissionError as exc:
+            raise _unreadable(self.path / name, exc) from exc
 
     def has_folder(self, name: str) -> bool:
         """Whether there is a folder of that name.
@@ -207,8 +213,9 @@ class Folder:
                 name = names.pop()
                 if len(trail) - 1 > allowed:
                     raise UnsafePath(f"{self.path} is nested deeper than {allowed} folders: {place[:200]}")
-                at = Folder(above, self.path / place)
-                descriptor = os.dup(above) if name == "" else _open(above, at.path, name, _FOLDER, is_listed=True)
+                descriptor = (
+                    os.dup(above) if name == "" else _open(above, self.path / place, name, _FOLDER, is_listed=True)
+                )
                 inner = f"{place}/{name}" if place else name
                 below: list[str] = []
                 trail.append((descriptor, inner, below))
@@ -231,6 +238,8 @@ class Folder:
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
+                except PermissionError as exc:
+                    raise _unreadable(self.path / entry.name, exc) from exc
                 if stat.S_ISREG(status.st_mode):
                     files.append(Found(entry.name, status))
                 elif stat.S_ISDIR(status.st_mode):
@@ -337,10 +346,11 @@ class _Removal:
             act(folder, name)
         except FileNotFoundError:
             return
-        except OSError as exc:
+        except (OSError, UnsafePath) as exc:
             left.add(name)
             if not is_told:
-                self._problems.append(f"{folder.path / name}: {exc.strerror}")
+                reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+                self._problems.append(f"{folder.path / name}: {reason}")
 
     def _remove_or_enter(self, folder: Folder, name: str) -> None:
         status = folder.status(name)
@@ -382,10 +392,14 @@ def _open(parent: int | None, place: Path, name: str, flags: int, *, is_listed: 
                 status = os.stat(name, dir_fd=parent, follow_symlinks=False)
                 raise _refusal(place / name, status, wanted=wanted) from exc
         if exc.errno in (errno.EACCES, errno.EPERM):
-            raise UnsafePath(f"{place / name} cannot be read: {exc.strerror}") from exc
+            raise _unreadable(place / name, exc) from exc
         if exc.errno == errno.ENOENT and is_listed:
             raise UnsafePath(f"{place / name} was removed while the platform read what is beside it") from exc
         raise
+
+
+def _unreadable(path: Path, exc: OSError) -> UnsafePath:
+    return UnsafePath(f"{path} cannot be read: {exc.strerror}")
 
 
 def _refusal(path: Path, status: os.stat_result, *, wanted: str) -> UnsafePath:

@@ -6,6 +6,7 @@ What is given on is content only. Modes, owners and links of an operator stay be
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from collections.abc import Callable, Iterable
 
@@ -59,10 +60,11 @@ def make_plain(folder: Folder, files: Iterable[Found]) -> None:
     """Take the special bits from the files of a folder, and give those with several names blocks of their own."""
     for found in files:
         if found.status.st_nlink > 1:
-            with folder.below(_ASIDE, make=True) as aside:
+            name = f".{secrets.token_hex(8)}.partial"
+            with folder.below(name, make=True) as aside:
                 copy_found(folder, found, aside, mode=stat.S_IMODE(found.status.st_mode) & ~SPECIAL_BITS)
                 aside.rename(found.name, folder, found.name)
-            folder.remove(_ASIDE)
+            folder.remove(name)
         elif found.status.st_mode & SPECIAL_BITS:
             with folder.open_file(found.name, found.status) as file:
                 os.fchmod(file.fileno(), stat.S_IMODE(found.status.st_mode) & ~SPECIAL_BITS)
@@ -73,9 +75,6 @@ def foreign_link(folder: Folder, found: Found) -> UnsafePath:
     return UnsafePath(
         f"{folder.path / found.name} is a hard link to a file of somebody else: outputs are files of their own"
     )
-
-
-_ASIDE = ".kaapana-aside"
 
 
 def _give(folder: Folder, found: Found, target: Folder, *, writable_copy: bool) -> None:
