@@ -4,6 +4,7 @@ import dagster as dg
 
 from kaapana_assets.containers.opening import open_runner
 from kaapana_assets.errors import WorkflowError
+from kaapana_assets.home import keep_private
 from kaapana_assets.ingest.assets import ingest_job, ingest_series
 from kaapana_assets.ingest.sensors import arrivals
 from kaapana_assets.resources import Platform
@@ -64,4 +65,7 @@ def _error_asset(file: str, reason: str) -> dg.AssetSpec:
     )
 
 
-defs = build_definitions(load_settings(), launched=launched_plan())
+_settings = load_settings()
+# Also where no command of ours began this process: the worker of a run, in a pod, or below `dagster dev`.
+keep_private(_settings.group)
+defs = build_definitions(_settings, launched=launched_plan())

@@ -7,7 +7,11 @@ a folder with the file ``.kaapana-home``, which what makes homes puts there, or 
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import os
+import shlex
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from kaapana_assets.errors import ConfigurationError, NotFound
 
 NAME = "kaapana-home"
 MARKER = ".kaapana-home"
+_BEFORE_THE_FIRST_DATA = {"workflows", "lost+found"}  # a file system's own, and what a user may put there
 _TEXT = "The data of a platform of kaapana_assets; commands find it by this file.\n"
 # Homes that were made before there was a marker have at least one of these.
 _OF_EARLIER_VERSIONS = (
@@ -65,30 +70,103 @@ def find_site(working_directory: Path) -> Site:
 
 
 def is_home(folder: Path) -> bool:
-    """Whether a folder is a platform's home."""
-    return any((folder / name).exists() for name in (MARKER, *_OF_EARLIER_VERSIONS))
+    """Whether a folder is a platform's home; one that this user may not enter is taken for one."""
+    try:
+        return any((folder / name).exists() for name in (MARKER, *_OF_EARLIER_VERSIONS))
+    except PermissionError:
+        return folder.is_dir()
 
 
-def make_home(home: Path) -> None:
-    """Make a home, or mark one that is there.
+def keep_private(group: str = "") -> None:
+    """Let what this process and its children make be for their user alone, or for reading by a group, too.
+
+    Args:
+        group: KAAPANA_GROUP.
+    """
+    os.umask(0o027 if group else 0o077)
+
+
+def make_home(home: Path, *, group: str = "") -> None:
+    """Make a home that only its user can enter, or mark one that is there.
+
+    Args:
+        home: the folder.
+        group: KAAPANA_GROUP, whose members may read there; empty: nobody may.
 
     Raises:
-        ConfigurationError: it cannot be made.
+        ConfigurationError: it cannot be made, or others may enter it; says the command that ends that.
     """
+    gid = _group_id(group) if group else None
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        is_new = not home.exists() or _begins_now(home)
+        if not home.exists():
+            home.parent.mkdir(parents=True, exist_ok=True)
+            home.mkdir(mode=0o700, exist_ok=True)
+        if is_new:
+            with contextlib.suppress(PermissionError):  # another's folder: then it is seen below whether that will do
+                _close(home, gid)
+        check_private(home, group=group)
         if not (home / MARKER).exists():
             (home / MARKER).write_text(_TEXT)
     except OSError as exc:
         raise ConfigurationError(f"KAAPANA_HOME={home} cannot be made: {exc.strerror}") from exc
 
 
+def _begins_now(home: Path) -> bool:
+    """Whether a folder has no data yet, so that nobody can rely on how it was entered."""
+    return all(each.name in _BEFORE_THE_FIRST_DATA for each in home.iterdir())
+
+
+def _close(home: Path, gid: int | None) -> None:
+    if gid is None:
+        home.chmod(0o700)
+    else:
+        os.chown(home, -1, gid)
+        home.chmod(0o2750)  # what is made there is the group's, too
+
+
+def check_private(home: Path, *, group: str = "") -> None:
+    """See that nobody but its user and the group, if there is one, may enter a home.
+
+    Raises:
+        ConfigurationError: others may; says the command that ends that.
+    """
+    gid = _group_id(group) if group else None
+    status = home.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    where = f"KAAPANA_HOME={home}"
+    if gid is None and mode & 0o077:
+        raise ConfigurationError(
+            f"{where} holds data of patients and can be entered by other users (mode {mode:04o}). This makes it "
+            f"private:\n  chmod 700 {shlex.quote(str(home))}\n(or set KAAPANA_GROUP to the group that may read there)"
+        )
+    # A folder that another user owns, such as a volume's root, may let the group write, too.
+    if gid is not None and (mode & 0o007 or mode & 0o050 != 0o050 or status.st_gid != gid):
+        path = shlex.quote(str(home))
+        raise ConfigurationError(
+            f"{where} is not for its user and the group {group} alone (mode {mode:04o}, group {status.st_gid}). This "
+            f"makes it so:\n  chgrp -R {shlex.quote(group)} {path} && chmod -R g=rX,o= {path} && chmod g+s {path}"
+        )
+
+
+def _group_id(group: str) -> int:
+    if group.isdecimal():
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError as exc:
+        raise ConfigurationError(f"KAAPANA_GROUP={group}: this machine has no such group") from exc
+
+
 def check_home(home: Path) -> None:
     """See that a folder is a home, for what only reads there.
 
     Raises:
+        ConfigurationError: it is another user's, who lets nobody in.
         NotFound: it is none; says where it was looked for and how to name one.
     """
+    if home.is_dir() and not os.access(home, os.R_OK | os.X_OK):
+        raise ConfigurationError(f"KAAPANA_HOME={home} is another user's, who lets nobody in")
     if is_home(home):
         return
     what = "is no home of a platform" if home.is_dir() else "is not there"

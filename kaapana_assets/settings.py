@@ -24,6 +24,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from kaapana_assets.accounts import OPERATOR_UID, POSTGRES_UID
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.home import NAME, Site, find_site
 
@@ -43,6 +44,12 @@ class Settings(BaseSettings):
         Path("~/.cache/kaapana-assets/environments"),
         validate_default=True,
         description="Cache of the Python environments that the process runner makes for images.",
+    )
+
+    group: str = Field(
+        "",
+        pattern=r"^([a-z_][a-z0-9_.-]{0,31}\$?|[0-9]{1,10})?$",
+        description="Group (name or number) that may read in `KAAPANA_HOME`; empty: nobody but the platform's user.",
     )
 
     receiver_host: str = Field("127.0.0.1", description="Address the DICOM receiver listens on.")
@@ -90,9 +97,9 @@ class Settings(BaseSettings):
     runner: Literal["process", "docker", "kubernetes"] = Field("process", description="What launches operators.")
     series_per_launch: int = Field(1000, ge=1, description="At most this many series for one launch in batch mode.")
     operator_uid: int = Field(
-        os.getuid() or 1000,
+        os.getuid() or OPERATOR_UID,
         ge=1,
-        description="User that operators run as in containers; empty: the platform's own, or 1000 for root.",
+        description="User that operators run as in containers; empty: the platform's own, or 60810 for root.",
     )
     output_depth: int = Field(
         64, ge=1, le=200, description="Folders within each other in one output of an operator; deeper ones are refused."
@@ -197,6 +204,11 @@ class Settings(BaseSettings):
         "empty: the platform starts a server for it.",
     )
     postgres_password: SecretStr = Field(SecretStr(""), description="Password of that user. Environment only.")
+    postgres_uid: int = Field(
+        POSTGRES_UID,
+        ge=1,
+        description="User that the platform's own PostgreSQL server runs as, where the platform is root.",
+    )
     postgres_patience_s: float = Field(
         120.0, ge=0, description="Seconds that a run waits for Dagster's PostgreSQL when it is away."
     )

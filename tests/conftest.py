@@ -1,5 +1,6 @@
 """Fixtures for all tests: where real data is, and free ports."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -17,11 +18,17 @@ from services.plugin import (  # noqa: F401 - fixtures
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = PROJECT_ROOT.parent / "shared" / "data"
+UMASK = 0o022
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     note_test(item)
+
+
+def pytest_collection_finish() -> None:
+    """Servers of tests run as other users: the platform's umask, set where a test imports its definitions, ends here."""
+    os.umask(UMASK)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import click
 
 from kaapana_assets import __version__
 from kaapana_assets.errors import KaapanaAssetsError
+from kaapana_assets.home import keep_private
 
 _COMMANDS = {
     "clean": "Remove what runs left behind.",
@@ -57,6 +58,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake ends with one message and exit code 2."""
+    keep_private()
     try:
         cli.main(standalone_mode=True)
     except KaapanaAssetsError as exc:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kaapana_assets.cli.homes import settings_to_read
+from kaapana_assets.cli.homes import settings_to_change
 from kaapana_assets.shown import shown
 from kaapana_assets.stores.retention import remove_left_behind
 
@@ -21,7 +21,7 @@ def command(days: float | None, dry_run: bool) -> None:
 
     Assets, the archive and the spool are never touched. The platform does this every night.
     """
-    settings = settings_to_read()
+    settings = settings_to_change()
     verb = "would remove" if dry_run else "removed"
     count = 0
     limit = settings.run_retention_days if days is None else days

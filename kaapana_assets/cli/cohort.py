@@ -7,10 +7,9 @@ from datetime import datetime, timezone
 
 import click
 
-from kaapana_assets.cli.homes import settings_to_read
+from kaapana_assets.cli.homes import enter_home, settings_to_read
 from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.errors import DagsterUnavailable, NotFound
-from kaapana_assets.home import make_home
 from kaapana_assets.settings import Settings
 from kaapana_assets.stores.opening import open_index
 from kaapana_assets.supervision.record import settings_in_use
@@ -30,8 +29,8 @@ def create(name: str, query: str) -> None:
     """Freeze the series that match a query now as the cohort NAME."""
     settings = settings_in_use()
     click.echo(f"home {settings.home}", err=True)
+    enter_home(settings)
     frozen = cohorts.freeze(open_index(settings), name=name, query=query, now=datetime.now(timezone.utc))
-    make_home(settings.home)
     path = cohorts.save(settings.home / "cohorts", frozen)
     click.echo(f"cohort {name}: {len(frozen.series)} series, {frozen.digest[:19]}, {path}")
     try:

@@ -19,10 +19,10 @@ from pathlib import Path
 import click
 
 from kaapana_assets.cli.demo_data import DemoFile, demo_files
+from kaapana_assets.cli.homes import enter_home
 from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.errors import TemporaryError
 from kaapana_assets.graphql import DagsterClient
-from kaapana_assets.home import make_home
 from kaapana_assets.ingest.spool import open_spool
 from kaapana_assets.settings import Settings, load_settings
 from kaapana_assets.stores.opening import open_index
@@ -107,7 +107,7 @@ def _ensure_up(settings: Settings, options: list[str]) -> bool:
     if running_platform(settings.home) is not None:
         click.echo(f"using the platform that is up on {settings.home}")
         return False
-    make_home(settings.home)
+    enter_home(settings)
     console = settings.home / "logs" / "up.log"
     console.parent.mkdir(exist_ok=True)
     argv = ["up", *options]

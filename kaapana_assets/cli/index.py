@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 import click
 
-from kaapana_assets.cli.homes import settings_to_read
+from kaapana_assets.cli.homes import settings_to_change
 
 _SHOWN_FAILURES = 20
 
@@ -29,7 +29,7 @@ def rebuild() -> None:
     from kaapana_assets.stores.opening import open_index, open_pacs
     from kaapana_assets.stores.rebuild import Rebuild
 
-    settings = settings_to_read()
+    settings = settings_to_change()
     index = open_index(settings)
     work = Rebuild(
         pacs=open_pacs(settings),
@@ -67,7 +67,7 @@ def migrate() -> None:
     from kaapana_assets.stores.elastic_index.migration import migrate as brought
     from kaapana_assets.stores.opening import elastic_connection
 
-    settings = settings_to_read()
+    settings = settings_to_change()
     if settings.index != "elasticsearch":
         raise ConfigurationError(
             "KAAPANA_INDEX is not elasticsearch: other indices are made again with `index rebuild`"

@@ -23,7 +23,7 @@ import click
 )
 def command(host: str | None, port: int | None, aet: str | None, ready_file: Path | None) -> None:
     """Receive DICOM objects (C-STORE) until SIGTERM or Ctrl-C; answers C-ECHO."""
-    from kaapana_assets.home import make_home
+    from kaapana_assets.cli.homes import enter_home
     from kaapana_assets.ingest.receiver import Receiver
     from kaapana_assets.ingest.spool import open_spool
     from kaapana_assets.settings import load_settings
@@ -32,7 +32,7 @@ def command(host: str | None, port: int | None, aet: str | None, ready_file: Pat
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-    make_home(settings.home)
+    enter_home(settings)
     stopping = threading.Event()
 
     for each in (signal.SIGTERM, signal.SIGINT):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kaapana_assets.cli.homes import settings_to_read
+from kaapana_assets.cli.homes import settings_to_change
 from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.cohorts.cohort import Cohort
 from kaapana_assets.errors import ConfigurationError, DagsterUnavailable, NotFound, ParameterError
@@ -37,7 +37,7 @@ def command(workflow: str, cohort_name: str, mode: str, given: tuple[str, ...], 
     from kaapana_assets.workflows.loader import load_workflow_files
     from kaapana_assets.workflows.parameters import complete
 
-    settings = settings_to_read()
+    settings = settings_to_change()
     loaded = load_workflow_files(settings.home, open_runner(settings))
     definition = loaded.named(workflow)
     parameters = complete(definition.parameters, _given(given))

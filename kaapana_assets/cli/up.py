@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from kaapana_assets.cli.homes import enter_home
 from kaapana_assets.cli.quiet import quiet_libraries
 from kaapana_assets.health.stores import check_before_start
 from kaapana_assets.settings import PROJECT_ROOT, current_site, load_settings, take_environment
@@ -43,6 +44,7 @@ def command(
     ports = {"webserver_port": webserver_port, "receiver_port": receiver_port, "health_port": health_port}
     settings = load_settings(**{name: port for name, port in ports.items() if port is not None})
     click.echo(f"KAAPANA_HOME {settings.home}")
+    enter_home(settings)
     platform = Platform(settings, click.echo, env_file=env_file)
     quiet_libraries()
     check_before_start(settings, click.echo)

@@ -27,6 +27,7 @@ TIME_OF_FILES = 315_532_800
 """1980-01-01, the modification time of all that is built: the same content makes the same image."""
 
 _ANSWERS_WITHIN_S = 20
+_UMASK = 0o022  # folders that builders make in images are for all users of a container; no data is in them
 _LAST_LINES = 25
 _NOT_THERE = re.compile(r"no such (image|object)|image not known|locating image|unable to find", re.IGNORECASE)
 _NOT_ALLOWED = re.compile(r"unauthori[sz]ed|denied|authentication required|forbidden", re.IGNORECASE)
@@ -194,7 +195,7 @@ def _build(command: Sequence[str], build: Build, output: Callable[[str], None], 
             last.append(line)
         output(line)
 
-    with Child(command, cwd=build.context, environment={**os.environ, **environment}) as child:
+    with Child(command, cwd=build.context, environment={**os.environ, **environment}, umask=_UMASK) as child:
         code = child.wait(output=heard)
     if code == 0:
         return
@@ -255,7 +256,7 @@ def _try(command: Sequence[str], timeout_s: float | None = _ANSWERS_WITHIN_S) ->
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, check=False,
-            timeout=timeout_s,
+            timeout=timeout_s, umask=_UMASK,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return 1, f"no answer within {timeout_s:g} s"

@@ -6,7 +6,6 @@ therefore written down in ``<home>/images.json``, and compared with what a node 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.locks import locked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +84,7 @@ class BuiltImages:
     @contextmanager
     def _changing(self) -> Iterator[dict[str, BuiltImage]]:
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._file.with_name(".images.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self._file.with_name(".images.lock")):
             images = self.all()
             yield images
             staged = self._file.with_name(f".images.json.{os.getpid()}")

@@ -79,6 +79,7 @@ class Child:
         data_limit_mb: RLIMIT_DATA of each of its processes, in MiB.
         keep_open: file descriptors of this process that it keeps open.
         grace_s: seconds between SIGTERM and SIGKILL.
+        umask: of its processes; -1: that of this one.
 
     Raises:
         OSError: it cannot be started.
@@ -93,6 +94,7 @@ class Child:
         data_limit_mb: int | None = None,
         keep_open: Sequence[int] = (),
         grace_s: float = 5.0,
+        umask: int = -1,
     ) -> None:
         limit = "-" if data_limit_mb is None else str(data_limit_mb * 1024)
         self._process = subprocess.Popen(
@@ -104,6 +106,7 @@ class Child:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=tuple(keep_open),
+            umask=umask,
             bufsize=0,
         )
         assert self._process.stdout is not None  # noqa: S101  (asked for above)

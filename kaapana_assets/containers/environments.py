@@ -24,6 +24,7 @@ from kaapana_assets.containers.child import Child
 from kaapana_assets.containers.dockerfile.stages import Packages
 from kaapana_assets.containers.endings import LINES_SHOWN, tail
 from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.locks import open_lock
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def environment_for(
         return link.resolve()
     try:
         environments.mkdir(parents=True, exist_ok=True)
-        with environments.joinpath(f"{link.name}.lock").open("w") as lock:
+        with open_lock(environments / f"{link.name}.lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # given back by the kernel when its holders end
             if not link.exists():
                 for left in environments.glob(f"{link.name}.build-*"):

@@ -88,7 +88,7 @@ def lay_out(tree: Tree, folder: Path) -> None:
 def _put(content: Content, target: Path) -> None:
     if content.path is None:
         target.write_text(content.text, encoding="utf-8")
-        target.chmod(content.mode or 0o644)
+        target.chmod((content.mode or 0o644) & 0o777)
         return
     stat = content.path.stat()
     if stat.st_size > _COPIED_BYTES:
@@ -96,5 +96,6 @@ def _put(content: Content, target: Path) -> None:
         return
     shutil.copyfile(content.path, target)
     # Readable and writable for its owner, whatever the mode: in a container that would be root.
-    target.chmod((content.mode if content.mode is not None else stat.st_mode & 0o777) | 0o600)
+    # No setuid bit either: a container's walls would take its effect away.
+    target.chmod(((content.mode if content.mode is not None else stat.st_mode) & 0o777) | 0o600)
     os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))

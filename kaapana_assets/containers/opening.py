@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kaapana_assets.accounts import check_operator_account
 from kaapana_assets.containers.base_requirements import BaseRequirements
 from kaapana_assets.containers.process import ProcessRunner
 from kaapana_assets.containers.runner import Runner
@@ -12,8 +13,10 @@ def open_runner(settings: Settings) -> Runner:
     """What launches operators, as the settings say.
 
     Raises:
-        ConfigurationError: they do not say where the engine or cluster is.
+        ConfigurationError: they do not say where the engine or cluster is, or operators would be a person's.
     """
+    if settings.runner != "process":
+        check_operator_account(settings)
     if settings.runner == "docker":
         from kaapana_assets.containers.docker import open_docker
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from kaapana_assets.accounts import strange_accounts
 from kaapana_assets.errors import KaapanaAssetsError
 from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.health.findings import Finding, State
@@ -38,9 +39,10 @@ def check_store(where: str, ask: Callable[[], StoreReport]) -> Finding:
 def check_runner(settings: Settings) -> Finding:
     """What launches operators."""
     try:
-        return Finding(state=State.WORKS, where=settings.runner, product=ask_runner(settings))
+        product = ask_runner(settings)
     except KaapanaAssetsError as exc:
         return Finding(state=State.BROKEN, where=settings.runner, problem=str(exc))
+    return Finding(state=State.WORKS, where=settings.runner, product=product, problem=strange_accounts(settings))
 
 
 def check_spool(settings: Settings) -> Finding:

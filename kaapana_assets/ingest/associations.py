@@ -13,6 +13,8 @@ import uuid
 from pathlib import Path
 from types import TracebackType
 
+from kaapana_assets.locks import find_lock
+
 
 class OpenAssociation:
     """Says, while it is open, which series may still get instances from it."""
@@ -64,7 +66,7 @@ def open_mark(folder: Path, *, aside: Path) -> OpenAssociation:
         OSError: it cannot be written.
     """
     name = uuid.uuid4().hex
-    fd = os.open(aside / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+    fd = os.open(aside / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         (aside / name).rename(folder / name)
@@ -84,7 +86,7 @@ def held_series(folder: Path) -> frozenset[str]:
 
 def _read_mark(mark: Path) -> list[str]:
     try:
-        with mark.open("rb") as reader:
+        with find_lock(mark) as reader:
             try:
                 fcntl.flock(reader, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

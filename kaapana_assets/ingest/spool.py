@@ -37,6 +37,7 @@ from kaapana_assets.ingest.abnormal_ends import AbnormalEnds
 from kaapana_assets.ingest.associations import OpenAssociation, held_series, open_mark
 from kaapana_assets.ingest.quarantine import Quarantine, QuarantinedFile
 from kaapana_assets.ingest.series_folders import SeriesFolders, dicom_files, remove_if_empty
+from kaapana_assets.locks import is_locked, open_lock
 from kaapana_assets.stores.checks import free_where
 from kaapana_assets.stores.durable import Buffer, copy_into, free_bytes, make_folder, sync_file, write_all
 
@@ -278,24 +279,15 @@ class Spool:
         """
         with _unavailable(self.incoming):
             make_folder(self.incoming)
-            fd = os.open(self.incoming / _TAKER, os.O_WRONLY | os.O_CREAT, 0o644)
-        try:
+            lock = open_lock(self.incoming / _TAKER)
+        with lock:
             with _unavailable(self.incoming):
-                fcntl.flock(fd, fcntl.LOCK_EX)
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-        finally:
-            os.close(fd)
 
     def has_taker(self) -> bool:
         """Whether somebody takes files out now."""
-        try:
-            with (self.incoming / _TAKER).open("rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        return is_locked(self.incoming / _TAKER)
 
     def remove(self, series_uid: str, files: Sequence[Path]) -> None:
         """Forget these files of a series, because they are safe elsewhere; what came since stays.

@@ -6,7 +6,6 @@ series, if one is wanted; both can be deleted.
 
 from __future__ import annotations
 
-import fcntl
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from kaapana_assets.dicom.digests import content_digest
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
 from kaapana_assets.dicom.sameness import same_object
 from kaapana_assets.errors import ConfigurationError, NotFound, StoreUnavailable
+from kaapana_assets.locks import locked
 from kaapana_assets.stores.archive_records import ArchiveRecords
 from kaapana_assets.stores.checks import StoreReport, free_where
 from kaapana_assets.stores.dicomweb import ArchivedSeries, DicomwebArchive
@@ -296,8 +296,7 @@ class DicomwebPacs:
         names = sorted({zlib.crc32(uid.encode()) % _LOCKS for uid in series_uids})
         with ExitStack() as held:
             for name in names:
-                file = held.enter_context((self._folder / "locks" / str(name)).open("ab"))
-                fcntl.flock(file, fcntl.LOCK_EX)
+                held.enter_context(locked(self._folder / "locks" / str(name)))
             yield
 
     @contextmanager

@@ -6,7 +6,6 @@ directories where the file system lets.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 import uuid
@@ -20,6 +19,7 @@ from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
 from kaapana_assets.dicom.sameness import same_object, syntax_difference
 from kaapana_assets.errors import NotFound, StoreUnavailable
+from kaapana_assets.locks import locked
 from kaapana_assets.stores.checks import StoreReport, free_where
 from kaapana_assets.stores.durable import copy_into, make_folder, sync_folder
 from kaapana_assets.stores.pacs import InstanceOutcome, PacsCounts, StoredInstance, StoredSeries, StoreOutcome
@@ -173,8 +173,7 @@ class FolderPacs:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with _unavailable(f"the PACS folder {self._folder} cannot be written"), self._lock_path.open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _unavailable(f"the PACS folder {self._folder} cannot be written"), locked(self._lock_path):
             yield
 
 

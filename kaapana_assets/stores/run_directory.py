@@ -21,7 +21,6 @@ processes of a run that work in the directory.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import secrets
 import time
@@ -34,6 +33,7 @@ from typing import Any
 
 from kaapana_assets.dicom.identifiers import checked_name, checked_uid
 from kaapana_assets.errors import NotFound, TemporaryError, UnsafePath
+from kaapana_assets.locks import is_locked, locked
 from kaapana_assets.untrusted import Folder, opened
 
 _BY_RUN = ".runs"
@@ -239,8 +239,7 @@ class RunDirectories:
             TemporaryError: another run works there.
         """
         mark = self.folder / _BY_RUN / f"{directory.name}.{checked_name(dagster_run_id, kind='run id')}"
-        with mark.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH)
+        with locked(mark, shared=True):
             others = self._users(directory) - {mark.name}
             if others:
                 other = min(others).partition(".")[2]
@@ -248,7 +247,11 @@ class RunDirectories:
             yield
 
     def _users(self, directory: RunDirectory) -> set[str]:
-        return {mark.name for mark in (self.folder / _BY_RUN).glob(f"{directory.name}.*") if _is_locked(mark)}
+        return {
+            mark.name
+            for mark in (self.folder / _BY_RUN).glob(f"{directory.name}.*")
+            if is_locked(mark, shared_counts=True)
+        }
 
     def remove(self, directory: RunDirectory) -> list[str]:
         """Remove a run's directory and those of its single series; what cannot be removed, and why.
@@ -302,17 +305,6 @@ def _take_over(directory: RunDirectory) -> None:
     finally:
         with opened(staged.parent) as records:
             records.remove(staged.name)
-
-
-def _is_locked(mark: Path) -> bool:
-    try:
-        with mark.open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    return False
 
 
 def _last_written(run: Path) -> float:

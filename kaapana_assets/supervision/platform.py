@@ -20,9 +20,10 @@ from typing import Any
 
 import psutil
 
+from kaapana_assets.accounts import check_postgres_account
 from kaapana_assets.errors import ConfigurationError, DagsterUnavailable, StoreUnavailable
 from kaapana_assets.graphql import DagsterClient
-from kaapana_assets.home import make_home
+from kaapana_assets.home import keep_private, make_home
 from kaapana_assets.settings import Settings
 from kaapana_assets.supervision import parts, record
 from kaapana_assets.supervision.instance import LOCATION, launching, write_instance
@@ -51,11 +52,13 @@ class Platform:
         env_file: the file that settings were taken from; other commands take it, too.
 
     Raises:
-        ConfigurationError: a port is taken, or runs cannot be executed where the settings say.
+        ConfigurationError: a port is taken, PostgreSQL would get another's user, or runs cannot be executed where
+            the settings say.
     """
 
     def __init__(self, settings: Settings, say: Say, *, env_file: Path | None = None) -> None:
         self._env_file = str(env_file.absolute()) if env_file else ""
+        check_postgres_account(settings)
         self.settings = parts.claim_ports(settings)
         self._launching = launching(self.settings, self.settings.home / "dagster")
         self.client = DagsterClient(self.settings.dagster_url, location=LOCATION)
@@ -77,7 +80,8 @@ class Platform:
             PartFailed: a part did not start; all others are ended.
         """
         with ExitStack() as stack:
-            make_home(self.settings.home)
+            keep_private(self.settings.group)
+            make_home(self.settings.home, group=self.settings.group)
             stack.enter_context(record.lock_home(self.settings.home))
             self._end_former()
             self._places = parts.Places(self.settings.home, Path(tempfile.mkdtemp(prefix="kaapana-")))
@@ -110,7 +114,8 @@ class Platform:
         if self.settings.postgres_url:
             self._say(f"{parts.POSTGRES:<12} {self._wait_for_server()}")
             return storage_of(self.settings)
-        postgres = Postgres(self._places.dagster_home / "postgres" / "data", self._places.postgres_socket)
+        data = self._places.dagster_home / "postgres" / "data"
+        postgres = Postgres(data, self._places.postgres_socket, uid=self.settings.postgres_uid)
         self._start_together([parts.postgres_part(postgres)])
         return {"postgres_url": postgres.url}
 

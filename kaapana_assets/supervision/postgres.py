@@ -1,8 +1,9 @@
 """Dagster's storage: a PostgreSQL server in the home, from a wheel, reached by a unix socket only.
 
 The socket is in a folder that only the user of the platform can enter, so there is no password.
-PostgreSQL refuses to run as root: then it runs as the user ``nobody``, with the one capability to
-reach its files below folders that only root may enter.
+PostgreSQL refuses to run as root: then it runs as a user that is nobody else's (KAAPANA_POSTGRES_UID), with
+the one capability to reach its files below folders that only root may enter. Files of earlier versions, which
+ran it as ``nobody``, are handed over before it starts.
 """
 
 from __future__ import annotations
@@ -17,22 +18,29 @@ from pathlib import Path
 
 import psutil
 
+from kaapana_assets.accounts import POSTGRES_UID
 from kaapana_assets.errors import ConfigurationError
 
 ROLE = "postgres"
-_NOBODY = 65534
 _VERSION_FOLDER = "pginstall18"
 _ORPHANS_GRACE_S = 1.0
 _ORPHANS_PATIENCE_S = 10.0
 
 
 class Postgres:
-    """One server: its files in ``data``, its socket in ``socket_folder``."""
+    """One server.
 
-    def __init__(self, data: Path, socket_folder: Path) -> None:
+    Args:
+        data: folder of its files.
+        socket_folder: folder of its socket.
+        uid: user, and group of the same number, that it runs as where this process is root.
+    """
+
+    def __init__(self, data: Path, socket_folder: Path, *, uid: int = POSTGRES_UID) -> None:
         self.data = data
         self.socket_folder = socket_folder
-        self._prefix = _unprivileged()
+        self._uid = uid
+        self._prefix = _unprivileged(uid)
 
     @property
     def url(self) -> str:
@@ -56,6 +64,7 @@ class Postgres:
         if not (self.data / "PG_VERSION").is_file() or (self.data.parent / ".unfinished").exists():
             self._create()
         self._clear_killed()
+        self._hand_over()
 
     def is_ready(self) -> bool:
         """Whether it takes connections."""
@@ -69,14 +78,23 @@ class Postgres:
         unfinished.touch()
         shutil.rmtree(self.data, ignore_errors=True)
         self.data.mkdir(mode=0o700)
-        if self._prefix:
-            os.chown(self.data, _NOBODY, _NOBODY)
+        self._hand_over()
         argv = [*self._prefix, str(_binary("initdb")), "-D", str(self.data), "-U", ROLE]
         argv += ["--auth=trust", "--encoding=UTF8", "--locale=C"]
         made = subprocess.run(argv, capture_output=True, text=True, check=False, start_new_session=True)
         if made.returncode != 0:
             raise ConfigurationError(f"PostgreSQL's files can't be made in {self.data}: {made.stderr.strip()[-1000:]}")
         unfinished.unlink()
+
+    def _hand_over(self) -> None:
+        """Give the files to the server's user, who must own them; no server runs on them now."""
+        if not self._prefix or self.data.stat().st_uid == self._uid:
+            return
+        for _, folders, files, folder in os.fwalk(self.data, topdown=False, follow_symlinks=False):
+            for name in (*folders, *files):
+                os.chown(name, self._uid, self._uid, dir_fd=folder, follow_symlinks=False)
+        # Its own last: it says that all were given, also after a kill in between.
+        os.chown(self.data, self._uid, self._uid)
 
     def _clear_killed(self) -> None:
         pid_file = self.data / "postmaster.pid"
@@ -128,12 +146,12 @@ def _binary(name: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / _VERSION_FOLDER / "bin" / name
 
 
-def _unprivileged() -> list[str]:
+def _unprivileged(uid: int) -> list[str]:
     if os.geteuid() != 0:
         return []
-    as_nobody = ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"]
+    as_other = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
     reach_all = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
-    for prefix in ([*as_nobody, *reach_all], as_nobody):
+    for prefix in ([*as_other, *reach_all], as_other):
         try:
             if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0:
                 return prefix

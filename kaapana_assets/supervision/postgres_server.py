@@ -72,7 +72,6 @@ def claim_database(settings: Settings) -> None:
     where = f"KAAPANA_POSTGRES_URL={settings.postgres_url}"
     file = settings.home / "platform-id"
     if not file.exists():
-        settings.home.mkdir(parents=True, exist_ok=True)
         file.write_text(uuid.uuid4().hex)
     own = file.read_text().strip()
     database = _connected(settings, _CONNECT_S)

@@ -7,9 +7,10 @@ import json
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.locks import is_locked, open_lock
 from kaapana_assets.settings import Settings, load_settings, take_environment
 
 _LAUNCHER = ("runner", "images", "image_registry", "image_tag_suffix", "docker_url")
@@ -73,13 +74,13 @@ class PlatformRecord:
 def running_platform(home: Path) -> PlatformRecord | None:
     """The platform that runs on ``home`` now, or None."""
     try:
-        with _lock_path(home).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return read_record(home)
-    except FileNotFoundError:
-        return None
-    return None
+        return read_record(home) if is_locked(_lock_path(home)) else None
+    except PermissionError as exc:
+        raise ConfigurationError(
+            f"KAAPANA_HOME={home} is another user's: commands on it are for the user of the platform alone"
+        ) from exc
+    except OSError as exc:
+        raise ConfigurationError(f"{_lock_path(home)} is no lock: {exc.strerror or exc}; remove it") from exc
 
 
 def launcher_of(settings: Settings) -> dict[str, str]:
@@ -159,13 +160,16 @@ def remove_record(home: Path) -> None:
     _record_path(home).unlink(missing_ok=True)
 
 
-def lock_home(home: Path) -> IO[str]:
+def lock_home(home: Path) -> BinaryIO:
     """The lock of ``home``, held until it is closed or the process ends.
 
     Raises:
-        ConfigurationError: another platform runs on this home.
+        ConfigurationError: another platform runs on this home, or the lock cannot be made.
     """
-    lock = _lock_path(home).open("a")
+    try:
+        lock = open_lock(_lock_path(home))
+    except OSError as exc:
+        raise ConfigurationError(f"the lock {_lock_path(home)} cannot be made: {exc.strerror or exc}") from exc
     for _ in range(10):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -170,7 +170,9 @@ class Platforms:
     def start_dev(self, home: Path, ports: Sequence[int], **environment: str) -> RunningDev:
         """``dagster dev`` and ``kaapana-assets receive``, as somebody types them in two terminals."""
         dagster_home = home / "dagster"
-        dagster_home.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        home.chmod(0o700)
+        dagster_home.mkdir(exist_ok=True)
         (dagster_home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
         every = _environment(home) | environment
         every |= {"DAGSTER_HOME": str(dagster_home), TOKEN_VARIABLE: uuid.uuid4().hex}
@@ -197,7 +199,7 @@ class Platforms:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     every = {name: value for name, value in os.environ.items() if not name.startswith(("KAAPANA_", "DAGSTER_"))}
     every.pop("PYTHONDONTWRITEBYTECODE", None)
     return every | {"KAAPANA_HOME": str(home)}

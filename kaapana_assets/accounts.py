@@ -1,0 +1,91 @@
+"""Which users operators and PostgreSQL run as, where the platform is root and can choose.
+
+A number that nobody else has: what runs as a person's account can read that person's files and is read by
+them; what runs as ``nobody`` shares its user with every other program that means to have none.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from kaapana_assets.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from kaapana_assets.settings import Settings
+
+# systemd's table of user numbers (UIDS-GIDS) gives 60706 to 61183 to nobody; distributions end people's at 60000.
+OPERATOR_UID = 60810
+POSTGRES_UID = 60811
+NOBODY_UID = 65534
+_NO_LOGIN = ("nologin", "false", "true", "sync")
+
+
+def check_operator_account(settings: Settings) -> None:
+    """See that operators do not run as a person by chance.
+
+    Raises:
+        ConfigurationError: the number belongs to a person's account, and KAAPANA_OPERATOR_UID does not name it.
+    """
+    if "operator_uid" not in settings.model_fields_set and os.geteuid() == 0:
+        _check_chosen("KAAPANA_OPERATOR_UID", settings.operator_uid, "operators would run")
+
+
+def check_postgres_account(settings: Settings) -> None:
+    """See that the platform's PostgreSQL gets a user of its own.
+
+    Raises:
+        ConfigurationError: it would be a person's by chance, ``nobody``, or the operators'.
+    """
+    if settings.postgres_url or os.geteuid() != 0:
+        return
+    uid = settings.postgres_uid
+    if uid == NOBODY_UID:
+        raise ConfigurationError(
+            f"KAAPANA_POSTGRES_UID={uid} is `nobody`, whose files other programs reach: give a number of its own"
+        )
+    if uid == settings.operator_uid:
+        raise ConfigurationError(
+            f"KAAPANA_POSTGRES_UID and KAAPANA_OPERATOR_UID are both {uid}: operators could change the database"
+        )
+    if "postgres_uid" not in settings.model_fields_set:
+        _check_chosen("KAAPANA_POSTGRES_UID", uid, "the platform's PostgreSQL would run")
+
+
+def strange_accounts(settings: Settings) -> str:
+    """What is to be said of users that the settings name; empty where they are of their own."""
+    if os.geteuid() != 0:
+        return ""
+    found = []
+    chosen = {} if settings.runner == "process" else {"KAAPANA_OPERATOR_UID": settings.operator_uid}
+    if not settings.postgres_url:
+        chosen["KAAPANA_POSTGRES_UID"] = settings.postgres_uid
+    for name, uid in chosen.items():
+        if uid == NOBODY_UID:
+            found.append(f"{name}={uid} is `nobody`, which other programs run as, too")
+        elif person := person_of(uid):
+            found.append(f"{name}={uid} is the account of {person}, who can reach what runs under it")
+    return "; ".join(found)
+
+
+def person_of(uid: int) -> str:
+    """The name of the account that a person can log in to; empty where the number has none.
+
+    An account without a login shell is a program's: one made for operators is fine.
+    """
+    try:
+        account = pwd.getpwuid(uid)
+    except KeyError:
+        return ""
+    return "" if PurePath(account.pw_shell).name in _NO_LOGIN else account.pw_name
+
+
+def _check_chosen(setting: str, uid: int, what: str) -> None:
+    person = person_of(uid)
+    if person:
+        raise ConfigurationError(
+            f"{what} as user {uid}, which is the account of {person} on this machine: set {setting} to a number that "
+            "no account has (or to this one, if you mean it)"
+        )
