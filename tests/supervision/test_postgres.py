@@ -14,6 +14,7 @@ import psutil
 import psycopg2
 import pytest
 
+from kaapana_assets.accounts import POSTGRES_UID
 from kaapana_assets.supervision.postgres import Postgres
 
 
@@ -114,6 +115,24 @@ def test_files_whose_making_was_cut_short_are_made_anew(folder):
     with serving(postgres):
         assert query(postgres, "select 1") == [(1,)]
     assert not (folder / ".unfinished").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has a server of another user")
+def test_files_that_an_earlier_version_gave_to_nobody_are_handed_over(folder):
+    as_before = Postgres(folder / "data", folder / "socket", uid=65534)
+    with serving(as_before):
+        query(as_before, "create table seen (what text)")
+        query(as_before, "insert into seen values ('first')")
+    outside = folder / "outside"
+    outside.touch()
+    (folder / "data" / "link").symlink_to(outside)
+    assert (folder / "data" / "PG_VERSION").stat().st_uid == 65534
+    now = Postgres(folder / "data", folder / "socket")
+    with serving(now) as process:
+        assert query(now, "select what from seen") == [("first",)]
+        assert psutil.Process(process.pid).uids().real == POSTGRES_UID
+    assert {path.lstat().st_uid for path in (folder / "data").rglob("*")} == {POSTGRES_UID}
+    assert outside.stat().st_uid == 0
 
 
 def test_it_listens_on_no_network_and_only_its_user_reaches_the_socket(folder):
