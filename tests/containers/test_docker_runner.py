@@ -22,6 +22,7 @@ from services.container_engine import ENGINES, REGISTRY, REGISTRY_PASSWORD, REGI
 from services.images import BASE_IMAGE
 from services.plugin import engine
 
+from kaapana_assets.accounts import OPERATOR_UID
 from kaapana_assets.containers.docker import DockerRunner
 from kaapana_assets.containers.engine import PullSecrets
 from kaapana_assets.containers.references import reference_of
@@ -30,7 +31,7 @@ from kaapana_assets.errors import ConfigurationError, EngineUnavailable, NotFoun
 
 pytestmark = pytest.mark.services
 
-UID = 1000
+UID = OPERATOR_UID
 
 
 class Place(ContractPlace):
@@ -212,6 +213,7 @@ class Worker:
     _SCRIPT = """
 import sys
 from pathlib import Path
+from kaapana_assets.accounts import OPERATOR_UID
 from kaapana_assets.containers.docker import DockerRunner
 from kaapana_assets.containers.runner import Launch
 images, url, directory, timeout = sys.argv[1:]
