@@ -74,7 +74,7 @@ def is_home(folder: Path) -> bool:
     try:
         return any((folder / name).exists() for name in (MARKER, *_OF_EARLIER_VERSIONS))
     except PermissionError:
-        return folder.is_dir()
+        return os.access(folder, os.F_OK)
 
 
 def keep_private(group: str = "") -> None:
@@ -145,7 +145,8 @@ def check_private(home: Path, *, group: str = "") -> None:
         path = shlex.quote(str(home))
         raise ConfigurationError(
             f"{where} is not for its user and the group {group} alone (mode {mode:04o}, group {status.st_gid}). This "
-            f"makes it so:\n  chgrp -R {shlex.quote(group)} {path} && chmod -R g=rX,o= {path} && chmod g+s {path}"
+            f"makes it so:\n  chgrp -R {shlex.quote(group)} {path} && chmod -R g+rX,g-w {path} && "
+            f"find {path} -type d -exec chmod g+s {{}} + && chmod 2750 {path}"
         )
 
 

@@ -389,8 +389,11 @@ class Settings(BaseSettings):
     @field_validator("home")
     @classmethod
     def _is_folder(cls, value: Path) -> Path:
-        if value.exists() and not value.is_dir():
-            raise ValueError(f"{value} is no folder")
+        try:
+            if value.exists() and not value.is_dir():
+                raise ValueError(f"{value} is no folder")
+        except PermissionError as exc:
+            raise ValueError(f"{value} is in a folder that this user may not enter") from exc
         return value
 
     @model_validator(mode="after")

@@ -23,12 +23,9 @@ UMASK = 0o022
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    note_test(item)
-
-
-def pytest_collection_finish() -> None:
-    """End the platform's umask, which importing its definitions sets: servers of tests run as other users."""
+    # Commands called in this process leave theirs, 077; servers of tests run as other users.
     os.umask(UMASK)
+    note_test(item)
 
 
 @pytest.fixture(scope="session")

@@ -280,10 +280,11 @@ def test_commands_of_another_user_end_with_one_sentence(home: Path) -> None:
         f"os.setgroups([]); os.setgid({NOBODY_UID}); os.setuid({NOBODY_UID})\n"
         "sys.argv = ['kaapana-assets', 'query']; main()"
     )
-    done = python(home, "-c", script, HOME="/")
-    assert done.returncode == 2
-    assert "another user's" in done.stderr
-    assert "Traceback" not in done.stderr
+    for named, said in ((home, "another user's"), (home / "below", "may not enter")):
+        done = python(home, "-c", script, HOME="/", KAAPANA_HOME=str(named))
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_lock_files_are_for_their_owner_alone_also_those_of_earlier_versions(tmp_path: Path) -> None:
