@@ -55,11 +55,14 @@ def check_postgres_account(settings: Settings) -> None:
 
 
 def strange_accounts(settings: Settings) -> str:
-    """What is to be said of users that the settings name; empty where they are of their own."""
+    """What is to be said of the users of operators and PostgreSQL; empty where they are of their own."""
     if os.geteuid() != 0:
         return ""
-    found = []
-    chosen = {} if settings.runner == "process" else {"KAAPANA_OPERATOR_UID": settings.operator_uid}
+    found, chosen = [], {}
+    if settings.runner == "process":
+        found.append("operators are processes of root, as the platform is: run it as a user of its own")
+    else:
+        chosen["KAAPANA_OPERATOR_UID"] = settings.operator_uid
     if not settings.postgres_url:
         chosen["KAAPANA_POSTGRES_UID"] = settings.postgres_uid
     for name, uid in chosen.items():

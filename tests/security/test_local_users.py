@@ -324,6 +324,7 @@ def test_operators_are_nobodys_account_unless_it_is_said(monkeypatch: pytest.Mon
     assert (settings.operator_uid, settings.postgres_uid) == (OPERATOR_UID, POSTGRES_UID)
     check_operator_account(settings)
     assert strange_accounts(settings) == ""
+    assert "processes of root" in strange_accounts(settings.model_copy(update={"runner": "process"}))
     by_chance = settings.model_copy(update={"operator_uid": people[0].pw_uid})
     by_chance.model_fields_set.discard("operator_uid")
     with pytest.raises(ConfigurationError, match=rf"{people[0].pw_name}.*KAAPANA_OPERATOR_UID"):
