@@ -25,8 +25,10 @@ from pydantic_settings import (
 )
 
 from kaapana_assets.accounts import OPERATOR_UID, POSTGRES_UID
+from kaapana_assets.addresses import authority, bracketed, split_address, split_database_address
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.home import NAME, Site, find_site
+from kaapana_assets.withheld import is_withheld
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _paths_begin_in: ContextVar[Path | None] = ContextVar("folder of relative paths", default=None)
@@ -90,6 +92,11 @@ class Settings(BaseSettings):
 
     health_host: str = Field("127.0.0.1", description="Address of the health page.")
     health_port: int = Field(3001, ge=0, le=65535, description="Port of the health page; 0 takes a free one.")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated `host` or `host:port` by which browsers reach the web UI and the health page "
+        "through a proxy, besides the names of this machine.",
+    )
 
     definitions: str = Field(
         "kaapana_assets.definitions", description="Module of the Dagster definitions that the platform serves."
@@ -274,7 +281,7 @@ class Settings(BaseSettings):
         0, ge=0, description="Size of the local cache of series of a DICOMweb archive; 0 keeps none."
     )
 
-    @field_validator("allowed_calling_ae_titles", "elasticsearch_urls", mode="before")
+    @field_validator("allowed_calling_ae_titles", "allowed_hosts", "elasticsearch_urls", mode="before")
     @classmethod
     def _split_titles(cls, value: object) -> object:
         if isinstance(value, str):
@@ -284,22 +291,37 @@ class Settings(BaseSettings):
     @field_validator("elasticsearch_urls")
     @classmethod
     def _are_http(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        instead = "use KAAPANA_ELASTICSEARCH_USER and KAAPANA_ELASTICSEARCH_PASSWORD"
         for url in value:
-            found = urlsplit(url)
-            if found.username or found.password:
-                raise ValueError("names a user: use KAAPANA_ELASTICSEARCH_USER and KAAPANA_ELASTICSEARCH_PASSWORD")
-            if found.scheme not in ("http", "https") or not found.hostname or not found.port or found.query:
-                raise ValueError(f"{url} is not http:// or https:// with a host and a port (https://host:9200)")
+            found = split_address(url, example="https://host:9200", schemes=("http", "https"), instead=instead)
+            if not found.port:
+                raise ValueError("has no port: is not an address like https://host:9200")
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            authority(name)
+        return value
+
+    @field_validator("docker_url")
+    @classmethod
+    def _has_no_user(cls, value: str) -> str:
+        if not value.startswith("unix://") and ("@" in value or "?" in value):
+            raise ValueError("names a user or has parameters: use the engine's socket, or a tunnel that logs in")
         return value
 
     @field_validator("postgres_url")
     @classmethod
     def _is_postgres(cls, value: str) -> str:
-        found = urlsplit(value)
-        if value and (found.scheme not in ("postgresql", "postgres") or not found.hostname or found.path in ("", "/")):
-            raise ValueError("is not postgresql://user@host:port/database")
-        if found.password:
-            raise ValueError("has a password: use KAAPANA_POSTGRES_PASSWORD")
+        if value:
+            split_database_address(
+                value,
+                example="postgresql://user@host:port/database",
+                schemes=("postgresql", "postgres"),
+                instead="use KAAPANA_POSTGRES_PASSWORD",
+            )
         return value
 
     @field_validator("s3_endpoint")
@@ -312,11 +334,13 @@ class Settings(BaseSettings):
     @field_validator("dicomweb_url")
     @classmethod
     def _is_http(cls, value: str) -> str:
-        found = urlsplit(value)
-        if value and (found.scheme not in ("http", "https") or not found.hostname or found.query):
-            raise ValueError("is not http:// or https:// with a host")
-        if found.username or found.password:
-            raise ValueError("names a user: use KAAPANA_DICOMWEB_USER and KAAPANA_DICOMWEB_PASSWORD")
+        if value:
+            split_address(
+                value,
+                example="https://host/dicom-web",
+                schemes=("http", "https"),
+                instead="use KAAPANA_DICOMWEB_USER and KAAPANA_DICOMWEB_PASSWORD",
+            )
         return value.rstrip("/")
 
     @field_validator("dimse_url")
@@ -352,7 +376,7 @@ class Settings(BaseSettings):
         }
         for setting, (chosen, names) in needed.items():
             for name in names:
-                if chosen and not _text(getattr(self, name)):
+                if chosen and self._lacks(name):
                     raise ValueError(f"{setting} needs KAAPANA_{name.upper()}")
         if self.run_launcher == "kubernetes" and self.runner != "kubernetes":
             raise ValueError(
@@ -361,11 +385,11 @@ class Settings(BaseSettings):
             )
         if _text(self.postgres_password) and not urlsplit(self.postgres_url).username:
             raise ValueError("KAAPANA_POSTGRES_PASSWORD needs KAAPANA_POSTGRES_URL with a user")
-        if bool(self.dicomweb_user) != bool(_text(self.dicomweb_password)):
+        if self._lacks_half("dicomweb_user", "dicomweb_password"):
             raise ValueError("KAAPANA_DICOMWEB_USER and KAAPANA_DICOMWEB_PASSWORD go together: one of them is not set")
         if self.dicomweb_user and _text(self.dicomweb_token):
             raise ValueError("KAAPANA_DICOMWEB_TOKEN and KAAPANA_DICOMWEB_USER exclude each other")
-        if bool(self.elasticsearch_user) != bool(_text(self.elasticsearch_password)):
+        if self._lacks_half("elasticsearch_user", "elasticsearch_password"):
             raise ValueError("KAAPANA_ELASTICSEARCH_USER and KAAPANA_ELASTICSEARCH_PASSWORD go together")
         if self.elasticsearch_user and _text(self.elasticsearch_api_key):
             raise ValueError("KAAPANA_ELASTICSEARCH_API_KEY and KAAPANA_ELASTICSEARCH_USER exclude each other")
@@ -440,13 +464,21 @@ class Settings(BaseSettings):
     @property
     def dagster_url(self) -> str:
         """Base address of Dagster's webserver."""
-        return f"http://{self.webserver_host}:{self.webserver_port}"
+        return f"http://{bracketed(self.webserver_host)}:{self.webserver_port}"
 
     @property
     def health_url(self) -> str:
         """Address of the health page."""
-        host = f"[{self.health_host}]" if ":" in self.health_host else self.health_host
-        return f"http://{host}:{self.health_port}/"
+        return f"http://{bracketed(self.health_host)}:{self.health_port}/"
+
+    def _lacks(self, name: str) -> bool:
+        """Whether a setting is not there, and is no secret that this process does without."""
+        return not _text(getattr(self, name)) and not is_withheld(f"KAAPANA_{name.upper()}")
+
+    def _lacks_half(self, user: str, password: str) -> bool:
+        if getattr(self, user):
+            return self._lacks(password)
+        return bool(_text(getattr(self, password)))
 
 
 class _FileWithoutSecrets(DotEnvSettingsSource):
@@ -497,7 +529,7 @@ def take_environment(file: Path) -> None:
     if mode & 0o077:
         raise ConfigurationError(f"the file of settings {file} may be read by others: chmod 600 {file}")
     for name, value in values.items():
-        if name.startswith("KAAPANA_") and value is not None:
+        if name.startswith("KAAPANA_") and value is not None and not is_withheld(name):
             os.environ.setdefault(name, value)
 
 

@@ -39,4 +39,10 @@ def command(host: str | None, port: int | None, ready_file: Path | None) -> None
             aside.write_text(url + "\n")
             aside.replace(ready_file)
 
-    serve(KeptReport(check.report), host=listening.health_host, port=listening.health_port, on_ready=on_ready)
+    serve(
+        KeptReport(check.report),
+        host=listening.health_host,
+        port=listening.health_port,
+        on_ready=on_ready,
+        allowed_hosts=listening.allowed_hosts,
+    )

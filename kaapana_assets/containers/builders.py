@@ -21,6 +21,7 @@ from typing import Any
 from kaapana_assets.containers.builder import Build, Builder, StoredImage
 from kaapana_assets.containers.child import Child
 from kaapana_assets.errors import ConfigurationError, EngineUnavailable
+from kaapana_assets.withheld import without_secrets
 
 NAMES = ("docker", "podman", "buildah")
 TIME_OF_FILES = 315_532_800
@@ -195,7 +196,8 @@ def _build(command: Sequence[str], build: Build, output: Callable[[str], None], 
             last.append(line)
         output(line)
 
-    with Child(command, cwd=build.context, environment={**os.environ, **environment}, umask=_UMASK) as child:
+    variables = {**without_secrets(os.environ), **environment}
+    with Child(command, cwd=build.context, environment=variables, umask=_UMASK) as child:
         code = child.wait(output=heard)
     if code == 0:
         return
@@ -256,7 +258,7 @@ def _try(command: Sequence[str], timeout_s: float | None = _ANSWERS_WITHIN_S) ->
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, check=False,
-            timeout=timeout_s, umask=_UMASK,
+            timeout=timeout_s, env=without_secrets(os.environ), umask=_UMASK,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return 1, f"no answer within {timeout_s:g} s"

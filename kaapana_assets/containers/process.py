@@ -30,6 +30,7 @@ from kaapana_assets.containers.image_root import ImageRoot, lay_out
 from kaapana_assets.containers.runner import Launch, Outcome
 from kaapana_assets.errors import ConfigurationError, OperatorError, OperatorFailed
 from kaapana_assets.untrusted import opened
+from kaapana_assets.withheld import without_secrets
 
 _OF_THE_PLACE = {"PATH", "HOME", "TMPDIR"}  # an image's value for these is of its own file system
 
@@ -169,14 +170,14 @@ class ProcessRunner:
             output(f"image {image.name}, {finding}")
 
     def _environment(self, image: Image, output: Callable[[str], None]) -> Path:
-        # The only place where the environment of the platform is handed on: the installer needs the
-        # package index and certificates of this machine.
+        # The only place where the environment of the platform is handed on, without its secrets: the
+        # installer needs the package index and certificates of this machine, and runs code of packages.
         base = self._bases.find(image.stage.base)
         return environment_for(
             [*([base] if base else []), *image.packages()],
             environments=self._environments,
             output=output,
-            install_variables=dict(os.environ),
+            install_variables=without_secrets(os.environ),
             local=LocalFiles(lambda: content_digest(image), lambda folder: lay_out(image.stage.tree, folder)),
         )
 

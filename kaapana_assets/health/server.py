@@ -12,7 +12,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import uvicorn
 from starlette.applications import Starlette
@@ -23,6 +23,7 @@ from starlette.routing import Route
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.health.findings import HealthReport
 from kaapana_assets.health.page import CONTENT_SECURITY_POLICY, page
+from kaapana_assets.web_guard import Hosts, WebGuard
 
 KEPT_S = 5.0
 _HEADERS = {
@@ -75,7 +76,14 @@ def application(report: Callable[[], HealthReport]) -> Starlette:
     return Starlette(routes=[Route("/", html), Route("/health.json", as_json), Route("/live", live)])
 
 
-def serve(report: Callable[[], HealthReport], *, host: str, port: int, on_ready: Callable[[int], None]) -> None:
+def serve(
+    report: Callable[[], HealthReport],
+    *,
+    host: str,
+    port: int,
+    on_ready: Callable[[int], None],
+    allowed_hosts: Sequence[str] = (),
+) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
     Args:
@@ -83,6 +91,7 @@ def serve(report: Callable[[], HealthReport], *, host: str, port: int, on_ready:
         host: address to listen on.
         port: 0 takes a free one.
         on_ready: called with the port once connections are taken.
+        allowed_hosts: names by which it may be reached, besides those of this machine; see ``web_guard``.
 
     Raises:
         ConfigurationError: the address cannot be listened on.
@@ -99,9 +108,8 @@ def serve(report: Callable[[], HealthReport], *, host: str, port: int, on_ready:
             ) from exc
         listening.listen()
         on_ready(int(listening.getsockname()[1]))
-        config = uvicorn.Config(
-            application(report), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
-        )
+        app = WebGuard(application(report), Hosts(host, allowed_hosts))
+        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
         uvicorn.Server(config).run(sockets=[listening])
 
 

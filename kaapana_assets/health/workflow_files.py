@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from kaapana_assets.health.findings import Finding, State
+from kaapana_assets.withheld import without_secrets
 
 if TYPE_CHECKING:
     from kaapana_assets.settings import Settings
@@ -65,7 +66,7 @@ class WorkflowFiles:
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "kaapana_assets", "workflows", "--json"],
-                env={**os.environ, "KAAPANA_HOME": str(self._home)},
+                env={**without_secrets(os.environ), "KAAPANA_HOME": str(self._home)},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

@@ -1,4 +1,4 @@
-"""Which processes the platform consists of, and the environment that they share."""
+"""Which processes the platform consists of, and their environment."""
 
 from __future__ import annotations
 
@@ -17,12 +17,10 @@ from kaapana_assets.errors import ConfigurationError, DagsterUnavailable
 from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.settings import Settings
 from kaapana_assets.supervision.instance import LOCATION, VARIABLES
+from kaapana_assets.supervision.needs import CODE, DAEMON, HEALTH, POSTGRES, RECEIVER, WEBSERVER, given_to
 from kaapana_assets.supervision.postgres import Postgres
 from kaapana_assets.supervision.processes import Part
 from kaapana_assets.supervision.watchdog import TOKEN_VARIABLE
-
-POSTGRES, CODE, RECEIVER, WEBSERVER, DAEMON = "postgres", "code-server", "receiver", "webserver", "daemon"
-HEALTH = "health"
 
 
 @dataclass(frozen=True)
@@ -67,9 +65,9 @@ class Places:
         return self.home / "logs" / f"{part}.log"
 
 
-def child_environment(settings: Settings, places: Places, token: str) -> dict[str, str]:
-    """The environment of every part: this one, and where things are."""
-    environment = dict(os.environ)
+def child_environment(settings: Settings, places: Places, token: str, *, part: str) -> dict[str, str]:
+    """The environment of a part: this one without the secrets that it does not need, and where things are."""
+    environment = given_to(part, os.environ)
     # Set, it makes each Python start, and so each run, cost twice.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     return environment | {
@@ -112,7 +110,7 @@ def dagster_parts(settings: Settings, places: Places, client: DagsterClient) -> 
     python = [sys.executable, "-m"]
     address = ["--host", settings.webserver_host, "--port", str(settings.webserver_port)]
     quiet = ["--dagster-log-level", "warning", "--uvicorn-log-level", "warning"]
-    webserver = [*python, "dagster_webserver", "-w", str(places.workspace), *address, *quiet]
+    webserver = [*python, "kaapana_assets.webserver", "-w", str(places.workspace), *address, *quiet]
     daemon = [*python, "dagster._daemon", "run", "-w", str(places.workspace)]
     heartbeat = _Heartbeat(client)
     return [

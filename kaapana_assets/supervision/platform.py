@@ -27,6 +27,16 @@ from kaapana_assets.home import keep_private, make_home
 from kaapana_assets.settings import Settings
 from kaapana_assets.supervision import parts, record
 from kaapana_assets.supervision.instance import LOCATION, launching, write_instance
+from kaapana_assets.supervision.needs import (
+    ABANDONED_RUNS,
+    CODE,
+    HEALTH,
+    POSTGRES,
+    RECEIVER,
+    WATCHDOG,
+    WEBSERVER,
+    given_to,
+)
 from kaapana_assets.supervision.postgres import Postgres
 from kaapana_assets.supervision.postgres_server import check_server, claim_database, storage_of
 from kaapana_assets.supervision.processes import Child, Part, PartFailed
@@ -107,12 +117,12 @@ class Platform:
         self._start_together(parts.first_parts(self._places, definitions=self.settings.definitions))
         last = parts.dagster_parts(self.settings, self._places, self.client)
         self._start_together([*last, parts.health_part(self._places)])
-        self._abandoned_before = self._children[parts.CODE].started_at
+        self._abandoned_before = self._children[CODE].started_at
         self._say(f"up after {time.monotonic() - began:.1f} s; Ctrl-C stops all")
 
     def _start_storage(self) -> Mapping[str, Any]:
         if self.settings.postgres_url:
-            self._say(f"{parts.POSTGRES:<12} {self._wait_for_server()}")
+            self._say(f"{POSTGRES:<12} {self._wait_for_server()}")
             return storage_of(self.settings)
         data = self._places.dagster_home / "postgres" / "data"
         postgres = Postgres(data, self._places.postgres_socket, uid=self.settings.postgres_uid)
@@ -138,9 +148,9 @@ class Platform:
                 raise StopAsked
 
     def _start_together(self, wanted: list[Part]) -> None:
-        environment = parts.child_environment(self.settings, self._places, self._token)
         pending = []
         for part in wanted:
+            environment = parts.child_environment(self.settings, self._places, self._token, part=part.name)
             child = Child(part, environment=environment, log=self._places.log(part.name))
             self._children[part.name] = child
             self._launch(child)
@@ -204,7 +214,7 @@ class Platform:
             self._say(str(exc).splitlines()[0])
             return
         self._say(f"{name} is back after {time.monotonic() - self._waiting.pop(name):.1f} s")
-        if name == parts.CODE:
+        if name == CODE:
             self._abandoned_before = child.started_at
 
     def _note_crash(self, child: Child, how: str) -> None:
@@ -222,7 +232,7 @@ class Platform:
             return
         subprocess.run(
             [sys.executable, "-m", "kaapana_assets.abandoned_runs", *abandoned],
-            env=parts.child_environment(self.settings, self._places, self._token),
+            env=parts.child_environment(self.settings, self._places, self._token, part=ABANDONED_RUNS),
             check=False,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
@@ -233,7 +243,7 @@ class Platform:
         began = time.monotonic()
         self._say("stopping")
         record.remove_record(self.settings.home)
-        storage = self._children.pop(parts.POSTGRES, None)
+        storage = self._children.pop(POSTGRES, None)
         groups = [child.pid for child in self._children.values() if child.pid is not None]
         for child in self._children.values():
             child.signal(child.part.stop_signal)
@@ -267,6 +277,7 @@ class Platform:
         self._watchdog = subprocess.Popen(
             [sys.executable, "-m", "kaapana_assets.supervision.watchdog", self._token, str(self._places.folder)],
             stdin=subprocess.PIPE,
+            env=given_to(WATCHDOG, os.environ),
             start_new_session=True,
             text=True,
         )
@@ -307,12 +318,12 @@ class Platform:
 
     def _where(self, child: Child) -> str:
         name = child.part.name
-        if name == parts.WEBSERVER:
+        if name == WEBSERVER:
             return self.settings.dagster_url
-        if name == parts.RECEIVER:
+        if name == RECEIVER:
             host, port = self.settings.receiver_host, self.settings.receiver_port
             return f"DICOM {self.settings.receiver_ae_title} at {host}:{port}"
-        if name == parts.HEALTH:
+        if name == HEALTH:
             return self.settings.health_url
         return ""
 

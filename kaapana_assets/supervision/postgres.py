@@ -21,6 +21,7 @@ import psutil
 
 from kaapana_assets.accounts import NOBODY_UID, POSTGRES_UID
 from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.withheld import without_secrets
 
 ROLE = "postgres"
 _VERSION_FOLDER = "pginstall18"
@@ -70,7 +71,7 @@ class Postgres:
     def is_ready(self) -> bool:
         """Whether it takes connections."""
         argv = [str(_binary("pg_isready")), "-q", "-h", str(self.socket_folder), "-U", ROLE]
-        return subprocess.run(argv, check=False).returncode == 0
+        return subprocess.run(argv, check=False, env=without_secrets(os.environ)).returncode == 0
 
     def _create(self) -> None:
         # initdb is not atomic: the mark says that it was cut short, and it is begun anew.
@@ -86,7 +87,14 @@ class Postgres:
             os.chown(self.data, maker, maker)
         argv = [*prefix, str(_binary("initdb")), "-D", str(self.data), "-U", ROLE]
         argv += ["--auth=trust", "--encoding=UTF8", "--locale=C"]
-        made = subprocess.run(argv, capture_output=True, text=True, check=False, start_new_session=True)
+        made = subprocess.run(
+            argv,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=without_secrets(os.environ),
+            start_new_session=True,
+        )
         if made.returncode != 0:
             raise ConfigurationError(f"PostgreSQL's files can't be made in {self.data}: {made.stderr.strip()[-1000:]}")
         unfinished.unlink()

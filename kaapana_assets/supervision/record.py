@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from kaapana_assets.addresses import bracketed
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.locks import is_locked, open_lock
 from kaapana_assets.settings import Settings, load_settings, take_environment
@@ -62,13 +63,12 @@ class PlatformRecord:
     @property
     def dagster_url(self) -> str:
         """Base address of Dagster's webserver."""
-        return f"http://{self.webserver_host}:{self.webserver_port}"
+        return f"http://{bracketed(self.webserver_host)}:{self.webserver_port}"
 
     @property
     def health_url(self) -> str:
         """Address of the health page."""
-        host = f"[{self.health_host}]" if ":" in self.health_host else self.health_host
-        return f"http://{host}:{self.health_port}/"
+        return f"http://{bracketed(self.health_host)}:{self.health_port}/"
 
 
 def running_platform(home: Path) -> PlatformRecord | None:

@@ -23,7 +23,7 @@ RUN_LABEL = "kaapana-assets/run-worker"
 """Label of all pods of runs, for policies of the site."""
 
 _NOT_FOR_RUNS = (
-    "images", "environments", "receiver_", "allowed_calling_ae_titles", "webserver_", "health_", "definitions",
+    "images", "environments", "receiver_", "allowed_", "webserver_", "health_", "definitions",
     "docker_", "image_pull_secrets", "base_image", "kubeconfig", "run_launcher", "kubernetes_run_",
 )  # fmt: skip
 _GRACE_S = 60  # in which a run that is cancelled ends its operators' pods
