@@ -40,7 +40,7 @@ class Page:
         """Until the script is true on the page."""
         deadline = time.monotonic() + timeout_s
         while not self.evaluate(script):
-            assert time.monotonic() < deadline, f"{script}: {self.evaluate('document.body.innerText')}"
+            assert time.monotonic() < deadline, f"{script}: {self.evaluate('document.body?.innerText')}"
             time.sleep(0.2)
 
     def _ask(self, method: str, **params: Any) -> dict[str, Any]:
@@ -71,7 +71,8 @@ def browser(folder: Path, *, names: str) -> Iterator[Page]:
             [
                 program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
                 "--disable-background-networking", "--no-proxy-server", "--remote-debugging-port=0",
-                "--remote-allow-origins=*", f"--user-data-dir={folder}", f"--host-resolver-rules={names}", "about:blank",
+                "--remote-allow-origins=*", f"--user-data-dir={folder}", f"--host-resolver-rules={names}",
+                "about:blank",
             ],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip

@@ -43,7 +43,7 @@ def as_parameters(key: str) -> str:
 
 def added(up: RunningPlatform) -> set[str]:
     found = up.dagster.partition_status("dicom_series")
-    return set(found.materialized | found.unmaterialized | found.failed)
+    return set(found.materialized | found.missing | found.failed)
 
 
 ATTACKS = {
@@ -222,7 +222,7 @@ def test_a_real_browser_shows_the_web_ui_and_lets_no_other_page_through(up, tmp_
     with browser(tmp_path / "profile", names="MAP *.example 127.0.0.1") as shown, serving(page) as evil:
         before = log.read_text()
         shown.open(f"{url}/assets")
-        shown.wait_for("document.body.innerText.includes('dicom_series')")
+        shown.wait_for("document.body?.innerText.includes('dicom_series')")
         opened = """new Promise((done) => {
             const socket = new WebSocket(location.origin.replace('http', 'ws') + '/graphql', 'graphql-ws');
             socket.onopen = () => { socket.close(); done('open'); };
@@ -249,4 +249,4 @@ def test_a_real_browser_shows_the_web_ui_and_lets_no_other_page_through(up, tmp_
         # A link from elsewhere is what people follow.
         shown.open(f"http://evil.example:{evil}/")
         shown.evaluate(f"location.href = '{url}/runs'")
-        shown.wait_for("location.pathname == '/runs' && document.body.innerText.includes('Runs')")
+        shown.wait_for("location.pathname == '/runs' && document.body?.innerText.includes('Runs')")
