@@ -53,8 +53,8 @@ def split_database_address(url: str, *, example: str, schemes: Collection[str], 
     Raises:
         ValueError: it is no such address; see ``split_address``.
     """
-    before, at, _ = url.partition("://")[2].rpartition("@")
-    if at and ":" in before.partition("?")[0].partition("@")[0]:
+    user, at, _ = url.partition("://")[2].partition("?")[0].rpartition("@")
+    if at and ":" in user:
         raise ValueError(f"has a password: {instead}")
     found = _split(url, example)
     if any("password" in name.lower() for name, _ in parse_qsl(found.query, keep_blank_values=True)):

@@ -38,7 +38,10 @@ _DIMSE_URL = re.compile(r"dimse://[!-.0-~]{1,16}@[A-Za-z0-9._-]+:\d{1,5}")
 class Settings(BaseSettings):
     """Where things are and how they behave; every field has a working default."""
 
-    model_config = SettingsConfigDict(env_prefix="KAAPANA_", env_file=".env", extra="ignore", frozen=True)
+    # A value that is refused may be a secret at the wrong place: no error shows it.
+    model_config = SettingsConfigDict(
+        env_prefix="KAAPANA_", env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     home: Path = Field(Path(NAME), validate_default=True, description="The folder of all data of the platform.")
     images: Path = Field(PROJECT_ROOT / "images", description="The folder of image folders (Dockerfile, files/).")
@@ -327,8 +330,13 @@ class Settings(BaseSettings):
     @field_validator("s3_endpoint")
     @classmethod
     def _is_host_and_port(cls, value: str) -> str:
-        if "/" in value or "@" in value:
-            raise ValueError("is host:port, without scheme, path and user; KAAPANA_S3_SECURE says whether it is TLS")
+        try:
+            if value:
+                authority(value)
+        except ValueError:
+            raise ValueError(
+                "is host:port, without scheme, path and user; KAAPANA_S3_SECURE says whether it is TLS"
+            ) from None
         return value
 
     @field_validator("dicomweb_url")
