@@ -20,6 +20,8 @@ from services.plugin import service
 from system.conftest import RunningPlatform, module_platforms  # noqa: F401 - a fixture
 from system.series import write_image, write_series
 
+from kaapana_assets.containers.process import ProcessRunner
+from kaapana_assets.containers.runner import Launch
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.settings import Settings, load_settings, take_environment
 from kaapana_assets.supervision.needs import NEEDS, given_to
@@ -336,3 +338,43 @@ def test_a_run_leaves_no_secret_in_operators_files_logs_pages_and_the_database(p
         for table in tables:
             cursor.execute(f'SELECT t::text FROM "{table}" t')
             assert planted.found_in("\n".join(row for (row,) in cursor).encode()) == set(), table
+
+
+BACKEND = """
+import json, os, zipfile
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    with open(os.environ["SEEN"], "w") as file:
+        json.dump(dict(os.environ), file)
+    with zipfile.ZipFile(os.path.join(folder, "spy-1.0-py3-none-any.whl"), "w") as wheel:
+        wheel.writestr("spy.py", "")
+        wheel.writestr("spy-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: spy\\nVersion: 1.0\\n")
+        wheel.writestr("spy-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("spy-1.0.dist-info/RECORD", "")
+    return "spy-1.0-py3-none-any.whl"
+"""
+
+
+def test_code_of_packages_that_are_installed_sees_no_secret(monkeypatch, tmp_path):
+    """A package's own build backend is executed when an operator's requirements are installed."""
+    write_image(tmp_path / "images", "spy", "print('done')")
+    package = tmp_path / "images" / "spy" / "files" / "package"
+    package.mkdir()
+    (package / "backend.py").write_text(BACKEND)
+    (package / "pyproject.toml").write_text(
+        '[project]\nname = "spy"\nversion = "1.0"\n'
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    (tmp_path / "images" / "spy" / "requirements.txt").write_text("/app/package\n")
+    for name in SECRETS:
+        monkeypatch.setenv(name, "planted")
+    monkeypatch.setenv("SEEN", str(tmp_path / "seen.json"))
+    launch = Launch(
+        run_id="r", workflow="w", operator="o", image="spy", directory=tmp_path / "run",
+        operator_in_dir="i", operator_out_dir="o",
+    )  # fmt: skip
+    (tmp_path / "run" / "batch").mkdir(parents=True)
+    said: list[str] = []
+    ProcessRunner(tmp_path / "images", tmp_path / "environments").run(launch, output=said.append)
+    seen = json.loads((tmp_path / "seen.json").read_text())
+    assert seen.keys() & SECRETS == set()
+    assert "planted" not in json.dumps(seen)

@@ -1,8 +1,11 @@
 """What web pages can make a running platform do: nothing, while its own pages and scripts work."""
 
 import json
+import os
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -250,3 +253,37 @@ def test_a_real_browser_shows_the_web_ui_and_lets_no_other_page_through(up, tmp_
         shown.open(f"http://evil.example:{evil}/")
         shown.evaluate(f"location.href = '{url}/runs'")
         shown.wait_for("location.pathname == '/runs' && document.body?.innerText.includes('Runs')")
+
+
+def test_dagsters_options_and_variables_work_below_a_path(tmp_path, free_port):
+    """What stands alone behind a proxy: the same program without the platform around it."""
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    (tmp_path / "nothing.py").write_text("import dagster as dg\ndefs = dg.Definitions()\n")
+    variables = {"DAGSTER_WEBSERVER_PATH_PREFIX": "/dagster", "KAAPANA_ALLOWED_HOSTS": "pacs.example"}
+    variables |= {"DAGSTER_HOME": str(tmp_path), "KAAPANA_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "kaapana_assets.webserver", "--port", str(free_port), "-f", "nothing.py"]
+    url = f"http://127.0.0.1:{free_port}/dagster/graphql"
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | variables, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                answer = requests.post(url, json={"query": "{version}"}, timeout=30)
+                break
+            except requests.ConnectionError:
+                assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+                time.sleep(0.2)
+        assert answer.json()["data"]["version"]
+        browsers = {"Origin": "https://pacs.example"}
+        assert requests.post(url, json={"query": "{version}"}, headers=browsers, timeout=30).status_code == 200
+        browsers = {"Host": "pacs.example", "Origin": "https://pacs.example"}
+        assert requests.post(url, json={"query": "{version}"}, headers=browsers, timeout=30).status_code == 200
+        assert requests.get(f"{url}?query=mutation{{x}}", timeout=30).status_code == 405
+        opened = websocket.create_connection(
+            url.replace("http:", "ws:"), subprotocols=["graphql-ws"], origin="https://pacs.example", timeout=30
+        )
+        opened.close()
+    finally:
+        process.terminate()
+        process.wait(30)
