@@ -364,7 +364,10 @@ def test_code_of_packages_that_are_installed_sees_no_secret(monkeypatch, tmp_pat
         '[project]\nname = "spy"\nversion = "1.0"\n'
         '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
     )
-    (tmp_path / "images" / "spy" / "requirements.txt").write_text("/app/package\n")
+    (tmp_path / "images" / "spy" / "Dockerfile").write_text(
+        "FROM python:3.12-slim\nWORKDIR /app\nCOPY files/ /app/\nRUN pip install ./package\n"
+        'ENTRYPOINT ["python", "main.py"]\n'
+    )
     for name in SECRETS:
         monkeypatch.setenv(name, "planted")
     monkeypatch.setenv("SEEN", str(tmp_path / "seen.json"))
