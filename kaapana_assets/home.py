@@ -15,10 +15,12 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from kaapana_assets import home_record
+from kaapana_assets.durable import make_folder, sync_folder, write_file
 from kaapana_assets.errors import ConfigurationError, NotFound
+from kaapana_assets.home_record import MARKER
 
 NAME = "kaapana-home"
-MARKER = ".kaapana-home"
 _BEFORE_THE_FIRST_DATA = {"workflows", "lost+found"}  # a file system's own, and what a user may put there
 _TEXT = "The data of a platform of kaapana_assets; commands find it by this file.\n"
 # Homes that were made before there was a marker have at least one of these.
@@ -87,29 +89,32 @@ def keep_private(group: str = "") -> None:
 
 
 def make_home(home: Path, *, group: str = "") -> None:
-    """Make a home that only its user can enter, or mark one that is there.
+    """Make a home that only its user can enter, or mark one that is there, and note which version writes in it.
 
     Args:
         home: the folder.
         group: KAAPANA_GROUP, whose members may read there; empty: nobody may.
 
     Raises:
-        ConfigurationError: it cannot be made, or others may enter it; says the command that ends that.
+        ConfigurationError: it cannot be made, others may enter it (says the command that ends that), or a newer
+            program wrote in it.
     """
     gid = _group_id(group) if group else None
     try:
         is_new = not home.exists() or _begins_now(home)
         if not home.exists():
-            home.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(home.parent)
             home.mkdir(mode=0o700, exist_ok=True)
+            sync_folder(home.parent)
         if is_new:
             with contextlib.suppress(PermissionError):  # another's folder: then it is seen below whether that will do
                 _close(home, gid)
         check_private(home, group=group)
         if not (home / MARKER).exists():
-            (home / MARKER).write_text(_TEXT)
+            write_file(home / MARKER, _TEXT)
     except OSError as exc:
         raise ConfigurationError(f"KAAPANA_HOME={home} cannot be made: {exc.strerror}") from exc
+    home_record.open_to_write(home)
 
 
 def _begins_now(home: Path) -> bool:
@@ -165,10 +170,12 @@ def check_home(home: Path) -> None:
     Raises:
         ConfigurationError: it is another user's, who lets nobody in.
         NotFound: it is none; says where it was looked for and how to name one.
+        ConfigurationError: a newer program wrote in it.
     """
     if home.is_dir() and not os.access(home, os.R_OK | os.X_OK):
         raise ConfigurationError(f"KAAPANA_HOME={home} is another user's, who lets nobody in")
     if is_home(home):
+        home_record.read(home)
         return
     what = "is no home of a platform" if home.is_dir() else "is not there"
     how = (

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "kaapana_assets"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # What a layer may import of this package besides itself; the ground is for all.
-GROUND = {"__init__", "accounts", "addresses", "errors", "home", "locks", "run_ends", "settings", "shown", "untrusted", "withheld"}
+GROUND = {"__init__", "accounts", "addresses", "durable", "errors", "home", "home_record", "locks", "run_ends", "settings", "shown", "untrusted", "withheld"}
 MAY_IMPORT = {
     "dicom": set(),
     "stores": {"dicom"},
@@ -39,6 +39,8 @@ MAY_IMPORT = {
     "locks": set(),
     "home": set(),
     "run_ends": set(),
+    "home_record": set(),
+    "durable": set(),
     "settings": set(),
     "shown": set(),
     "untrusted": set(),

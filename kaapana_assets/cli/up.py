@@ -20,12 +20,14 @@ from kaapana_assets.supervision.platform import Platform
 @click.option("--health-port", type=click.IntRange(0, 65535), help="Port of the health page; 0 takes a free one.")
 @click.option("--env-file", type=click.Path(path_type=Path), help="File of settings, lines KAAPANA_X=value.")
 @click.option("--services", is_flag=True, help="Use the servers that `make services` started.")
+@click.option("--accept-copy", is_flag=True, help="This home is a copy, and its original is gone for good.")
 def command(
     webserver_port: int | None,
     receiver_port: int | None,
     health_port: int | None,
     env_file: Path | None,
     services: bool,
+    accept_copy: bool,
 ) -> None:
     """Start the whole platform, watch over it, and stop it with Ctrl-C.
 
@@ -45,7 +47,7 @@ def command(
     settings = load_settings(**{name: port for name, port in ports.items() if port is not None})
     click.echo(f"KAAPANA_HOME {settings.home}")
     enter_home(settings)
-    platform = Platform(settings, click.echo, env_file=env_file)
+    platform = Platform(settings, click.echo, env_file=env_file, accept_copy=accept_copy)
     quiet_libraries()
     check_before_start(settings, click.echo)
     platform.run()

@@ -8,14 +8,27 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-Buffer: TypeAlias = "bytes | bytearray | memoryview"
+from kaapana_assets.durable import Buffer, make_folder, sync_file, sync_folder, write_all, write_file
+
+__all__ = [
+    "Buffer",
+    "ReadableStream",
+    "copy_into",
+    "copy_stream",
+    "free_bytes",
+    "link_or_copy",
+    "make_folder",
+    "remove_tree",
+    "sync_file",
+    "sync_folder",
+    "write_all",
+    "write_file",
+]
 
 _COPY_BYTES = 1 << 20
-_IOV_MAX = 512
 
 
 class ReadableStream(Protocol):
@@ -25,51 +38,10 @@ class ReadableStream(Protocol):
         """At most ``size`` bytes; none at the end."""
 
 
-def write_all(fd: int, parts: Iterable[Buffer]) -> None:
-    """Write every byte of ``parts``, taken as they come and never joined in memory."""
-    pending: list[memoryview] = []
-    size = 0
-    for part in parts:
-        if len(part):
-            pending.append(memoryview(part).cast("B"))
-            size += len(part)
-        if size >= _COPY_BYTES or len(pending) == _IOV_MAX:
-            _write_pending(fd, pending)
-            size = 0
-    _write_pending(fd, pending)
-
-
-def _write_pending(fd: int, pending: list[memoryview]) -> None:
-    while pending:
-        written = os.writev(fd, pending)
-        while pending and written >= len(pending[0]):
-            written -= len(pending.pop(0))
-        if written:
-            pending[0] = pending[0][written:]
-
-
 def copy_stream(source: ReadableStream, fd: int) -> None:
     """Write what is left of ``source``, a MiB at a time."""
     while chunk := source.read(_COPY_BYTES):
         write_all(fd, (chunk,))
-
-
-def sync_file(path: Path) -> None:
-    """Make the bytes of a file survive a power cut."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` survive a power cut."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def copy_into(source: Path, target: Path) -> None:
@@ -104,17 +76,6 @@ def link_or_copy(source: Path, target: Path, *, aside: Path) -> None:
             os.link(aside, target)
         finally:
             aside.unlink()
-
-
-def make_folder(folder: Path) -> None:
-    """Create ``folder`` and what is missing above it, each durable in its parent."""
-    missing = []
-    while not folder.is_dir():
-        missing.append(folder)
-        folder = folder.parent
-    for each in reversed(missing):
-        each.mkdir(exist_ok=True)
-        sync_folder(each.parent)
 
 
 def free_bytes(folder: Path) -> int:

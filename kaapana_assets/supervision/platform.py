@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from kaapana_assets import home_record
 from kaapana_assets.accounts import check_postgres_account
 from kaapana_assets.errors import ConfigurationError, DagsterUnavailable, StoreUnavailable
 from kaapana_assets.graphql import DagsterClient
@@ -60,14 +61,18 @@ class Platform:
         settings: as loaded; port 0 is replaced by a free port.
         say: prints one line for the user.
         env_file: the file that settings were taken from; other commands take it, too.
+        accept_copy: the home is a copy whose original is gone: it takes over the databases of that.
 
     Raises:
         ConfigurationError: a port is taken, PostgreSQL would get another's user, or runs cannot be executed where
             the settings say.
     """
 
-    def __init__(self, settings: Settings, say: Say, *, env_file: Path | None = None) -> None:
+    def __init__(
+        self, settings: Settings, say: Say, *, env_file: Path | None = None, accept_copy: bool = False
+    ) -> None:
         self._env_file = str(env_file.absolute()) if env_file else ""
+        self._accept_copy = accept_copy
         check_postgres_account(settings)
         self.settings = parts.claim_ports(settings)
         self._launching = launching(self.settings, self.settings.home / "dagster")
@@ -93,6 +98,7 @@ class Platform:
             keep_private(self.settings.group)
             make_home(self.settings.home, group=self.settings.group)
             stack.enter_context(record.lock_home(self.settings.home))
+            self._settle()
             self._end_former()
             self._places = parts.Places(self.settings.home, Path(tempfile.mkdtemp(prefix="kaapana-")))
             stack.callback(shutil.rmtree, self._places.folder, ignore_errors=True)
@@ -136,7 +142,7 @@ class Platform:
         while True:
             try:
                 found = check_server(self.settings)
-                claim_database(self.settings)
+                claim_database(self.settings, accept_copy=self._accept_copy)
                 return found
             except StoreUnavailable as exc:
                 if time.monotonic() > deadline:
@@ -262,9 +268,20 @@ class Platform:
         how = f", {len(killed)} processes had to be killed" if killed else ""
         self._say(f"stopped after {time.monotonic() - began:.1f} s{how}")
 
+    def _settle(self) -> None:
+        before = home_record.settle(self.settings.home)
+        if before is None:
+            return
+        if home_record.is_there(before):
+            self._say(f"this home is a copy of {before.path}, which is left alone; from here on they are two")
+        else:
+            self._say(f"this home was at {before.path} before, or is a copy of it")
+
     def _end_former(self) -> None:
         former = record.read_record(self.settings.home)
         if former is None:
+            # Of another folder, or before a restart of the machine: the processes that it names are not ours.
+            record.remove_record(self.settings.home)
             return
         left = Members(frozenset(pid for pid in former.parts.values() if _bears(pid, former.token)), former.token)
         if left.living():

@@ -145,10 +145,8 @@ def _is_worker_in(process: psutil.Process, folder: str) -> bool:
 
 
 def _is_server_of(pid: int, data: Path) -> bool:
-    try:
-        return str(data) in psutil.Process(pid).cmdline()
-    except psutil.Error:
-        return False
+    # Not by its arguments: those of the original name the same path, where a copy has taken its place.
+    return psutil.pid_exists(pid) and _is_worker_in(psutil.Process(pid), str(data.resolve()))
 
 
 def _binary(name: str) -> Path:

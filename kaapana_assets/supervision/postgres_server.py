@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +10,11 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import psycopg2
 
+from kaapana_assets import home_record
 from kaapana_assets.errors import ConfigurationError, StoreUnavailable
 from kaapana_assets.settings import Settings
 from kaapana_assets.supervision.postgres import ROLE
+from kaapana_assets.supervision.record import running_platform
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
@@ -62,18 +64,21 @@ def check_server(settings: Settings, *, connect_s: int = _CONNECT_S) -> str:
     return f"{product} at {address.hostname}:{address.port or _DEFAULT_PORT}{address.path}"
 
 
-def claim_database(settings: Settings) -> None:
+def claim_database(settings: Settings, *, accept_copy: bool = False) -> None:
     """Note in the database that it is this home's: two platforms would take each other's runs for theirs.
 
+    Args:
+        settings: with its address and password.
+        accept_copy: this home is a copy, and its original is gone.
+
     Raises:
-        ConfigurationError: it is another home's, or the user may not make tables in it.
+        ConfigurationError: it is another home's or that of the home that this one is a copy of, or the user
+            may not make tables in it.
         StoreUnavailable: nothing answers.
     """
     where = f"KAAPANA_POSTGRES_URL={settings.postgres_url}"
-    file = settings.home / "platform-id"
-    if not file.exists():
-        file.write_text(uuid.uuid4().hex)
-    own = file.read_text().strip()
+    own, here = home_record.platform_id(settings.home), home_record.identity_of(settings.home)
+    noted = json.dumps(home_record.to_json(here))
     database = _connected(settings, _CONNECT_S)
     try:
         with database, database.cursor() as cursor:
@@ -81,18 +86,56 @@ def claim_database(settings: Settings) -> None:
                 "CREATE TABLE IF NOT EXISTS kaapana_home "
                 "(one boolean PRIMARY KEY DEFAULT true CHECK (one), id text NOT NULL, path text NOT NULL)"
             )
+            cursor.execute("ALTER TABLE kaapana_home ADD COLUMN IF NOT EXISTS folder text")
             cursor.execute(
-                "INSERT INTO kaapana_home (id, path) VALUES (%s, %s) ON CONFLICT DO NOTHING", (own, str(settings.home))
+                "INSERT INTO kaapana_home (id, path, folder) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+                (own, here.path, noted),
             )
-            cursor.execute("SELECT id, path FROM kaapana_home")
-            owner, path = cursor.fetchone()
+            cursor.execute("SELECT id, path, folder FROM kaapana_home FOR UPDATE")
+            owner, path, folder = cursor.fetchone()
+            if owner != own:
+                whose = "a former" if path == here.path else "another"
+                raise ConfigurationError(
+                    f"{where} has the runs of {whose} KAAPANA_HOME ({path}): make a database for this one"
+                )
+            _check_owner(where, path, folder, here, accept_copy=accept_copy)
+            cursor.execute("UPDATE kaapana_home SET path = %s, folder = %s", (here.path, noted))
     except psycopg2.Error as exc:
         raise ConfigurationError(f"{where} can't be used: {' '.join(str(exc).split())}") from exc
     finally:
         database.close()
-    if owner != own:
-        whose = "a former" if path == str(settings.home) else "another"
-        raise ConfigurationError(f"{where} has the runs of {whose} KAAPANA_HOME ({path}): make a database for this one")
+
+
+def _check_owner(where: str, path: str, folder: str | None, here: home_record.Identity, *, accept_copy: bool) -> None:
+    """Refuse a database that the original of a copied home has.
+
+    Args:
+        where: the setting and its value.
+        path: of the home that has the database.
+        folder: which folder that is, as JSON; None if a version noted it that did not ask.
+        here: this home.
+        accept_copy: the original is gone.
+    """
+    owner = home_record.identity_from(json.loads(folder)) if folder else None
+    if owner is None:
+        # The version before noted the path alone.
+        is_ours = path == here.path or not home_record.is_home_at(Path(path), but=here)
+    else:
+        is_ours = owner.is_same_folder(here)
+    if is_ours:
+        return
+    if not accept_copy:
+        raise ConfigurationError(
+            f"{where} belongs to the home {path}, and {here.path} is a copy of that: two platforms would take each "
+            "other's runs for theirs. If the original is gone for good: kaapana-assets up --accept-copy. If not, "
+            "give this one servers of its own"
+        )
+    original = running_platform(Path(path)) if owner is not None and home_record.is_there(owner) else None
+    if original is not None:
+        raise ConfigurationError(
+            f"{where} belongs to the home {path}, whose platform is up (process {original.pid}): stop it first, and "
+            "remove that home if this copy is to take its place"
+        )
 
 
 def _connected(settings: Settings, connect_s: int) -> connection:

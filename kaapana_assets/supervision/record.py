@@ -1,4 +1,8 @@
-"""What the running platform tells other commands: one small file in the home, and the lock beside it."""
+"""What the running platform tells other commands: one small file in the home, and the lock beside it.
+
+The file names processes, and it is copied with a home. It counts only in the folder, and until the
+restart of the machine, for which it was written.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import psutil
+
+from kaapana_assets import home_record
 from kaapana_assets.addresses import bracketed
+from kaapana_assets.durable import write_file
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.locks import is_locked, open_lock
 from kaapana_assets.settings import Settings, load_settings, take_environment
@@ -74,13 +82,28 @@ class PlatformRecord:
 def running_platform(home: Path) -> PlatformRecord | None:
     """The platform that runs on ``home`` now, or None."""
     try:
-        return read_record(home) if is_locked(_lock_path(home)) else None
+        if is_locked(_lock_path(home)):
+            return read_record(home) or _of_earlier_version(home)
     except PermissionError as exc:
         raise ConfigurationError(
             f"KAAPANA_HOME={home} is another user's: commands on it are for the user of the platform alone"
         ) from exc
     except OSError as exc:
         raise ConfigurationError(f"{_lock_path(home)} is no lock: {exc.strerror or exc}; remove it") from exc
+    return None
+
+
+def _of_earlier_version(home: Path) -> PlatformRecord | None:
+    """The record of a platform whose version said of no folder in it; only of one that does hold the lock."""
+    found = _parsed(home)
+    if found is None or found[1] is not None:
+        return None
+    lock = _lock_path(home)
+    try:
+        held = any(Path(file.path).samefile(lock) for file in psutil.Process(found[0].pid).open_files())
+    except (psutil.Error, OSError):
+        return None
+    return found[0] if held else None
 
 
 def launcher_of(settings: Settings) -> dict[str, str]:
@@ -139,20 +162,27 @@ def _with_addresses(settings: Settings, record: PlatformRecord) -> Settings:
 
 
 def read_record(home: Path) -> PlatformRecord | None:
-    """The record that lies in ``home``, of a platform that may be gone."""
+    """The record of a platform on ``home`` that may be gone; None if it was written in another folder or boot."""
+    found = _parsed(home)
+    if found is None or found[1] is None or not found[1].is_same_boot(home_record.identity_of(home)):
+        return None
+    return found[0]
+
+
+def _parsed(home: Path) -> tuple[PlatformRecord, home_record.Identity | None] | None:
     try:
         found = json.loads(_record_path(home).read_text())
+        identity = home_record.identity_from(found.pop("home", None))
         crashes = [Crash(**each) for each in found.pop("crashes", ())]
-        return PlatformRecord(**found, crashes=crashes)
+        return PlatformRecord(**found, crashes=crashes), identity
     except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return None
 
 
 def write_record(home: Path, record: PlatformRecord) -> None:
-    """Put the record in place in one step."""
-    new = _record_path(home).with_suffix(".new")
-    new.write_text(json.dumps(asdict(record), indent=2) + "\n")
-    new.replace(_record_path(home))
+    """Put the record in place in one step, with the folder that it is written for."""
+    here = home_record.to_json(home_record.identity_of(home))
+    write_file(_record_path(home), json.dumps({**asdict(record), "home": here}, indent=2) + "\n")
 
 
 def remove_record(home: Path) -> None:
