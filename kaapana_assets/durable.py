@@ -6,16 +6,57 @@ those are is in docs/durability.md. Knows the file system only.
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
+from kaapana_assets.errors import StoreUnavailable
+
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""What a write fails with where the disk, or the share of the user, is full."""
 
 _WRITE_BYTES = 1 << 20
 _IOV_MAX = 512
+
+
+@contextmanager
+def full_disk_told(what: str) -> Iterator[None]:
+    """Within it, a full disk is an error that says what to do, and that steps are repeated after.
+
+    Args:
+        what: was being done, as in "no room on the disk for …".
+
+    Raises:
+        StoreUnavailable: the disk is full.
+    """
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno not in NO_ROOM:
+            raise
+        raise StoreUnavailable(no_room(exc, what)) from exc
+
+
+@contextmanager
+def suppress_no_room() -> Iterator[None]:
+    """Within it, a full disk ends what is done, and nothing else."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno not in NO_ROOM:
+            raise
+
+
+def no_room(error: OSError, what: str) -> str:
+    """What to say of a full disk."""
+    where = f" ({error.filename})" if error.filename else ""
+    return f"no room on the disk for {what}{where}: {error.strerror}; make room, and try again"
 
 
 def write_file(path: Path, content: bytes | str) -> None:

@@ -152,8 +152,13 @@ class Folder:
         """
         return os.fdopen(os.open(name, _NEW, 0o666, dir_fd=self.fd), "wb")
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes, *, durable: bool = False) -> None:
         """Put a file under a name in one step, in the place of another file or of a link.
+
+        Args:
+            name: its name.
+            content: all of it.
+            durable: it survives a power cut once this returns.
 
         Raises:
             UnsafePath: a folder has the name.
@@ -161,11 +166,16 @@ class Folder:
         staged = f".{secrets.token_hex(8)}.partial"
         with self.create(staged) as file:
             file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         try:
             os.replace(staged, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
         except IsADirectoryError as exc:
             os.unlink(staged, dir_fd=self.fd)
             raise UnsafePath(f"{self.path / name} is a folder, where the platform writes a file: remove it") from exc
+        if durable:
+            os.fsync(self.fd)
 
     def rename(self, name: str, target: Folder, new_name: str) -> None:
         """Move an entry to another folder; of what has its new name there only a file or empty folder is replaced."""

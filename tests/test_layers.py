@@ -16,7 +16,7 @@ PACKAGE = ROOT / "kaapana_assets"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # What a layer may import of this package besides itself; the ground is for all.
-GROUND = {"__init__", "accounts", "addresses", "durable", "errors", "home", "home_record", "locks", "run_ends", "settings", "shown", "untrusted", "withheld"}
+GROUND = {"__init__", "accounts", "addresses", "clocks", "durable", "errors", "home", "home_record", "locks", "run_ends", "settings", "shown", "untrusted", "withheld"}
 MAY_IMPORT = {
     "dicom": set(),
     "stores": {"dicom"},
@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "run_ends": set(),
     "home_record": set(),
     "durable": set(),
+    "clocks": set(),
     "settings": set(),
     "shown": set(),
     "untrusted": set(),

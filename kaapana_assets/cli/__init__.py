@@ -5,12 +5,15 @@ A command parses what the user typed, calls the package and prints. It holds no 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
+from typing import NoReturn
 
 import click
 
 from kaapana_assets import __version__
+from kaapana_assets.durable import NO_ROOM, no_room
 from kaapana_assets.errors import KaapanaAssetsError
 from kaapana_assets.home import keep_private
 
@@ -57,10 +60,20 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends with one message and exit code 2."""
+    """Run the command line; a user's mistake, or a full disk, ends with one message and exit code 2."""
     keep_private()
     try:
         cli.main(standalone_mode=True)
     except KaapanaAssetsError as exc:
-        click.echo(f"kaapana-assets: {exc}", err=True)
-        sys.exit(2)
+        _end(str(exc))
+    except OSError as exc:
+        if exc.errno not in NO_ROOM:
+            raise
+        _end(no_room(exc, "what the command writes"))
+
+
+def _end(said: str) -> NoReturn:
+    # Where errors go may be full as well; then the exit code has to do.
+    with contextlib.suppress(OSError):
+        click.echo(f"kaapana-assets: {said}", err=True)
+    sys.exit(2)

@@ -9,6 +9,7 @@ import click
 
 from kaapana_assets.cli.homes import enter_home
 from kaapana_assets.cli.quiet import quiet_libraries
+from kaapana_assets.durable import suppress_no_room
 from kaapana_assets.health.stores import check_before_start
 from kaapana_assets.settings import PROJECT_ROOT, current_site, load_settings, take_environment
 from kaapana_assets.supervision.platform import Platform
@@ -45,12 +46,18 @@ def command(
     os.chdir(current_site().folder)
     ports = {"webserver_port": webserver_port, "receiver_port": receiver_port, "health_port": health_port}
     settings = load_settings(**{name: port for name, port in ports.items() if port is not None})
-    click.echo(f"KAAPANA_HOME {settings.home}")
+    _say(f"KAAPANA_HOME {settings.home}")
     enter_home(settings)
-    platform = Platform(settings, click.echo, env_file=env_file, accept_copy=accept_copy)
+    platform = Platform(settings, _say, env_file=env_file, accept_copy=accept_copy)
     quiet_libraries()
-    check_before_start(settings, click.echo)
+    check_before_start(settings, _say)
     platform.run()
+
+
+def _say(line: str) -> None:
+    # A console on a full disk is no reason to end the platform.
+    with suppress_no_room():
+        click.echo(line)
 
 
 def services_file() -> Path:

@@ -10,8 +10,9 @@ from datetime import datetime
 from pathlib import Path
 
 from kaapana_assets.dicom.identifiers import checked_name, checked_uid, is_name
+from kaapana_assets.durable import full_disk_told
 from kaapana_assets.errors import ConflictingContent, NotFound
-from kaapana_assets.stores.durable import sync_folder
+from kaapana_assets.stores.durable import sync_folder, write_file
 from kaapana_assets.stores.index import MetadataIndex
 from kaapana_assets.stores.query import parse
 
@@ -59,14 +60,12 @@ def save(folder: Path, cohort: Cohort) -> Path:
 
     Raises:
         ConflictingContent: there is a cohort of that name with another list.
+        StoreUnavailable: the disk is full.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{cohort.name}.json"
     staged = folder / f".{cohort.name}.{os.getpid()}"
-    with staged.open("w") as file:
-        json.dump(asdict(cohort), file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    with full_disk_told(f"cohort {cohort.name}"):
+        write_file(staged, json.dumps(asdict(cohort), indent=1))
     try:
         os.link(staged, path)
     except FileExistsError as exc:

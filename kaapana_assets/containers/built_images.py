@@ -7,12 +7,12 @@ therefore written down in ``<home>/images.json``, and compared with what a node 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from kaapana_assets.durable import write_file
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.locks import locked
 
@@ -87,6 +87,4 @@ class BuiltImages:
         with locked(self._file.with_name(".images.lock")):
             images = self.all()
             yield images
-            staged = self._file.with_name(f".images.json.{os.getpid()}")
-            staged.write_text(json.dumps([asdict(image) for image in images.values()], indent=1))
-            staged.replace(self._file)
+            write_file(self._file, json.dumps([asdict(image) for image in images.values()], indent=1))

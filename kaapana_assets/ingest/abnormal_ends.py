@@ -18,6 +18,7 @@ from pathlib import Path
 
 from kaapana_assets.dicom.identifiers import is_uid
 from kaapana_assets.errors import SpoolUnavailable
+from kaapana_assets.stores.durable import write_file
 
 SET_ASIDE_AFTER = 2
 
@@ -43,7 +44,7 @@ class AbnormalEnds:
             except FileNotFoundError:
                 return None
             if is_uid(uid):  # not if the process, or the machine, died while it was written
-                (self._folder / uid).write_text(str(self.of(uid) + 1))
+                write_file(self._folder / uid, str(self.of(uid) + 1))
             note.unlink()
         return uid if is_uid(uid) else None
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import dagster as dg
 
+from kaapana_assets.clocks import is_future
 from kaapana_assets.ingest.assets import ARRIVALS_TAG, ingest_job
 from kaapana_assets.ingest.spool import Spool, open_spool
 from kaapana_assets.partitions import contiguous_ranges, range_tags
@@ -52,9 +53,12 @@ class Asked:
         return Asked({uid: tried for uid, tried in self.tries.items() if uid in waiting})
 
     def due(self, uid: str, now: float) -> bool:
-        """Whether a series may be asked for now: each further try waits longer, up to five minutes."""
+        """Whether a series may be asked for now: each further try waits longer, up to five minutes.
+
+        After the clock was set back, one that was tried in the future is.
+        """
         tries, at = self.tries.get(uid, (0, 0.0))
-        return tries == 0 or now >= at + min(5.0 * 2 ** min(tries, 10), _LONGEST_WAIT_S)
+        return tries == 0 or is_future(at, now=now) or now >= at + min(5.0 * 2 ** min(tries, 10), _LONGEST_WAIT_S)
 
     def with_another(self, series: list[str], now: float) -> "Asked":
         """With one more try of these series."""
@@ -99,14 +103,16 @@ def _running(instance: dg.DagsterInstance, spool: Spool) -> str | None:
     """The run that ingests now, or will.
 
     After a power cut Dagster may take a run for going on for ever: one that nothing was heard of
-    for long does not count, unless somebody works on the spool.
+    for long does not count, unless somebody works on the spool; nor does one that was heard of in the
+    future, before the clock was set back.
     """
     records = instance.get_run_records(dg.RunsFilter(job_name="ingest", statuses=_UNFINISHED))
     heard_since = datetime.now(timezone.utc) - _SILENCE
     alive = [
         record
         for record in records
-        if record.update_timestamp > heard_since or record.dagster_run.status is dg.DagsterRunStatus.QUEUED
+        if (record.update_timestamp > heard_since and not is_future(record.update_timestamp.timestamp()))
+        or record.dagster_run.status is dg.DagsterRunStatus.QUEUED
     ]
     if records and not alive and spool.has_taker():
         alive = list(records)

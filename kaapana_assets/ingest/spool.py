@@ -28,6 +28,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kaapana_assets.clocks import is_untouched
 from kaapana_assets.dicom.digests import content_digest
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits, limits_of
@@ -131,10 +132,9 @@ class Spool:
         with _unavailable(self.incoming):
             for folder in (self._temporary_folder, self._marks_folder, self._quarantine.folder):
                 make_folder(folder)
-            limit = time.time() - _LEFT_BEHIND_S
             for path in self._temporary_folder.iterdir():
                 try:
-                    if path.stat().st_mtime < limit:
+                    if is_untouched(path, for_s=_LEFT_BEHIND_S):
                         path.unlink()
                 except FileNotFoundError:
                     continue

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from kaapana_assets.clocks import is_future
+
 _LAST_TAKEN = "last-taken"
 
 
@@ -43,6 +45,11 @@ class Refusals:
         try:
             taken_ns = (self._folder / _LAST_TAKEN).stat().st_mtime_ns
         except FileNotFoundError:
+            return False
+        if is_future(max(first_ns, taken_ns) / 1e9):
+            # The clock was set back: which of them was first is not known any more.
+            (self._folder / _LAST_TAKEN).unlink(missing_ok=True)
+            os.utime(mark)
             return False
         if taken_ns <= first_ns:
             return False

@@ -23,7 +23,6 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -31,9 +30,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from kaapana_assets.clocks import is_untouched
 from kaapana_assets.dicom.identifiers import checked_name, checked_uid
 from kaapana_assets.errors import NotFound, TemporaryError, UnsafePath
 from kaapana_assets.locks import is_locked, locked
+from kaapana_assets.stores.durable import make_folder, sync_folder, write_file
 from kaapana_assets.untrusted import Folder, opened
 
 _BY_RUN = ".runs"
@@ -148,7 +149,7 @@ class RunDirectory:
     def write_conf(self, conf: Mapping[str, Any]) -> None:
         """Record what was asked, and show it."""
         with opened(self.record, make=True) as folder:
-            folder.write("conf.json", _as_bytes(conf))
+            folder.write("conf.json", _as_bytes(conf), durable=True)
         self.show_conf(conf)
 
     def conf(self) -> dict[str, Any]:
@@ -158,7 +159,7 @@ class RunDirectory:
     def write_result(self, operator: str, result: Mapping[str, Any]) -> None:
         """Record what became of an operator, and show it in ``conf/results``."""
         with opened(self.record, "results", make=True) as folder:
-            folder.write(f"{operator}.json", _as_bytes(result))
+            folder.write(f"{operator}.json", _as_bytes(result), durable=True)
         # Whatever is there instead: nothing depends on what is shown.
         with contextlib.suppress(UnsafePath, OSError), self.opened("conf", "results", make=True) as folder:
             folder.write(f"{operator}.json", _as_bytes(result))
@@ -197,19 +198,22 @@ class RunDirectories:
         while True:
             directory = self._of(f"{workflow}-{now:%y%m%d%H%M%S%f}")
             try:
+                make_folder(self.folder)
                 directory.batch.mkdir(parents=True)
             except FileExistsError:
                 now = datetime.now(now.tzinfo)
             else:
                 break
-        (directory.path / "conf" / "results").mkdir(parents=True)
+        make_folder(directory.path / "conf" / "results")
         by_run = self.folder / _BY_RUN / checked_name(dagster_run_id, kind="run id")
         while True:
-            by_run.parent.mkdir(exist_ok=True)
+            make_folder(by_run.parent)
             with contextlib.suppress(FileNotFoundError):  # a run that ends just now removed the empty folder
                 directory.record.mkdir(parents=True)
                 break
-        by_run.write_text(directory.name)
+        sync_folder(directory.record.parent)
+        sync_folder(self.folder)
+        write_file(by_run, directory.name)
         return directory
 
     def find(self, dagster_run_id: str) -> RunDirectory:
@@ -281,11 +285,10 @@ class RunDirectories:
 
         Without those of single series.
         """
-        limit = time.time() - days * 86_400
         found = [self._of(path.name) for path in sorted(self.folder.glob("[!.]*")) if path.is_dir()]
         # Those that an earlier version made have no records.
         of_runs = [each for each in found if each.record.is_dir() or (each.path / "conf" / "results").is_dir()]
-        old = [directory for directory in of_runs if _last_written(directory.path) < limit]
+        old = [directory for directory in of_runs if _is_old(directory.path, days * 86_400)]
         return [directory for directory in old if not self._users(directory)]
 
 
@@ -307,9 +310,10 @@ def _take_over(directory: RunDirectory) -> None:
             records.remove(staged.name)
 
 
-def _last_written(run: Path) -> float:
+def _is_old(run: Path, for_s: float) -> bool:
     folders = (run, run / "batch", run / "conf", run / "conf" / "results")
-    return max(folder.lstat().st_mtime for folder in folders if folder.is_dir())
+    # All are looked at: each that is from the future is dated anew.
+    return all([is_untouched(folder, for_s=for_s) for folder in folders if folder.is_dir()])
 
 
 def _as_bytes(values: Mapping[str, Any]) -> bytes:

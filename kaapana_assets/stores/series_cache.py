@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from kaapana_assets.clocks import is_untouched
 from kaapana_assets.stores.durable import remove_tree
 from kaapana_assets.stores.pacs import StoredSeries
 from kaapana_assets.stores.transfer import give, put_in_place
@@ -104,7 +104,7 @@ class SeriesCache:
             held -= each.size_bytes
         for path in self._folder.glob(".*"):
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > _LEFT_BEHIND_S:
+                if is_untouched(path, for_s=_LEFT_BEHIND_S):
                     remove_tree(path)
 
     def _entries(self) -> list[_Entry]:

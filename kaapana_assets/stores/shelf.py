@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from kaapana_assets.clocks import is_untouched
 from kaapana_assets.dicom.identifiers import checked_name
 from kaapana_assets.errors import NotFound, OutputMissing, StoreUnavailable, UnsafePath
+from kaapana_assets.stores.durable import make_folder, sync_folder
 from kaapana_assets.stores.transfer import duplicate, put_in_place, sync_file_system
 from kaapana_assets.stores.trees import copy_found, foreign_link
 from kaapana_assets.untrusted import Folder, Limits, opened
@@ -101,7 +102,7 @@ class Shelf:
         within: Path | None = None,
         limits: Limits | None = None,
     ) -> tuple[dict[str, Manifest], dict[str, str]]:
-        """Put outputs on the shelf, each in one step, after all of them are durable.
+        """Put outputs on the shelf, each in one step, after all of them are durable; durable there when it returns.
 
         Args:
             origin: the operator and run that made them.
@@ -116,7 +117,7 @@ class Shelf:
         if not outputs:
             return {}, {}
         staging = self.folder / _STAGING / uuid.uuid4().hex
-        staging.mkdir(parents=True)
+        make_folder(staging)
         manifests: dict[str, Manifest] = {}
         refused: dict[str, str] = {}
         try:
@@ -131,10 +132,11 @@ class Shelf:
                 manifests[partition] = _manifest(origin, partition, fingerprint, files)
                 (staging / partition / _MANIFEST).write_text(json.dumps(asdict(manifests[partition])))
             sync_file_system(staging)
+            shelf = self.entry(origin.workflow, origin.operator, "x").parent
+            make_folder(shelf)
             for partition in manifests:
-                target = self.entry(origin.workflow, origin.operator, partition)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                put_in_place(staging / partition, target)
+                put_in_place(staging / partition, shelf / partition)
+            sync_folder(shelf)
         except OSError as exc:
             raise StoreUnavailable(
                 f"the shelf {self.folder} cannot be written: {exc.strerror}: {exc.filename}"
@@ -173,8 +175,7 @@ class Shelf:
     def abandoned(self, *, older_than_days: float) -> list[Path]:
         """Half-made outputs that runs left behind when they were killed, that long ago."""
         staging = self.folder / _STAGING
-        limit = time.time() - older_than_days * 86_400
-        return sorted(path for path in staging.glob("*") if path.stat().st_mtime < limit)
+        return sorted(path for path in staging.glob("*") if is_untouched(path, for_s=older_than_days * 86_400))
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kaapana_assets.durable import write_file
 from kaapana_assets.settings import Settings
 from kaapana_assets.supervision.run_pods import run_launcher
 
@@ -29,11 +30,10 @@ def write_instance(
         code_socket: where the code server listens.
         launching: see ``launching``.
     """
-    dagster_home.mkdir(parents=True, exist_ok=True)
-    (dagster_home / "dagster.yaml").write_text(_yaml({**_instance(dagster_home, storage), **launching}))
+    write_file(dagster_home / "dagster.yaml", _yaml({**_instance(dagster_home, storage), **launching}))
     workspace = dagster_home / "workspace.yaml"
     server = {"socket": str(code_socket), "location_name": LOCATION}
-    workspace.write_text(_yaml({"load_from": [{"grpc_server": server}]}))
+    write_file(workspace, _yaml({"load_from": [{"grpc_server": server}]}))
     return workspace
 
 

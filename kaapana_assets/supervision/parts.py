@@ -22,6 +22,8 @@ from kaapana_assets.supervision.postgres import Postgres
 from kaapana_assets.supervision.processes import Part
 from kaapana_assets.supervision.watchdog import TOKEN_VARIABLE
 
+_SERVER_STARTS_S = 60.0
+
 
 @dataclass(frozen=True)
 class Places:
@@ -94,7 +96,7 @@ def first_parts(places: Places, *, definitions: str) -> list[Part]:
             code,
             is_ready=lambda: _accepts(places.code_socket),
             before_start=lambda: places.code_socket.unlink(missing_ok=True),
-            is_alive=_has_server,
+            is_alive=_Servers().has_one,
         ),
         Part(
             RECEIVER,
@@ -184,16 +186,24 @@ def _accepts(path: Path) -> bool:
     return True
 
 
-def _has_server(pid: int) -> bool:
-    # The code server is a proxy that passes on to the process that holds the definitions; it does
-    # not start that one again.
-    try:
-        proxy = psutil.Process(pid)
-        if time.time() - proxy.create_time() < 60:
-            return True
-        return any(child.status() != psutil.STATUS_ZOMBIE for child in proxy.children())
-    except psutil.Error:
-        return False
+class _Servers:
+    """Whether the code server is of use.
+
+    It is a proxy that passes on to the process that holds the definitions; it does not start that one again.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[int, float] = {}
+
+    def has_one(self, pid: int) -> bool:
+        first = self._seen.setdefault(pid, time.monotonic())
+        try:
+            proxy = psutil.Process(pid)
+            if time.monotonic() - first < _SERVER_STARTS_S:
+                return True
+            return any(child.status() != psutil.STATUS_ZOMBIE for child in proxy.children())
+        except psutil.Error:
+            return False
 
 
 def _answers(client: DagsterClient) -> bool:

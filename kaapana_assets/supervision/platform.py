@@ -22,6 +22,8 @@ import psutil
 
 from kaapana_assets import home_record
 from kaapana_assets.accounts import check_postgres_account
+from kaapana_assets.clocks import is_future
+from kaapana_assets.durable import suppress_no_room
 from kaapana_assets.errors import ConfigurationError, DagsterUnavailable, StoreUnavailable
 from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.home import keep_private, make_home
@@ -81,6 +83,7 @@ class Platform:
         self._token = uuid.uuid4().hex
         self._children: dict[str, Child] = {}
         self._waiting: dict[str, float] = {}
+        self._is_record_old = False
         self._crashes: deque[record.Crash] = deque(maxlen=_CRASHES_KEPT)
         self._abandoned_before: float | None = None
         self._stop = threading.Event()
@@ -164,7 +167,7 @@ class Platform:
         while pending:
             for child in list(pending):
                 if child.check_ready():
-                    self._say(f"{child.part.name:<12} {time.time() - child.started_at:5.1f} s  {self._where(child)}")
+                    self._say(f"{child.part.name:<12} {child.runs_for_s:5.1f} s  {self._where(child)}")
                     pending.remove(child)
             if self._stop.wait(_POLL_S if pending else 0):
                 raise StopAsked
@@ -184,6 +187,8 @@ class Platform:
                     self._bury(child, how)
                 elif child.part.name in self._waiting:
                     self._await_restarted(child)
+            if self._is_record_old:
+                self._write_record()
             # Runs in pods go on without the platform; Dagster's own monitoring sees those that did not.
             alone = self.settings.run_launcher == "kubernetes"
             if self._abandoned_before is not None and not self._waiting and not alone:
@@ -233,7 +238,9 @@ class Platform:
             # A part is starting again; asked once more with the next look.
             return
         self._abandoned_before = None
-        abandoned = [run.run_id for run in going if run.update_time is not None and run.update_time < before]
+        # One that was heard of in the future went on before the clock was set back.
+        heard = [(run.run_id, run.update_time) for run in going if run.update_time is not None]
+        abandoned = [run_id for run_id, moment in heard if moment < before or is_future(moment)]
         if not abandoned:
             return
         subprocess.run(
@@ -309,6 +316,13 @@ class Platform:
             self._watchdog.communicate("done\n", timeout=_POSTGRES_GRACE_S)
 
     def _write_record(self) -> None:
+        """Say in the home what runs; where the disk is full, at the next look that finds room."""
+        self._is_record_old = True
+        with suppress_no_room():
+            self._put_record()
+            self._is_record_old = False
+
+    def _put_record(self) -> None:
         running = {name: child.pid for name, child in self._children.items() if child.pid is not None}
         record.write_record(
             self.settings.home,

@@ -46,6 +46,7 @@ class Child:
         self.log = log
         self.restarts = 0
         self.started_at = 0.0
+        self._began = 0.0
         self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
         self._pause_s = _FIRST_PAUSE_S
@@ -56,9 +57,14 @@ class Child:
         """Process id and group of the running process, None between two."""
         return None if self._process is None else self._process.pid
 
+    @property
+    def runs_for_s(self) -> float:
+        """Seconds since its start, whatever the clock was set to meanwhile."""
+        return time.monotonic() - self._began
+
     def start(self) -> int:
         """The id of the new process, which leads its own session and group."""
-        self.started_at = time.time()
+        self.started_at, self._began = time.time(), time.monotonic()
         if self.part.before_start is not None:
             self.part.before_start()
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +103,7 @@ class Child:
             raise PartFailed(f"{self.part.name} ended while starting: {how}\n{self.last_words()}")
         if self.part.is_ready():
             return True
-        if time.time() - self.started_at > self.part.ready_timeout_s:
+        if self.runs_for_s > self.part.ready_timeout_s:
             raise PartFailed(f"{self.part.name} is not ready after {self.part.ready_timeout_s:.0f} s; see {self.log}")
         return False
 
@@ -115,7 +121,7 @@ class Child:
         if self._process is not None:
             self._process.poll()
         self._process = None
-        if time.time() - self.started_at > _STEADY_S:
+        if self.runs_for_s > _STEADY_S:
             self._pause_s = _FIRST_PAUSE_S
         pause = self._pause_s
         self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)

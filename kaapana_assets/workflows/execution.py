@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from kaapana_assets.durable import full_disk_told
 from kaapana_assets.errors import InputError, OperatorFailed, UnsafePath
 from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.stores.shelf import Manifest, Origin
@@ -46,8 +47,13 @@ def run_operator(work: Work, operator: Operator, inputs: Inputs) -> OperatorResu
         inputs: the folders that it reads, for the series to work on.
 
     Raises:
-        KaapanaAssetsError: nothing can be done for any series (no such image, a store is away).
+        KaapanaAssetsError: nothing can be done for any series (no such image, a store is away, a full disk).
     """
+    with full_disk_told(f"operator {operator.full_name}"):
+        return _run_series(work, operator, inputs)
+
+
+def _run_series(work: Work, operator: Operator, inputs: Inputs) -> OperatorResult:
     began = time.monotonic()
     code = code_version(work.workflow, operator, work.stores.runner, work.request.parameters)
     read = _by_series(inputs, series_in(work, operator, inputs))
@@ -93,7 +99,13 @@ def run_pooled(work: Work, operator: Operator, inputs: Inputs) -> OperatorResult
 
     Raises:
         OperatorError: it failed.
+        StoreUnavailable: a store is away, or the disk is full.
     """
+    with full_disk_told(f"operator {operator.full_name}"):
+        return _run_pooled(work, operator, inputs)
+
+
+def _run_pooled(work: Work, operator: Operator, inputs: Inputs) -> OperatorResult:
     began = time.monotonic()
     cohort = work.request.cohort
     code = code_version(work.workflow, operator, work.stores.runner, work.request.parameters)

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from kaapana_assets.clocks import is_future
 from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.errors import NotFound
 from kaapana_assets.run_ends import reason_of_end
@@ -95,7 +96,11 @@ def operator_of_step(workflow: Workflow, step: str) -> str | None:
 
 def _is_later(report: Mapping[str, Any], ended: datetime) -> bool:
     written = report.get("written")
-    return written is not None and datetime.fromisoformat(written) > ended
+    if written is None:
+        return False
+    moment = datetime.fromisoformat(written)
+    # One from the future was written before the clock was set back.
+    return moment > ended and not is_future(moment.timestamp())
 
 
 def _directory(home: Path, run: EndedRun) -> RunDirectory | None:

@@ -3,7 +3,6 @@
 What the steps then do with it is in ``steps``.
 """
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -11,6 +10,7 @@ from datetime import datetime, timezone
 import dagster as dg
 
 from kaapana_assets.cohorts import cohort as cohorts
+from kaapana_assets.durable import full_disk_told
 from kaapana_assets.errors import EngineUnavailable, NotFound, ParameterError, StoreUnavailable
 from kaapana_assets.resources import Platform
 from kaapana_assets.stores.pacs import Pacs
@@ -18,10 +18,12 @@ from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.untrusted import Limits
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.parameters import complete
+from kaapana_assets.workflows.printing import StepOutput
 from kaapana_assets.workflows.work import Request, Stores, Work
 
 _REPEATS = 5  # with pauses of 10 s to 160 s, beside what the stores wait themselves
 _FIRST_PAUSE_S = 10
+_OUTPUT = StepOutput()
 
 
 def begin(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow) -> Work:
@@ -65,13 +67,14 @@ def join_backfill(
 
 @contextmanager
 def asked_again(context: dg.OpExecutionContext) -> Iterator[None]:
-    """Within it, a store or cluster that is away makes Dagster repeat the step later, and say so in the run's log.
+    """Within it, a store or cluster that is away, or a full disk, makes Dagster repeat the step later, and say so in the run's log.
 
     They have tried for a minute or two themselves. What the step made already is on the shelf and is
     not made again; a container that goes on meanwhile is found again.
     """
     try:
-        yield
+        with full_disk_told("the run"):
+            yield
     except (StoreUnavailable, EngineUnavailable) as exc:
         if not is_asked_again(context, exc):
             raise
@@ -131,7 +134,7 @@ def _work(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow
         directory=directory,
         stores=_stores(platform),
         log=context.log,
-        output=_print_line,
+        output=_OUTPUT.print_line,
     )
 
 
@@ -148,9 +151,3 @@ def _stores(platform: Platform) -> Stores:
         parallel_retrievals=1 if settings.pacs == "folder" else settings.dicomweb_parallel,
         limits=Limits(settings.output_depth, settings.output_files, settings.output_bytes),
     )
-
-
-def _print_line(line: str) -> None:
-    # Dagster captures the step's own output and shows it live; an event per line would cost 10 ms each.
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()

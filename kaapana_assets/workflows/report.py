@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kaapana_assets.containers.reasons import short_reason
+from kaapana_assets.durable import full_disk_told
 from kaapana_assets.errors import StoreUnavailable
 from kaapana_assets.stores.shelf import Origin, Shelf
 from kaapana_assets.workflows.model import REPORT, Workflow
@@ -107,7 +108,8 @@ def write_report(reported: Reported, shelf: Shelf) -> dict[str, Any]:
         dagster_run_id=reported.dagster_run_id,
         created=reported.request.created,
     )
-    with tempfile.TemporaryDirectory(prefix="report-") as folder:
+    what = f"the report of cohort {reported.request.cohort}"
+    with full_disk_told(what), tempfile.TemporaryDirectory(prefix="report-") as folder:
         Path(folder, "report.json").write_text(json.dumps(report, indent=1))
         _, refused = shelf.publish(origin, {reported.request.cohort: (Path(folder), reported.dagster_run_id)})
     if refused:

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from kaapana_assets.containers.reasons import short_reason
+from kaapana_assets.durable import full_disk_told
 from kaapana_assets.errors import KaapanaAssetsError, OperatorError
 from kaapana_assets.events import Made, record_failed, record_made
 from kaapana_assets.partitions import DICOM_SERIES
@@ -129,7 +130,8 @@ def told_in_report(context: dg.OpExecutionContext, work: Work, operator: Operato
     if operator is not None:
         work.directory.forget_result(operator.full_name)
     try:
-        yield
+        with full_disk_told("the run" if operator is None else f"operator {operator.full_name}"):
+            yield
     except (dg.Failure, KaapanaAssetsError) as exc:
         if not is_asked_again(context, exc):
             said = exc.description or "" if isinstance(exc, dg.Failure) else str(exc)

@@ -230,7 +230,8 @@ def test_a_database_that_an_earlier_version_noted_is_kept(tmp_path, original, da
 def test_original_and_copy_are_up_side_by_side(platforms, tmp_path):  # noqa: F811 - the fixture
     first = platforms.start()
     copy = tmp_path / "copy"
-    shutil.copytree(first.home, copy, ignore_dangling_symlinks=True)
+    # With owners, as PostgreSQL wants its files; while the platform runs, as people do it.
+    subprocess.run(["cp", "-a", str(first.home), str(copy)], check=True)
     second = platforms.start(home=copy)
     assert f"copy of {first.home}" in second.said()
     assert first.dagster.is_loaded()

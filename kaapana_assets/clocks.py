@@ -1,0 +1,39 @@
+"""Ages by the clock of the machine, which somebody may set back.
+
+The rule: a time in the future is no age. What waits for it would wait for as long as the clock was set
+back, so what is to be tried is due at once, and what is to be removed is dated anew.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+SKEW_S = 60.0
+"""Times of machines that share a folder or a database may differ by so much."""
+
+
+def is_future(moment: float, *, now: float | None = None) -> bool:
+    """Whether the clock was set back since ``moment``, in seconds since the epoch."""
+    return moment > (time.time() if now is None else now) + SKEW_S
+
+
+def is_untouched(path: Path, *, for_s: float, changed: float | None = None) -> bool:
+    """Whether nothing was written to a file or folder for so many seconds.
+
+    One from the future is dated now, so that its time begins to run.
+
+    Args:
+        path: the file or folder.
+        for_s: seconds.
+        changed: when something was written, if its own time does not say it.
+
+    Raises:
+        OSError: it cannot be looked at, or not be dated.
+    """
+    moment = path.lstat().st_mtime if changed is None else changed
+    if is_future(moment):
+        os.utime(path, follow_symlinks=False)
+        return False
+    return time.time() - moment > for_s
