@@ -19,6 +19,18 @@ def is_future(moment: float, *, now: float | None = None) -> bool:
     return moment > (time.time() if now is None else now) + SKEW_S
 
 
+class Setback:
+    """Notices that the clock of the machine was set back while this process runs."""
+
+    def __init__(self) -> None:
+        self._ahead_s = time.time() - time.monotonic()
+
+    def was_set_back(self) -> bool:
+        """Whether it was, since this was asked last; a machine that slept is ahead, not back."""
+        before, self._ahead_s = self._ahead_s, time.time() - time.monotonic()
+        return self._ahead_s < before - SKEW_S
+
+
 def is_untouched(path: Path, *, for_s: float, changed: float | None = None) -> bool:
     """Whether nothing was written to a file or folder for so many seconds.
 

@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "events": {"partitions"},
     "partitions": set(),
     "abandoned_runs": set(),
+    "dagster_storage": set(),
     "patient_storage": set(),
     "resources": {"dicom", "stores", "containers", "cohorts", "workflows"},
     "ingest": {"dicom", "stores", "partitions", "resources", "events"},
@@ -52,6 +53,9 @@ MAY_IMPORT = {
 DAGSTER_IN = {
     "partitions", "events", "resources", "definitions", "abandoned_runs", "patient_storage", "workflows", "webserver",
 }  # fmt: skip
+    *("partitions", "events", "resources", "definitions", "abandoned_runs", "dagster_storage", "patient_storage"),
+    "workflows",
+}
 DAGSTER_IN_FILES = {"ingest/assets.py", "ingest/sensors.py", "cohorts/assets.py"}
 
 # Never seen by a caller of the package that raises them.

@@ -34,6 +34,7 @@ WORKFLOW_DIR = "/data"
 _HOME = "/home/operator"
 _SCRATCH = "rw,exec,nosuid,nodev,mode=1777"  # compilers of GPU code run what they write there
 _LAUNCH = "kaapana.launch"
+_HOME_OF = "kaapana.home"
 _RUN = "kaapana.run"
 _PROCESSES = 4096
 _SHARED_MEMORY_BYTES = 2 << 30  # data loaders pass images through it; it counts as memory
@@ -57,6 +58,7 @@ def open_docker(settings: Settings) -> DockerRunner:
         tag_suffix=settings.image_tag_suffix,
         pull_secrets=PullSecrets(settings.image_pull_secrets.get_secret_value()),
         parallel_launches=settings.docker_parallel,
+        home=settings.home,
     )
 
 
@@ -74,6 +76,7 @@ class DockerRunner:
         own_uid: the user of this process.
         grace_s: seconds that an operator has between SIGTERM and SIGKILL at its time limit.
         patience_s: seconds that an engine that does not answer is waited for.
+        home: of the platform; containers of others, such as the original of a copied home, are not ended.
     """
 
     def __init__(
@@ -89,10 +92,12 @@ class DockerRunner:
         parallel_launches: int = 1,
         grace_s: float = 10.0,
         patience_s: float = 30.0,
+        home: Path | None = None,
     ) -> None:
         self.parallel_launches = parallel_launches
         self.isolates = uid != own_uid
         """A file of the platform's user is another's for an operator, also with the rights of root taken away."""
+        self._home = str(home.absolute()) if home else ""
         self._images = images.absolute()
         self._uid = uid
         self._registry = registry
@@ -176,7 +181,9 @@ class DockerRunner:
         with self._engine.client() as client:
             left = client.containers(all=True, filters={"label": f"{_RUN}={run_id}"})
         for found in left:
-            self._engine.remove(found["Id"])
+            # A copy of a home has runs of the same names.
+            if (found.get("Labels") or {}).get(_HOME_OF, self._home) == self._home:
+                self._engine.remove(found["Id"])
 
     def _reference(self, image: str) -> str:
         return reference_of(self._images, image, registry=self._registry, suffix=self._tag_suffix)
@@ -264,7 +271,7 @@ class DockerRunner:
             "entrypoint": list(launch.command) if launch.command is not None else None,
             "environment": {**environment(launch, workflow_dir=WORKFLOW_DIR), **of_place},
             "user": f"{self._uid}:{self._uid}",
-            "labels": _labels(launch),
+            "labels": {**_labels(launch), _HOME_OF: self._home},
             "host_config": host,
         }
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kaapana_assets.errors import StoreUnavailable
+from kaapana_assets.errors import ConfigurationError, StoreUnavailable
 from kaapana_assets.stores.pacs import PacsCounts, StoredInstance
 
 _VERSION = 1
@@ -44,6 +44,9 @@ class PacsCatalog:
         """Take in ``rows`` where the catalog was just made; they are not asked for otherwise.
 
         Gives whether they were taken in. All or none of them are.
+
+        Raises:
+            ConfigurationError: a newer program made it.
         """
         with self._open() as connection:
             if _version(connection) == _VERSION:
@@ -52,11 +55,20 @@ class PacsCatalog:
             # Another process may have filled it while this one waited.
             if _version(connection) == _VERSION:
                 return False
+            self._check_not_newer(connection)
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
             _insert(connection, rows)
             connection.execute(f"PRAGMA user_version = {_VERSION}")
             return True
+
+    def _check_not_newer(self, connection: sqlite3.Connection) -> None:
+        found = _version(connection)
+        if found > _VERSION:
+            raise ConfigurationError(
+                f"the PACS catalog {self._path} has tables of version {found}, this program needs {_VERSION}: use a "
+                "newer program"
+            )
 
     def add(self, rows: Iterable[Row]) -> None:
         """Take in instances in one durable transaction."""

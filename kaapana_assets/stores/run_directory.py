@@ -313,7 +313,8 @@ def _take_over(directory: RunDirectory) -> None:
 def _is_old(run: Path, for_s: float) -> bool:
     folders = (run, run / "batch", run / "conf", run / "conf" / "results")
     # All are looked at: each that is from the future is dated anew.
-    return all([is_untouched(folder, for_s=for_s) for folder in folders if folder.is_dir()])
+    untouched = [is_untouched(folder, for_s=for_s) for folder in folders if folder.is_dir()]
+    return all(untouched)
 
 
 def _as_bytes(values: Mapping[str, Any]) -> bytes:

@@ -12,7 +12,7 @@ from kaapana_assets.withheld import DATABASE_SECRETS, SECRETS, STORE_SECRETS, wi
 
 POSTGRES, CODE, RECEIVER, WEBSERVER, DAEMON = "postgres", "code-server", "receiver", "webserver", "daemon"
 HEALTH = "health"
-WATCHDOG, ABANDONED_RUNS = "watchdog", "abandoned-runs"
+WATCHDOG, ABANDONED_RUNS, MIGRATION = "watchdog", "abandoned-runs", "migration"
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ NEEDS: Mapping[str, Needs] = {
     RECEIVER: Needs(others=False),
     WATCHDOG: Needs(others=False),
     ABANDONED_RUNS: Needs(DATABASE_SECRETS),
+    MIGRATION: Needs(DATABASE_SECRETS),
     # Both also end and start runs in pods, for which a kubeconfig may ask the environment.
     WEBSERVER: Needs(DATABASE_SECRETS),
     DAEMON: Needs(DATABASE_SECRETS),

@@ -22,7 +22,7 @@ import psutil
 
 from kaapana_assets import home_record
 from kaapana_assets.accounts import check_postgres_account
-from kaapana_assets.clocks import is_future
+from kaapana_assets.clocks import Setback, is_future
 from kaapana_assets.durable import suppress_no_room
 from kaapana_assets.errors import ConfigurationError, DagsterUnavailable, StoreUnavailable
 from kaapana_assets.graphql import DagsterClient
@@ -34,6 +34,7 @@ from kaapana_assets.supervision.needs import (
     ABANDONED_RUNS,
     CODE,
     HEALTH,
+    MIGRATION,
     POSTGRES,
     RECEIVER,
     WATCHDOG,
@@ -123,7 +124,10 @@ class Platform:
         storage = self._start_storage()
         places = self._places
         write_instance(places.dagster_home, storage=storage, code_socket=places.code_socket, launching=self._launching)
+        # Beside the first parts, which do not touch the storage.
+        migration = self._start_migration()
         self._start_together(parts.first_parts(self._places, definitions=self.settings.definitions))
+        self._finish_migration(migration)
         last = parts.dagster_parts(self.settings, self._places, self.client)
         self._start_together([*last, parts.health_part(self._places)])
         self._abandoned_before = self._children[CODE].started_at
@@ -156,6 +160,32 @@ class Platform:
             if self._stop.wait(1):
                 raise StopAsked
 
+    def _start_migration(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "kaapana_assets.dagster_storage"],
+            env=parts.child_environment(self.settings, self._places, self._token, part=MIGRATION),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def _finish_migration(self, migration: subprocess.Popen[str]) -> None:
+        """Wait for Dagster's storage to be of this version.
+
+        Raises:
+            ConfigurationError: it cannot be brought to it.
+        """
+        while migration.poll() is None:
+            if self._stop.wait(_POLL_S):
+                raise StopAsked
+        done, said = migration.communicate()
+        for line in done.splitlines():
+            self._say(line)
+        if migration.returncode:
+            raise ConfigurationError(said.strip()[-2000:])
+
     def _start_together(self, wanted: list[Part]) -> None:
         pending = []
         for part in wanted:
@@ -178,7 +208,11 @@ class Platform:
         self._write_record()
 
     def _watch(self) -> None:
+        clock = Setback()
         while not self._stop.wait(_POLL_S * 3):
+            if clock.was_set_back():
+                self._say("the clock was set back")
+                self._finish_migration(self._start_migration())
             for child in self._children.values():
                 if child.pid is None:
                     if child.is_due():

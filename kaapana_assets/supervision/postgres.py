@@ -21,10 +21,12 @@ import psutil
 
 from kaapana_assets.accounts import NOBODY_UID, POSTGRES_UID
 from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.supervision.postgres_upgrade import Upgrade
 from kaapana_assets.withheld import without_secrets
 
 ROLE = "postgres"
-_VERSION_FOLDER = "pginstall18"
+_MAJOR = 18
+_VERSION_FOLDER = f"pginstall{_MAJOR}"
 _ORPHANS_GRACE_S = 1.0
 _ORPHANS_PATIENCE_S = 10.0
 
@@ -57,35 +59,53 @@ class Postgres:
         return [*self._prefix, str(_binary("postgres")), *places, *settings]
 
     def prepare(self) -> None:
-        """Make the database files on first use, and clear what a killed server left.
+        """Make the database files on first use, clear what a killed server left, take over those of an older version.
 
         Raises:
-            ConfigurationError: they can't be made here; the message is initdb's.
+            ConfigurationError: they can't be made here; the message is initdb's. Or they are of another version
+                and cannot be taken over.
         """
         self.socket_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        upgrade = self._upgrade()
+        upgrade.finish_interrupted()
         if not (self.data / "PG_VERSION").is_file() or (self.data.parent / ".unfinished").exists():
             self._create()
         self._clear_killed()
-        self._hand_over()
+        self._hand_over(self.data)
+        upgrade.run(wanted=_MAJOR)
 
     def is_ready(self) -> bool:
         """Whether it takes connections."""
         argv = [str(_binary("pg_isready")), "-q", "-h", str(self.socket_folder), "-U", ROLE]
         return subprocess.run(argv, check=False, env=without_secrets(os.environ)).returncode == 0
 
+    def _upgrade(self) -> Upgrade:
+        return Upgrade(
+            data=self.data,
+            socket_folder=self.socket_folder,
+            binaries=_binary("postgres").parent,
+            prefix=self._prefix,
+            role=ROLE,
+            create=self._create_in,
+        )
+
     def _create(self) -> None:
         # initdb is not atomic: the mark says that it was cut short, and it is begun anew.
         unfinished = self.data.parent / ".unfinished"
         self.data.parent.mkdir(parents=True, exist_ok=True)
         unfinished.touch()
-        shutil.rmtree(self.data, ignore_errors=True)
-        self.data.mkdir(mode=0o700)
+        self._create_in(self.data)
+        unfinished.unlink()
+
+    def _create_in(self, data: Path) -> None:
+        shutil.rmtree(data, ignore_errors=True)
+        data.mkdir(mode=0o700)
         # initdb alone wants a user with a name; what it made is handed over before anything listens.
         maker = self._uid if _has_name(self._uid) else NOBODY_UID
         prefix = _unprivileged(maker)
         if prefix:
-            os.chown(self.data, maker, maker)
-        argv = [*prefix, str(_binary("initdb")), "-D", str(self.data), "-U", ROLE]
+            os.chown(data, maker, maker)
+        argv = [*prefix, str(_binary("initdb")), "-D", str(data), "-U", ROLE]
         argv += ["--auth=trust", "--encoding=UTF8", "--locale=C"]
         made = subprocess.run(
             argv,
@@ -96,18 +116,18 @@ class Postgres:
             start_new_session=True,
         )
         if made.returncode != 0:
-            raise ConfigurationError(f"PostgreSQL's files can't be made in {self.data}: {made.stderr.strip()[-1000:]}")
-        unfinished.unlink()
+            raise ConfigurationError(f"PostgreSQL's files can't be made in {data}: {made.stderr.strip()[-1000:]}")
+        self._hand_over(data)
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, data: Path) -> None:
         """Give the files to the server's user, who must own them; no server runs on them now."""
-        if not self._prefix or self.data.stat().st_uid == self._uid:
+        if not self._prefix or data.stat().st_uid == self._uid:
             return
-        for _, folders, files, folder in os.fwalk(self.data, topdown=False, follow_symlinks=False):
+        for _, folders, files, folder in os.fwalk(data, topdown=False, follow_symlinks=False):
             for name in (*folders, *files):
                 os.chown(name, self._uid, self._uid, dir_fd=folder, follow_symlinks=False)
         # Its own last: it says that all were given, also after a kill in between.
-        os.chown(self.data, self._uid, self._uid)
+        os.chown(data, self._uid, self._uid)
 
     def _clear_killed(self) -> None:
         pid_file = self.data / "postmaster.pid"

@@ -64,9 +64,10 @@ class Child:
 
     def start(self) -> int:
         """The id of the new process, which leads its own session and group."""
-        self.started_at, self._began = time.time(), time.monotonic()
+        self.started_at = time.time()
         if self.part.before_start is not None:
             self.part.before_start()
+        self._began = time.monotonic()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))

@@ -67,10 +67,10 @@ def join_backfill(
 
 @contextmanager
 def asked_again(context: dg.OpExecutionContext) -> Iterator[None]:
-    """Within it, a store or cluster that is away, or a full disk, makes Dagster repeat the step later, and say so in the run's log.
+    """Within it, a store or cluster that is away, or a full disk, makes Dagster repeat the step later.
 
-    They have tried for a minute or two themselves. What the step made already is on the shelf and is
-    not made again; a container that goes on meanwhile is found again.
+    That is said in the run's log. They have tried for a minute or two themselves. What the step made
+    already is on the shelf and is not made again; a container that goes on meanwhile is found again.
     """
     try:
         with full_disk_told("the run"):

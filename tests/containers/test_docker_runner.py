@@ -307,6 +307,16 @@ def test_what_a_killed_worker_left_is_ended_with_its_run(place: Place) -> None:
     assert place.containers() == []
 
 
+def test_the_original_of_a_copied_home_keeps_its_containers(place: Place, tmp_path: Path) -> None:
+    place.image(_IN_STEPS)
+    Worker(place).killed_after("one")
+    copy = DockerRunner(place.images, url=place.engine.url, uid=UID, own_uid=0, home=tmp_path / "copy")
+    copy.end_left("flow-261123")
+    assert len(place.containers()) == 1
+    place.runner.end_left("flow-261123")
+    assert place.containers() == []
+
+
 def test_the_check_names_the_engine(place: Place) -> None:
     product, version = place.runner.check().split()
     assert product.lower() == place.engine.name

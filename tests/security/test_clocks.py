@@ -62,7 +62,7 @@ def test_half_made_outputs_from_the_future_do_not_stay_for_ever(tmp_path):
 
 
 def test_half_written_files_of_the_spool_from_the_future_do_not_stay_for_ever(tmp_path):
-    spool = Spool(tmp_path / "incoming", min_free_bytes=0)
+    spool = Spool(tmp_path / "incoming", tmp_path / "quarantine", min_free_bytes=0)
     spool.prepare()
     left = spool.temporary_file()
     left.touch()
@@ -104,18 +104,17 @@ def test_a_report_from_the_future_gives_way_to_that_of_a_later_run(tmp_path):
 
 
 def test_sensors_that_dagster_last_looked_at_in_the_future_are_looked_at_again(tmp_path):
-    from dagster._core.remote_representation.external import RemoteInstigatorOrigin  # noqa: F401 - the way in
-    from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, SensorInstigatorData
-    from dagster._core.test_utils import create_test_daemon_workspace_context  # noqa: F401
+    from dagster._core.definitions.run_request import InstigatorType
     from dagster._core.remote_origin import (
         ManagedGrpcPythonEnvCodeLocationOrigin,
-        RemoteInstigatorOrigin as Origin,
+        RemoteInstigatorOrigin,
         RemoteRepositoryOrigin,
     )
+    from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, SensorInstigatorData
     from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
     location = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="none"))
-    origin = Origin(RemoteRepositoryOrigin(location, "repository"), "arrivals")
+    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "repository"), "arrivals")
     with dg.DagsterInstance.local_temp(str(tmp_path), overrides={"telemetry": {"enabled": False}}) as instance:
         future = time.time() + DAY_S
         data = SensorInstigatorData(
@@ -125,9 +124,8 @@ def test_sensors_that_dagster_last_looked_at_in_the_future_are_looked_at_again(t
             last_tick_start_timestamp=future,
             last_sensor_start_timestamp=future,
         )
-        state = InstigatorState(origin, dg._core.definitions.run_request.InstigatorType.SENSOR,
-                                InstigatorStatus.DECLARED_IN_CODE, data)  # fmt: skip
-        instance.add_instigator_state(state)
+        kind, status = InstigatorType.SENSOR, InstigatorStatus.DECLARED_IN_CODE
+        instance.add_instigator_state(InstigatorState(origin, kind, status, data))
         dagster_storage.forget_the_future(instance)
         (found,) = instance.all_instigator_state()
         assert found.instigator_data.last_tick_timestamp <= time.time()

@@ -111,9 +111,7 @@ def test_up_on_a_copy_at_the_path_of_its_original_leaves_that(tmp_path, original
     assert lives(victim)
 
 
-def test_what_a_killed_platform_left_is_ended_in_its_own_home_also_after_a_move(
-    tmp_path, original, victim, free_port
-):
+def test_what_a_killed_platform_left_is_ended_in_its_own_home_also_after_a_move(tmp_path, original, victim, free_port):
     moved = tmp_path / "moved"
     original.rename(moved)
     done = up_without_server(moved, free_port)
@@ -211,13 +209,11 @@ def test_a_database_that_an_earlier_version_noted_is_kept(tmp_path, original, da
     import psycopg2
 
     home_record.platform_id(original)
-    with psycopg2.connect(database["postgres_url"], password=database["postgres_password"]) as noted:
-        with noted.cursor() as cursor:
-            cursor.execute("CREATE TABLE kaapana_home (one boolean PRIMARY KEY DEFAULT true, id text, path text)")
-            cursor.execute(
-                "INSERT INTO kaapana_home (id, path) VALUES (%s, %s)",
-                (home_record.platform_id(original), str(original)),
-            )
+    noted = psycopg2.connect(database["postgres_url"], password=database["postgres_password"])
+    with noted, noted.cursor() as cursor:
+        cursor.execute("CREATE TABLE kaapana_home (one boolean PRIMARY KEY DEFAULT true, id text, path text)")
+        owner = (home_record.platform_id(original), str(original))
+        cursor.execute("INSERT INTO kaapana_home (id, path) VALUES (%s, %s)", owner)
     noted.close()
     copy = tmp_path / "copy"
     shutil.copytree(original, copy)

@@ -135,7 +135,6 @@ from kaapana_assets.durable import full_disk_told
 from kaapana_assets.errors import KaapanaAssetsError
 from kaapana_assets.settings import load_settings
 from kaapana_assets.stores.opening import open_index
-import io
 uids = place.series("1")
 big = "x" * 300_000
 cohort = Cohort("all", big, "2026-01-01T00:00:00+00:00", tuple(uids), list_digest(tuple(uids)))
@@ -147,6 +146,9 @@ work = place.work(workflow, uids)
 from kaapana_assets.workflows.report import Reported, RunState, write_report
 state = RunState(reason=big)
 reported = Reported(workflow=workflow, request=work.request, run="r", dagster_run_id="r", results={{}}, state=state)
+
+source = Path(os.environ["KAAPANA_IMAGES"], "big")
+source.write_text(big)
 
 def act(kind):
     if kind == "image":
@@ -162,7 +164,7 @@ def act(kind):
     elif kind == "index":
         index.put([{{"SeriesInstanceUID": uids[0], "StudyDescription": big}}])
     else:
-        work.stores.objects.put("bucket", "k", io.BytesIO(big.encode()))
+        work.stores.objects.put_file("bucket", "k", source)
 
 for kind in ("image", "conf", "cohort", "report", "index", "objects"):
     fill(home)
@@ -220,7 +222,7 @@ def test_a_console_on_a_full_disk_does_not_end_up_with_a_traceback(tmp_path, fre
     }
     argv = [sys.executable, "-m", "kaapana_assets", "up"]
     argv += ["--webserver-port=0", "--receiver-port=0", "--health-port=0"]
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             argv, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120
         )

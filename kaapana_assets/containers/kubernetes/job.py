@@ -28,6 +28,8 @@ RUN = f"{PREFIX}/run"
 """Label: the run of a launch."""
 PLACE = f"{PREFIX}/place"
 """Label: operator and directory of a launch; there is one at a time for each."""
+HOME_OF = f"{PREFIX}/home"
+"""Label: the home of a launch; a copy of it has runs of the same names."""
 LAUNCH = f"{PREFIX}/launch"
 """Annotation: digest of all that a launch is; only an equal one is gone on with."""
 TOLD = f"{PREFIX}/told"
@@ -99,6 +101,11 @@ def place_of(launch: Launch) -> str:
     return _digest([launch.run_id, launch.operator, str(launch.directory)])[:32]
 
 
+def home_of(place: ClusterPlace) -> str:
+    """What tells a home from all others whose operators run in a namespace, as a label's value."""
+    return _digest([place.claim, place.claim_path, str(place.home)])[:32]
+
+
 def identity_of(launch: Launch, image_digest: str) -> str:
     """Digest of all that the launch is and of its image's content."""
     return _digest([launch_digest(launch), image_digest])
@@ -121,6 +128,7 @@ def job(launch: Launch, *, number: int, reference: str, image_digest: str, place
         **MANAGED,
         PLACE: place_of(launch),
         RUN: label(launch.run_id),
+        HOME_OF: home_of(place),
         f"{PREFIX}/workflow": label(launch.workflow),
         f"{PREFIX}/operator": label(launch.operator),
         # What a NetworkPolicy lets through.

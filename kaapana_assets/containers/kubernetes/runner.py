@@ -16,6 +16,7 @@ from kaapana_assets.containers.kubernetes.api import Cluster, Gone, Taken
 from kaapana_assets.containers.kubernetes.diagnosis import Cause, PodState, Stage, state_of
 from kaapana_assets.containers.kubernetes.following import Following, Line, Seen
 from kaapana_assets.containers.kubernetes.job import (
+    HOME_OF,
     LAUNCH,
     MANAGED,
     PLACE,
@@ -23,6 +24,7 @@ from kaapana_assets.containers.kubernetes.job import (
     TOLD,
     ClusterPlace,
     JobHandle,
+    home_of,
     identity_of,
     job,
     label,
@@ -128,7 +130,8 @@ class KubernetesRunner:
     def end_left(self, run_id: str) -> None:
         """End the Jobs of a run whose end no run was told."""
         for found in self._cluster.jobs(f"{RUN}={label(run_id)},!{TOLD}"):
-            self._end(JobHandle.of(found))
+            if found["metadata"]["labels"].get(HOME_OF, home_of(self._place)) == home_of(self._place):
+                self._end(JobHandle.of(found))
 
     def run(
         self, launch: Launch, *, output: Callable[[str], None], cancelled: threading.Event | None = None
