@@ -57,7 +57,7 @@ def forget_the_future(instance: DagsterInstance) -> int:
         data = state.instigator_data
         if not isinstance(data, SensorInstigatorData):
             continue
-        late = {name: now for name in _TIMES if is_future(getattr(data, name) or 0.0, now=now)}
+        late: dict[str, Any] = {name: now for name in _TIMES if is_future(getattr(data, name) or 0.0, now=now)}
         if late:
             instance.update_instigator_state(state.with_data(data._replace(**late)))
             dated += 1

@@ -4,7 +4,8 @@ The file ``home.json`` travels with a home that is moved, copied or restored; th
 does not. So a record in a home counts only where the folder is still the one that it was written for:
 a process that a copied record names belongs to the original.
 
-    {"layout": 1, "version": "0.1.0", "identity": {"path": "...", "device": 1, "inode": 2, "marker": 3, "boot": "..."}}
+    {"layout": 1, "version": "0.1.0", "identity": {"path": "...", "device": 1, "inode": 2, "marker": 3, "boot": "..."},
+     "servers": {"index": "..."}}
 
 Beside it, ``platform-id`` is the name under which databases of the site know the home; a copy keeps it.
 """
@@ -14,7 +15,8 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +72,13 @@ class HomeRecord:
         layout: see LAYOUT.
         version: of the newest program that wrote there.
         identity: of the folder in which the platform was last; None before it was.
+        servers: by store, where the platform had it then, of the stores that are not in the home.
     """
 
     layout: int
     version: str
     identity: Identity | None = None
+    servers: dict[str, str] = field(default_factory=dict)
 
 
 def identity_of(home: Path) -> Identity:
@@ -108,7 +112,8 @@ def read(home: Path) -> HomeRecord | None:
     file = home / RECORD
     try:
         found: Any = json.loads(file.read_bytes())
-        record = HomeRecord(int(found["layout"]), str(found["version"]), identity_from(found.get("identity")))
+        servers = {str(name): str(where) for name, where in found.get("servers", {}).items()}
+        record = HomeRecord(int(found["layout"]), str(found["version"]), identity_from(found.get("identity")), servers)
     except FileNotFoundError:
         return None
     except OSError as exc:
@@ -131,21 +136,37 @@ def open_to_write(home: Path) -> None:
     """
     former = read(home)
     if former is None or _release(former.version) < _release(__version__) or former.layout < LAYOUT:
-        _write(home, HomeRecord(LAYOUT, __version__, former.identity if former else None))
+        _write(home, replace(former or HomeRecord(LAYOUT, __version__), layout=LAYOUT, version=__version__))
 
 
-def settle(home: Path) -> Identity | None:
+def settle(home: Path, servers: Mapping[str, str] | None = None, *, accept_copy: bool = False) -> Identity | None:
     """Note where the home is now, for a platform that holds its lock.
+
+    Args:
+        home: the folder.
+        servers: by store, where it is, of the stores that only one home may have and that are not in it.
+        accept_copy: this home is a copy, and its original is gone.
 
     Returns:
         Where it was before, if this is not the same folder: it was copied, restored or moved to another
         file system; else None.
+
+    Raises:
+        ConfigurationError: it is a copy with servers of its original, and nobody said that this is gone.
     """
-    former, now = read(home), identity_of(home)
-    before = former.identity if former else None
-    if before != now:
-        _write(home, HomeRecord(LAYOUT, former.version if former else __version__, now))
-    return before if before is not None and not before.is_same_folder(now) else None
+    former, now = read(home) or HomeRecord(LAYOUT, __version__), identity_of(home)
+    before, servers = former.identity, dict(servers or {})
+    is_copy = before is not None and not before.is_same_folder(now)
+    shared = [f"{name} ({where})" for name, where in servers.items() if former.servers.get(name) == where]
+    if before is not None and is_copy and shared and not accept_copy:
+        raise ConfigurationError(
+            f"{now.path} is a copy of the home {before.path} and has the servers of that: {', '.join(shared)}. Two "
+            "platforms would write there over each other. If the original is gone for good: "
+            "kaapana-assets up --accept-copy. If not, give this one servers of its own"
+        )
+    if (before, former.servers) != (now, servers):
+        _write(home, replace(former, identity=now, servers=servers))
+    return before if is_copy else None
 
 
 def is_there(identity: Identity) -> bool:

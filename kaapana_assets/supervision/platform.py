@@ -310,7 +310,10 @@ class Platform:
         self._say(f"stopped after {time.monotonic() - began:.1f} s{how}")
 
     def _settle(self) -> None:
-        before = home_record.settle(self.settings.home)
+        former = home_record.read(self.settings.home)
+        if self._accept_copy and former is not None and former.identity is not None:
+            _check_gone(former.identity, self.settings.home)
+        before = home_record.settle(self.settings.home, _servers(self.settings), accept_copy=self._accept_copy)
         if before is None:
             return
         if home_record.is_there(before):
@@ -391,6 +394,24 @@ class Platform:
         if name == HEALTH:
             return self.settings.health_url
         return ""
+
+
+def _servers(settings: Settings) -> dict[str, str]:
+    """The stores of the site that only one home may have; an archive is there to be shared, a database asks itself."""
+    embedded = {"index": settings.index == "sqlite", "objects": settings.objects == "folder"}
+    return {name: where for name, where in settings.stores().items() if not embedded.get(name, True)}
+
+
+def _check_gone(original: home_record.Identity, home: Path) -> None:
+    """Refuse to take the place of an original whose platform is up."""
+    if original.is_same_folder(home_record.identity_of(home)) or not home_record.is_there(original):
+        return
+    running = record.running_platform(Path(original.path))
+    if running is not None:
+        raise ConfigurationError(
+            f"{home} is a copy of the home {original.path}, whose platform is up (process {running.pid}): stop it "
+            "first, and remove that home if this copy is to take its place"
+        )
 
 
 def _bears(pid: int, token: str) -> bool:

@@ -72,7 +72,7 @@ def kaapana(home: Path, *arguments: str, **variables: str) -> subprocess.Complet
     )
 
 
-def up_without_server(home: Path, port: int) -> subprocess.CompletedProcess[str]:
+def up_without_server(home: Path, port: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     """``up`` as far as its first look for PostgreSQL, which is not there."""
     return kaapana(
         home,
@@ -80,6 +80,7 @@ def up_without_server(home: Path, port: int) -> subprocess.CompletedProcess[str]
         "--webserver-port=0",
         "--receiver-port=0",
         "--health-port=0",
+        *arguments,
         KAAPANA_POSTGRES_URL=f"postgresql://kaapana@127.0.0.1:{port}/none",
         KAAPANA_POSTGRES_PATIENCE_S="0",
     )
@@ -160,6 +161,60 @@ def test_a_home_is_the_same_after_a_restart_of_the_machine_and_a_new_mount(tmp_p
     # The root of a volume has the same inode in every copy.
     assert not here.is_same_folder(dataclasses.replace(here, marker=here.marker + 1))
     assert not here.is_same_folder(dataclasses.replace(here, path="/elsewhere", device=here.device + 1))
+
+
+SERVERS = {"index": "elasticsearch at http://127.0.0.1:9200, kaapana"}
+
+
+def test_a_copy_with_the_servers_of_its_original_is_refused_until_the_original_is_gone(tmp_path, original):
+    home_record.settle(original, SERVERS)
+    copy = tmp_path / "copy"
+    shutil.copytree(original, copy)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match=rf"copy of the home {original}.*9200.*--accept-copy"):
+            home_record.settle(copy, SERVERS)
+    assert home_record.settle(copy, SERVERS, accept_copy=True) is not None
+    assert home_record.settle(copy, SERVERS) is None
+    assert home_record.settle(original, SERVERS) is None
+
+
+def test_a_copy_with_servers_of_its_own_opens_and_so_does_a_moved_home(tmp_path, original):
+    home_record.settle(original, SERVERS)
+    copy = tmp_path / "copy"
+    shutil.copytree(original, copy)
+    assert home_record.settle(copy, {"index": "another"}) is not None
+    moved = tmp_path / "moved"
+    original.rename(moved)
+    assert home_record.settle(moved, SERVERS) is None
+
+
+@pytest.mark.parametrize(("arguments", "said"), [([], "--accept-copy"), (["--accept-copy"], "does not answer")])
+def test_up_on_a_copy_with_the_index_server_of_its_original(tmp_path, original, free_port, arguments, said):
+    servers = {
+        "KAAPANA_INDEX": "elasticsearch",
+        "KAAPANA_ELASTICSEARCH_URLS": f"http://127.0.0.1:{free_port}",
+        "KAAPANA_ELASTICSEARCH_PATIENCE_S": "0",
+        "KAAPANA_POSTGRES_URL": f"postgresql://kaapana@127.0.0.1:{free_port}/none",
+        "KAAPANA_POSTGRES_PATIENCE_S": "0",
+    }
+    ports = ["--webserver-port=0", "--receiver-port=0", "--health-port=0"]
+    (original / "platform.json").unlink()
+    kaapana(original, "up", *ports, **servers)
+    copy = tmp_path / "copy"
+    shutil.copytree(original, copy)
+    done = kaapana(copy, "up", *ports, *arguments, **servers)
+    assert done.returncode == 2
+    assert said in done.stderr, done
+
+
+def test_a_copy_does_not_take_the_place_of_an_original_that_is_up(tmp_path, original, victim, free_port):
+    copy = tmp_path / "copy"
+    shutil.copytree(original, copy)
+    with record.lock_home(original):
+        done = up_without_server(copy, free_port, "--accept-copy")
+    assert f"process {victim.pid}" in done.stderr
+    assert "stop it first" in done.stderr
+    assert "does not answer" in up_without_server(copy, free_port, "--accept-copy").stderr
 
 
 @pytest.fixture
