@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from kaapana_assets import home_record
 from kaapana_assets.containers.opening import open_runner
 from kaapana_assets.errors import WorkflowError
 from kaapana_assets.home import keep_private
@@ -26,7 +27,11 @@ def build_definitions(settings: Settings, *, launched: Plan | None = None) -> dg
     Args:
         settings: of this process.
         launched: the plan of the run that this process works; with another one loaded, all workflows refuse.
+
+    Raises:
+        ConfigurationError: a newer program wrote in the home.
     """
+    home_record.read(settings.home)
     loaded = load_workflow_files(settings.home, open_runner(settings))
     if launched is None:
         hand_on(loaded.plan)

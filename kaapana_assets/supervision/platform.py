@@ -18,9 +18,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import psutil
-
-from kaapana_assets import home_record
 from kaapana_assets.accounts import check_postgres_account
 from kaapana_assets.clocks import Setback, is_future
 from kaapana_assets.durable import suppress_no_room
@@ -29,6 +26,7 @@ from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.home import keep_private, make_home
 from kaapana_assets.settings import Settings
 from kaapana_assets.supervision import parts, record
+from kaapana_assets.supervision.former import end_former, settle
 from kaapana_assets.supervision.instance import LOCATION, launching, write_instance
 from kaapana_assets.supervision.needs import (
     ABANDONED_RUNS,
@@ -44,7 +42,7 @@ from kaapana_assets.supervision.needs import (
 from kaapana_assets.supervision.postgres import Postgres
 from kaapana_assets.supervision.postgres_server import check_server, claim_database, storage_of
 from kaapana_assets.supervision.processes import Child, Part, PartFailed
-from kaapana_assets.supervision.watchdog import TOKEN_VARIABLE, Members
+from kaapana_assets.supervision.watchdog import Members
 
 Say = Callable[[str], None]
 _POLL_S = 0.1
@@ -102,8 +100,8 @@ class Platform:
             keep_private(self.settings.group)
             make_home(self.settings.home, group=self.settings.group)
             stack.enter_context(record.lock_home(self.settings.home))
-            self._settle()
-            self._end_former()
+            settle(self.settings, self._say, accept_copy=self._accept_copy)
+            end_former(self.settings.home, self._say, grace_s=_GRACE_S)
             self._places = parts.Places(self.settings.home, Path(tempfile.mkdtemp(prefix="kaapana-")))
             stack.callback(shutil.rmtree, self._places.folder, ignore_errors=True)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -161,15 +159,18 @@ class Platform:
                 raise StopAsked
 
     def _start_migration(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "kaapana_assets.dagster_storage"],
-            env=parts.child_environment(self.settings, self._places, self._token, part=MIGRATION),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        log = self._places.log("migration")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("w") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "kaapana_assets.dagster_storage"],
+                env=parts.child_environment(self.settings, self._places, self._token, part=MIGRATION),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                text=True,
+                start_new_session=True,
+            )
 
     def _finish_migration(self, migration: subprocess.Popen[str]) -> None:
         """Wait for Dagster's storage to be of this version.
@@ -180,11 +181,22 @@ class Platform:
         while migration.poll() is None:
             if self._stop.wait(_POLL_S):
                 raise StopAsked
-        done, said = migration.communicate()
+        done, _ = migration.communicate()
         for line in done.splitlines():
             self._say(line)
         if migration.returncode:
-            raise ConfigurationError(said.strip()[-2000:])
+            log = self._places.log("migration")
+            reason = log.read_text(errors="replace").strip().rpartition("\n")[2]
+            raise ConfigurationError(f"Dagster's storage cannot be used: {reason} (see {log})")
+
+    def _date_anew(self) -> None:
+        """Let Dagster's sensors look again after the clock was set back; they go on without it, only later."""
+        try:
+            self._finish_migration(self._start_migration())
+        except ConfigurationError as exc:
+            self._say(str(exc))
+        except StopAsked:
+            return
 
     def _start_together(self, wanted: list[Part]) -> None:
         pending = []
@@ -212,7 +224,7 @@ class Platform:
         while not self._stop.wait(_POLL_S * 3):
             if clock.was_set_back():
                 self._say("the clock was set back")
-                self._finish_migration(self._start_migration())
+                self._date_anew()
             for child in self._children.values():
                 if child.pid is None:
                     if child.is_due():
@@ -309,31 +321,6 @@ class Platform:
         how = f", {len(killed)} processes had to be killed" if killed else ""
         self._say(f"stopped after {time.monotonic() - began:.1f} s{how}")
 
-    def _settle(self) -> None:
-        former = home_record.read(self.settings.home)
-        if self._accept_copy and former is not None and former.identity is not None:
-            _check_gone(former.identity, self.settings.home)
-        before = home_record.settle(self.settings.home, _servers(self.settings), accept_copy=self._accept_copy)
-        if before is None:
-            return
-        if home_record.is_there(before):
-            self._say(f"this home is a copy of {before.path}, which is left alone; from here on they are two")
-        else:
-            self._say(f"this home was at {before.path} before, or is a copy of it")
-
-    def _end_former(self) -> None:
-        former = record.read_record(self.settings.home)
-        if former is None:
-            # Of another folder, or before a restart of the machine: the processes that it names are not ours.
-            record.remove_record(self.settings.home)
-            return
-        left = Members(frozenset(pid for pid in former.parts.values() if _bears(pid, former.token)), former.token)
-        if left.living():
-            self._say("a former platform was killed; ending what is left of it")
-            left.end(grace_s=_GRACE_S)
-        shutil.rmtree(former.folder, ignore_errors=True)
-        record.remove_record(self.settings.home)
-
     def _start_watchdog(self) -> None:
         self._watchdog = subprocess.Popen(
             [sys.executable, "-m", "kaapana_assets.supervision.watchdog", self._token, str(self._places.folder)],
@@ -394,28 +381,3 @@ class Platform:
         if name == HEALTH:
             return self.settings.health_url
         return ""
-
-
-def _servers(settings: Settings) -> dict[str, str]:
-    """The stores of the site that only one home may have; an archive is there to be shared, a database asks itself."""
-    embedded = {"index": settings.index == "sqlite", "objects": settings.objects == "folder"}
-    return {name: where for name, where in settings.stores().items() if not embedded.get(name, True)}
-
-
-def _check_gone(original: home_record.Identity, home: Path) -> None:
-    """Refuse to take the place of an original whose platform is up."""
-    if original.is_same_folder(home_record.identity_of(home)) or not home_record.is_there(original):
-        return
-    running = record.running_platform(Path(original.path))
-    if running is not None:
-        raise ConfigurationError(
-            f"{home} is a copy of the home {original.path}, whose platform is up (process {running.pid}): stop it "
-            "first, and remove that home if this copy is to take its place"
-        )
-
-
-def _bears(pid: int, token: str) -> bool:
-    try:
-        return psutil.Process(pid).environ().get(TOKEN_VARIABLE) == token
-    except psutil.Error:
-        return False

@@ -18,8 +18,10 @@ from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
 from supervision.test_postgres import query, serving
 
 from kaapana_assets import __version__, dagster_storage, home_record
+from kaapana_assets.definitions import build_definitions
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.home import check_home, make_home
+from kaapana_assets.settings import load_settings
 from kaapana_assets.stores.folder_pacs import FolderPacs
 from kaapana_assets.stores.sqlite_index import SqliteIndex
 from kaapana_assets.supervision.postgres import Postgres
@@ -82,6 +84,13 @@ def test_an_older_program_refuses_a_newer_home_by_name(tmp_path, changed, comman
     assert "Traceback" not in done.stderr
     # Not touched either.
     assert [name for name in sorted(path.name for path in tmp_path.iterdir()) if name not in before] == []
+
+
+def test_dagster_does_not_load_a_newer_home_either(tmp_path):
+    make_home(tmp_path)
+    written_by(tmp_path, version="77.1.0")
+    with pytest.raises(ConfigurationError, match="written by kaapana-assets 77"):
+        build_definitions(load_settings(home=tmp_path))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"layout": 1}'], ids=["empty", "cut", "list", "incomplete"])
