@@ -11,7 +11,7 @@ import click
 from kaapana_assets.errors import TemporaryError
 from kaapana_assets.home import check_home
 from kaapana_assets.settings import load_settings
-from kaapana_assets.supervision.record import running_platform
+from kaapana_assets.supervision.record import has_lock, running_platform
 
 _WAIT_S = 60
 
@@ -22,7 +22,7 @@ def command() -> None:
     home = load_settings().home
     check_home(home)
     record = running_platform(home)
-    if record is None:
+    if record is None or not has_lock(home, record.pid):
         click.echo(f"no platform is up on {home}")
         return
     os.kill(record.pid, signal.SIGINT)

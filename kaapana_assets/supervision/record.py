@@ -98,12 +98,18 @@ def _of_earlier_version(home: Path) -> PlatformRecord | None:
     found = _parsed(home)
     if found is None or found[1] is not None:
         return None
+    return found[0] if has_lock(home, found[0].pid) else None
+
+
+def has_lock(home: Path, pid: int) -> bool:
+    """Whether a process has the lock of ``home`` open: the number of a killed platform may be another's by now."""
     lock = _lock_path(home)
     try:
-        held = any(Path(file.path).samefile(lock) for file in psutil.Process(found[0].pid).open_files())
+        return any(Path(file.path).samefile(lock) for file in psutil.Process(pid).open_files())
+    except psutil.AccessDenied:
+        return True  # of another user, who is asked then
     except (psutil.Error, OSError):
-        return None
-    return found[0] if held else None
+        return False
 
 
 def launcher_of(settings: Settings) -> dict[str, str]:

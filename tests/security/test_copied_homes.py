@@ -139,6 +139,14 @@ def test_down_on_a_copy_that_starts_does_not_stop_the_original(tmp_path, origina
     assert lives(victim)
 
 
+def test_down_does_not_signal_a_process_that_took_the_number_of_a_killed_platform(original, victim):
+    with record.lock_home(original):
+        assert record.running_platform(original) is not None
+        done = kaapana(original, "down")
+    assert "no platform is up" in done.stdout
+    assert lives(victim)
+
+
 def test_the_record_of_an_earlier_version_counts_only_for_the_process_that_holds_the_lock(tmp_path, original, victim):
     file = original / "platform.json"
     said = json.loads(file.read_text())
