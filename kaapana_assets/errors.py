@@ -15,6 +15,7 @@ The branches are by what the caller can do about it::
     │   ├── SeriesSetAside      a series over which ingest died again and again
     │   ├── ConflictingContent  the same identifier with other content
     │   ├── QueryError          a query that cannot be read; points at the place
+    │   ├── DamagedBackup       a backup that is damaged, incomplete or not safe to read
     │   ├── NotFound            no such series, cohort, workflow, bucket or object
     │   ├── ParameterError      a workflow parameter of the wrong name or type
     │   └── WorkflowError       a workflow file that defines no valid workflow
@@ -106,6 +107,10 @@ class QueryError(InputError):
         before, after = "... " if begin else "", " ..." if end < len(text) else ""
         marked = " " * (len(before) + position - begin) + "^"
         super().__init__(f"{reason} at character {position + 1}\n  {before}{shown}{after}\n  {marked}")
+
+
+class DamagedBackup(InputError):
+    """A backup that is damaged, incomplete or not safe to read; names the file."""
 
 
 class NotFound(InputError):

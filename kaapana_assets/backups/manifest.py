@@ -1,0 +1,181 @@
+r"""The list of all files of one backup, which is read and written a line at a time.
+
+    {"format": "kaapana-assets backup 1", "version": "0.1.0", "home": "/data/home", "created": "...", ...}
+    {"path": "archive/1.2/1.3/1.4.dcm", "kind": "file", "sha256": "...", "size": 526336, "mode": 292, "mtime_ns": ...}
+    ...
+    {"end": true, "files": 3, "bytes": 1234567, "sha256": "<of all lines before this one>"}
+
+Without its last line, or with any byte changed, it is none. The digest finds damage; it is no
+signature: whoever can write a backup can write another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import IO, Any, Literal
+
+from kaapana_assets.backups import contents
+from kaapana_assets.errors import DamagedBackup
+from kaapana_assets.shown import shown
+
+_FORMAT = "kaapana-assets backup 1"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LONGEST_LINE = 1 << 16
+_PERMISSIONS = 0o777
+_MTIME_END = 1 << 62
+
+Kind = Literal["file", "folder", "postgres"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a backup, or an empty folder.
+
+    Attributes:
+        path: below the home, with ``/``.
+        kind: ``postgres`` is the dump of the embedded server.
+        sha256: of its content, in hex.
+        size: in bytes.
+        mode: permissions, without setuid and setgid.
+        mtime_ns: when it was changed last, since the epoch.
+    """
+
+    path: str
+    kind: Kind
+    sha256: str
+    size: int
+    mode: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a backup is of.
+
+    Attributes:
+        version: of the program that made it.
+        home: path of the home then.
+        created: ISO 8601, UTC.
+        left_out: the stores that are servers, in words.
+        settings: those that were set and are not secret, by ``KAAPANA_X``.
+    """
+
+    version: str
+    home: str
+    created: str
+    left_out: list[str]
+    settings: dict[str, str]
+
+
+class Writer:
+    """Writes a manifest to a file."""
+
+    def __init__(self, file: IO[bytes], header: Header) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.files = 0
+        self.size_bytes = 0
+        self._line({"format": _FORMAT, **asdict(header)})
+
+    def add(self, entry: Entry) -> None:
+        """Note a file."""
+        self._line(asdict(entry))
+        self.files += entry.kind != "folder"
+        self.size_bytes += entry.size
+
+    def finish(self) -> None:
+        """Make it whole."""
+        end = {"end": True, "files": self.files, "bytes": self.size_bytes, "sha256": self._digest.hexdigest()}
+        self._file.write(json.dumps(end).encode() + b"\n")
+
+    def _line(self, values: dict[str, Any]) -> None:
+        line = json.dumps(values).encode() + b"\n"
+        self._digest.update(line)
+        self._file.write(line)
+
+
+class Reader:
+    """Reads a manifest; whatever it holds, only safe paths come out.
+
+    Args:
+        file: open at its beginning.
+        name: of the file, for messages.
+
+    Raises:
+        DamagedBackup: its first line is none of a backup.
+    """
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._file = file
+        self._name = name
+        self.files = 0
+        self.size_bytes = 0
+        self.digest = ""
+        self._file.seek(0)
+        values = self._values(self._file.readline(_LONGEST_LINE))
+        if values.pop("format", None) != _FORMAT:
+            raise self._damaged("is of no format that this version of kaapana-assets reads")
+        try:
+            self.header = Header(**values)
+        except TypeError as exc:
+            raise self._damaged("has no proper first line") from exc
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries, from the first; its digest is compared at the end.
+
+        Raises:
+            DamagedBackup: it was cut short or changed, or names a path that no backup holds.
+        """
+        self._file.seek(0)
+        digest = hashlib.sha256(self._file.readline(_LONGEST_LINE))
+        self.files = self.size_bytes = 0
+        while line := self._file.readline(_LONGEST_LINE):
+            values = self._values(line)
+            if values.get("end") is True:
+                told = (values.get("files"), values.get("bytes"), values.get("sha256"))
+                if told != (self.files, self.size_bytes, digest.hexdigest()) or self._file.read(1):
+                    raise self._damaged("was changed: its digest is another one")
+                self.digest = digest.hexdigest()
+                return
+            digest.update(line)
+            entry = self._entry(values)
+            self.files += entry.kind != "folder"
+            self.size_bytes += entry.size
+            yield entry
+        raise self._damaged("was cut short: its end is missing")
+
+    def _entry(self, values: dict[str, Any]) -> Entry:
+        try:
+            entry = Entry(**values)
+        except TypeError as exc:
+            raise self._damaged("has a line that is no entry") from exc
+        numbers = ((entry.size, _MTIME_END), (entry.mode, _PERMISSIONS), (entry.mtime_ns, _MTIME_END))
+        texts = (entry.path, entry.kind, entry.sha256)
+        if (
+            not all(isinstance(text, str) for text in texts)
+            or not all(type(number) is int and 0 <= number <= last for number, last in numbers)
+            or entry.kind not in ("file", "folder", "postgres")
+            or not (_SHA256.fullmatch(entry.sha256) or entry.kind == "folder")
+        ):
+            raise self._damaged("has a line that is no entry")
+        if not contents.is_safe(entry.path) or not contents.is_kept(entry.path):
+            raise self._damaged(f"names {shown(entry.path)}, which no backup holds: do not trust where it is from")
+        if (entry.kind == "postgres") != (entry.path == contents.POSTGRES_DUMP):
+            raise self._damaged(f"has {shown(entry.path)} as {entry.kind}")
+        return entry
+
+    def _values(self, line: bytes) -> dict[str, Any]:
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as exc:
+            raise self._damaged("has a line that cannot be read") from exc
+        if not isinstance(values, dict):
+            raise self._damaged("has a line that cannot be read")
+        return values
+
+    def _damaged(self, how: str) -> DamagedBackup:
+        return DamagedBackup(f"the backup {self._name} {how}")
