@@ -21,6 +21,8 @@ from kaapana_assets.errors import ConfigurationError, NotFound
 from kaapana_assets.home_record import MARKER
 
 NAME = "kaapana-home"
+RESTORING = ".restoring"
+"""In a home that is being made from a backup, until all is there."""
 _BEFORE_THE_FIRST_DATA = {"workflows", "lost+found"}  # a file system's own, and what a user may put there
 _TEXT = "The data of a platform of kaapana_assets; commands find it by this file.\n"
 # Homes that were made before there was a marker have at least one of these.
@@ -96,10 +98,11 @@ def make_home(home: Path, *, group: str = "") -> None:
         group: KAAPANA_GROUP, whose members may read there; empty: nobody may.
 
     Raises:
-        ConfigurationError: it cannot be made, others may enter it (says the command that ends that), or a newer
-            program wrote in it.
+        ConfigurationError: it cannot be made, others may enter it (says the command that ends that), a newer
+            program wrote in it, or a restore into it was cut short.
     """
     gid = _group_id(group) if group else None
+    _refuse_half_restored(home)
     try:
         is_new = not home.exists() or _begins_now(home)
         if not home.exists():
@@ -170,10 +173,11 @@ def check_home(home: Path) -> None:
     Raises:
         ConfigurationError: it is another user's, who lets nobody in.
         NotFound: it is none; says where it was looked for and how to name one.
-        ConfigurationError: a newer program wrote in it.
+        ConfigurationError: a newer program wrote in it, or a restore into it was cut short.
     """
     if home.is_dir() and not os.access(home, os.R_OK | os.X_OK):
         raise ConfigurationError(f"KAAPANA_HOME={home} is another user's, who lets nobody in")
+    _refuse_half_restored(home)
     if is_home(home):
         home_record.read(home)
         return
@@ -187,6 +191,14 @@ def check_home(home: Path) -> None:
         f"no home: {home} {what} ({how}). Set KAAPANA_HOME to the folder of data, or go to the folder that holds "
         f"{NAME}; `kaapana-assets up`, `receive`, `import` and `demo` make a new one"
     )
+
+
+def _refuse_half_restored(home: Path) -> None:
+    if (home / RESTORING).exists():
+        raise ConfigurationError(
+            f"the home {home} is not whole: a restore was cut short; give the same `kaapana-assets restore` again, or "
+            "remove the folder"
+        )
 
 
 def _has_settings(env_file: Path) -> bool:

@@ -51,6 +51,18 @@ MAY_IMPORT = {
     "withheld": set(),
     "cli": {"dicom", "stores", "cohorts", "containers", "workflows", "ingest", "graphql", "supervision", "health"},
     "cli": {"dicom", "stores", "cohorts", "containers", "workflows", "ingest", "graphql", "supervision", "health", "backups"},
+    "cli": {
+        "dicom",
+        "stores",
+        "cohorts",
+        "containers",
+        "workflows",
+        "ingest",
+        "graphql",
+        "supervision",
+        "health",
+        "backups",
+    },
 }
 DAGSTER_IN = {
     "partitions", "events", "resources", "definitions", "abandoned_runs", "patient_storage", "workflows", "webserver",

@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from kaapana_assets.backups.folders import copied, open_file, opened
+from kaapana_assets.backups.folders import copied, names_in, open_file, opened
 from kaapana_assets.backups.manifest import Reader
 from kaapana_assets.errors import ConfigurationError, DamagedBackup, NotFound, StoreUnavailable, TemporaryError
 from kaapana_assets.stores.transfer import sync_file_system
@@ -113,6 +113,22 @@ class BackupFolder:
         self._database.execute("DELETE FROM known WHERE sha256 = ?", (digest,))
         self._database.commit()
 
+    def path_of(self, digest: str) -> Path:
+        """Where a content is, for a library that opens it by path as long as this folder is open."""
+        return self._reachable / _place(digest)
+
+    def check(self, digest: str, size: int, path: str) -> None:
+        """See that a content is there and has its size, without reading it.
+
+        Raises:
+            DamagedBackup: it is not.
+        """
+        if self._size_of(digest) != size:
+            raise DamagedBackup(
+                f"the backup {self.path} is damaged: {_place(digest)}, the content of {path}, is not there or has "
+                "another size; look at its other backups with `kaapana-assets backup --verify`"
+            )
+
     @contextmanager
     def content(self, digest: str, path: str) -> Iterator[int]:
         """A content, open to be read.
@@ -126,9 +142,8 @@ class BackupFolder:
         """
         where = _place(digest)
         try:
-            with opened(where.rpartition("/")[0].partition("/")[0], within=self._fd) as files:
-                with opened(digest[:2], within=files) as folder:
-                    descriptor = open_file(digest, folder)
+            with opened(_FILES, within=self._fd) as files, opened(digest[:2], within=files) as folder:
+                descriptor = open_file(digest, folder)
         except OSError as exc:
             raise DamagedBackup(
                 f"the backup {self.path} is damaged: {where}, the content of {path}, cannot be read: "
@@ -144,7 +159,7 @@ class BackupFolder:
     def names(self) -> list[str]:
         """The whole backups there are, the oldest first."""
         with opened(_MANIFESTS, within=self._fd) as folder:
-            return sorted(name.removesuffix(".jsonl") for name in os.listdir(folder) if name.endswith(".jsonl"))
+            return [name.removesuffix(".jsonl") for name in names_in(folder) if name.endswith(".jsonl")]
 
     @contextmanager
     def manifest(self, name: str = "") -> Iterator[Reader]:
@@ -193,18 +208,18 @@ class BackupFolder:
             DamagedBackup: one that stays cannot be read; nothing is removed then.
         """
         names = self.names()
-        used: set[bytes] = set()
+        used: set[str] = set()
         for name in names[-keep:]:
             with self.manifest(name) as reader:
-                used.update(bytes.fromhex(entry.sha256) for entry in reader.entries() if entry.kind != "folder")
+                used.update(entry.sha256 for entry in reader.entries())
         for name in names[:-keep]:
             os.unlink(f"{_MANIFESTS}/{name}.jsonl", dir_fd=self._fd)
         removed = 0
         with opened(_FILES, within=self._fd) as files:
-            for two in sorted(os.listdir(files)):
+            for two in names_in(files):
                 with opened(two, within=files) as folder:
-                    for digest in os.listdir(folder):
-                        if bytes.fromhex(digest) not in used:
+                    for digest in names_in(folder):
+                        if digest not in used:
                             os.unlink(digest, dir_fd=folder)
                             removed += 1
         return removed
@@ -213,13 +228,13 @@ class BackupFolder:
 
     def prepare(self) -> None:
         """Make its folders, and clear what a killed backup left half-written."""
-        descriptor = os.open(MARKER, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
-        os.close(descriptor)
+        for name in (MARKER, _KNOWN):
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._fd))
         for name in _FOLDERS:
             with suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=self._fd)
         with opened(_TEMPORARY, within=self._fd) as folder:
-            for name in os.listdir(folder):
+            for name in names_in(folder):
                 os.unlink(name, dir_fd=folder)
 
     def close(self) -> None:
@@ -273,28 +288,36 @@ class BackupFolder:
 
 
 @contextmanager
-def open_to_write(path: Path) -> Iterator[BackupFolder]:
-    """A folder of backups, made where there is none; one process at a time writes there.
+def open_to_write(path: Path, *, make: bool = True) -> Iterator[BackupFolder]:
+    """A folder of backups, for one process at a time.
+
+    Args:
+        path: of the folder.
+        make: make it where there is none.
 
     Raises:
+        NotFound: there is none, and none is to be made.
         ConfigurationError: it is another user's, others can reach it, a link, or holds something else.
         TemporaryError: another process writes there.
         StoreUnavailable: it cannot be written, or its disk is full.
     """
     with ExitStack() as stack, translated(path):
-        with suppress(FileExistsError):
-            path.mkdir(mode=0o700, parents=True)
+        if make:
+            with suppress(FileExistsError):
+                path.mkdir(mode=0o700, parents=True)
         folder = stack.enter_context(_open(path))
-        names = set(os.listdir(folder._fd))
-        if names and MARKER not in names:
+        names = set(names_in(folder._fd))
+        if not make and MARKER not in names:
+            raise NotFound(f"{path} is no folder of backups: it has no file {MARKER}")
+        if names - {"lost+found"} and MARKER not in names:
             raise ConfigurationError(f"{path} is not empty and no folder of backups: name an empty or a new folder")
-        folder.prepare()
         try:
-            with opened(".", within=folder._fd) as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                yield folder
+            fcntl.flock(folder._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             raise TemporaryError(f"another process works on the backup {path}: wait for its end") from exc
+        folder.prepare()
+        try:
+            yield folder
         except sqlite3.Error as exc:
             raise StoreUnavailable(
                 f"{path / _KNOWN} cannot be used ({exc}): delete it, then all files are read once again"
@@ -310,7 +333,7 @@ def open_to_read(path: Path) -> Iterator[BackupFolder]:
         ConfigurationError: it is another user's, others can reach it, or it is a link.
     """
     with translated(path), _open(path) as folder:
-        if MARKER not in os.listdir(folder._fd):
+        if MARKER not in names_in(folder._fd):
             raise NotFound(f"{path} is no folder of backups: it has no file {MARKER}")
         yield folder
 

@@ -69,6 +69,4 @@ def is_safe(path: str) -> bool:
 
 
 def _matches(parts: list[str], rule: tuple[str, ...]) -> bool:
-    return len(parts) >= len(rule) and all(
-        want in ("*", part) for part, want in zip(parts, rule, strict=False)
-    )
+    return len(parts) >= len(rule) and all(want in ("*", part) for part, want in zip(parts, rule, strict=False))

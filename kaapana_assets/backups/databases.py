@@ -25,20 +25,19 @@ _START_S = 60.0
 _STOP_S = 30.0
 _POLL_S = 0.05
 _RESTORING_ROLE = "kaapana_restore"
-_FIRST_OF_USERS = 16384  # PostgreSQL's FirstNormalObjectId: all below are its own
 # Dagster connects as the superuser: what runs by itself in such a connection could do everything
-# that the server can. Its schema has none of these.
+# that the server can. Its schema has none of these. Objects below 16384 are PostgreSQL's own.
 _NOT_OF_DAGSTER = {
-    "functions": f"SELECT proname FROM pg_proc WHERE oid >= {_FIRST_OF_USERS}",
-    "operators": f"SELECT oprname FROM pg_operator WHERE oid >= {_FIRST_OF_USERS}",
-    "triggers": f"SELECT tgname FROM pg_trigger WHERE oid >= {_FIRST_OF_USERS} AND NOT tgisinternal",
+    "functions": "SELECT proname FROM pg_proc WHERE oid >= 16384",
+    "operators": "SELECT oprname FROM pg_operator WHERE oid >= 16384",
+    "triggers": "SELECT tgname FROM pg_trigger WHERE oid >= 16384 AND NOT tgisinternal",
     "event triggers": "SELECT evtname FROM pg_event_trigger",
-    "rules": f"SELECT rulename FROM pg_rewrite WHERE oid >= {_FIRST_OF_USERS}",
+    "rules": "SELECT rulename FROM pg_rewrite WHERE oid >= 16384",
     "policies": "SELECT polname FROM pg_policy",
-    "checks": f"SELECT conname FROM pg_constraint WHERE oid >= {_FIRST_OF_USERS} AND contype NOT IN ('p','u','f','n')",
+    "checks": "SELECT conname FROM pg_constraint WHERE oid >= 16384 AND contype NOT IN ('p','u','f','n')",
     "statistics": "SELECT stxname FROM pg_statistic_ext",
     "settings": "SELECT setconfig::text FROM pg_db_role_setting",
-    "relations": f"SELECT relname FROM pg_class WHERE oid >= {_FIRST_OF_USERS} AND relkind NOT IN ('r','i','S','t','c')",
+    "relations": "SELECT relname FROM pg_class WHERE oid >= 16384 AND relkind NOT IN ('r','i','S','t','c')",
 }
 _DEFAULTS = "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef"
 _PLAIN_DEFAULT = re.compile(

@@ -43,6 +43,11 @@ class Found:
         return stat.S_ISDIR(self.status.st_mode)
 
 
+def names_in(folder: int) -> list[str]:
+    """What is in a folder that is open, sorted."""
+    return sorted(os.listdir(folder))
+
+
 @contextmanager
 def opened(path: str | Path, *, within: int | None = None) -> Iterator[int]:
     """A folder, open as long as the context."""
@@ -77,7 +82,7 @@ def walk(folder: int, prefix: str, kept: Callable[[str], bool]) -> Iterator[Foun
         prefix: its path with a ``/`` at the end, put before all names; empty at the top.
         kept: says of a path whether it is looked at.
     """
-    stack = [(os.dup(folder), iter(sorted(os.listdir(folder))), prefix)]
+    stack = [(os.dup(folder), iter(names_in(folder)), prefix)]
     try:
         while stack:
             here, names, above = stack[-1]
@@ -96,7 +101,7 @@ def walk(folder: int, prefix: str, kept: Callable[[str], bool]) -> Iterator[Foun
                 below = os.open(name, FOLDER, dir_fd=here)
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            inside = sorted(os.listdir(below))
+            inside = names_in(below)
             stack.append((below, iter(inside), f"{path}/"))
             if not inside:
                 yield Found(path, here, name, status)

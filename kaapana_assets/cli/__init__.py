@@ -18,6 +18,7 @@ from kaapana_assets.errors import KaapanaAssetsError
 from kaapana_assets.home import keep_private
 
 _COMMANDS = {
+    "backup": "Copy the home to another disk while the platform runs.",
     "clean": "Remove what runs left behind.",
     "cohort": "Freeze and show selections of series.",
     "demo": "Show the whole way on real DICOM, from the network to results.",
@@ -28,6 +29,7 @@ _COMMANDS = {
     "index": "Make the metadata index again from the PACS.",
     "query": "Search the metadata index.",
     "receive": "Receive DICOM objects over the network.",
+    "restore": "Make a home from a backup.",
     "run": "Send a cohort to a workflow.",
     "send": "Send the DICOM files of a folder over the network.",
     "status": "Show what works, what waits, what is stored and what went wrong.",

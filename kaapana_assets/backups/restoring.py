@@ -1,0 +1,250 @@
+"""Checks backups, and makes homes from them.
+
+A backup is looked at as one that anybody may have made: paths come from the manifest only and are those
+of a home; files are written by descriptors from the home downwards, never through a link, never over
+what is there. Code that a backup brings (workflow files) is not run here; the platform runs it later.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from kaapana_assets.backups.backup_folder import BackupFolder, translated
+from kaapana_assets.backups.databases import free_of, load, served
+from kaapana_assets.backups.folders import FOLDER, copied, names_in, open_file
+from kaapana_assets.backups.manifest import Entry, Header
+from kaapana_assets.errors import ConfigurationError, DamagedBackup, StoreUnavailable
+from kaapana_assets.home import RESTORING, make_home
+from kaapana_assets.shown import shown
+from kaapana_assets.stores.transfer import sync_file_system
+from kaapana_assets.supervision.parts import Places
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NOT_WRITABLE_BY_OTHERS = 0o755
+_EMPTY = {"lost+found"}
+
+
+def verify(folder: BackupFolder, advance: Callable[[int], object]) -> dict[str, str]:
+    """Read every file of every backup in a folder and compare it with its digest.
+
+    Returns:
+        What is damaged, with the reason; the next backup copies those contents again that the home still has.
+
+    Raises:
+        NotFound: there is no whole backup.
+        DamagedBackup: a manifest is damaged.
+    """
+    damaged: dict[str, str] = {}
+    seen: set[str] = set()
+    for name in folder.names() or [""]:
+        with folder.manifest(name) as manifest:
+            for entry in manifest.entries():
+                if entry.kind == "folder" or entry.sha256 in seen:
+                    continue
+                seen.add(entry.sha256)
+                try:
+                    with folder.content(entry.sha256, shown(entry.path)) as content:
+                        found = copied(content, None, advance)
+                except DamagedBackup as exc:
+                    damaged[entry.path] = str(exc)
+                else:
+                    if found == (entry.size, entry.sha256):
+                        continue
+                    damaged[entry.path] = _changed(folder, entry)
+                folder.forget(entry.sha256)
+    return damaged
+
+
+class Restore:
+    """Makes a home from one backup.
+
+    Args:
+        folder: of backups.
+        home: a folder that is empty or not there.
+        name: of the backup; the newest if empty.
+    """
+
+    def __init__(self, folder: BackupFolder, home: Path, *, name: str = "") -> None:
+        self._folder = folder
+        self._home = home.absolute()
+        self._name = name
+        self._digest = ""
+
+    def check(self) -> tuple[Header, int]:
+        """Look at the backup before anything is written: what it is of, and its size in bytes.
+
+        Raises:
+            NotFound: there is no such backup.
+            DamagedBackup: it is damaged, incomplete, or names what no backup holds.
+            StoreUnavailable: there is no room for it.
+        """
+        with self._folder.manifest(self._name) as manifest:
+            for entry in manifest.entries():
+                if entry.kind != "folder":
+                    self._folder.check(entry.sha256, entry.size, shown(entry.path))
+            self._digest = manifest.digest
+            header, size = manifest.header, manifest.size_bytes
+        free = free_of(self._home)
+        if size > free and not (self._home / RESTORING).exists():
+            raise StoreUnavailable(
+                f"{self._home} has room for {free:,} bytes, the backup has {size:,}: name another disk"
+            )
+        return header, size
+
+    def run(self, advance: Callable[[int], object]) -> None:
+        """Write the home, and make it one. Cut short, the same call goes on.
+
+        Args:
+            advance: told of each number of bytes that is done.
+
+        Raises:
+            ConfigurationError: the home is not empty, or another user's.
+            DamagedBackup: a file is damaged; the home stays unfinished, and the platform refuses it.
+            StoreUnavailable: it cannot be written.
+        """
+        if not self._digest:
+            self.check()
+        with translated(self._home):
+            with suppress(FileExistsError):
+                self._home.mkdir(mode=0o700, parents=True)
+            with _claimed(self._home, self._digest) as home, self._folder.manifest(self._name) as manifest:
+                dump: Entry | None = None
+                for entry in manifest.entries():
+                    if entry.kind == "postgres":
+                        dump = entry
+                    else:
+                        self._put(home, entry, advance)
+                if manifest.digest != self._digest:
+                    raise DamagedBackup(f"the backup {self._folder.path} was changed while it was read")
+                if dump is not None:
+                    self._load(dump, advance)
+                sync_file_system(self._home)
+                os.unlink(RESTORING, dir_fd=home)
+        make_home(self._home)
+
+    def _load(self, entry: Entry, advance: Callable[[int], object]) -> None:
+        data = Places(self._home, Path()).dagster_home / "postgres" / "data"
+        shutil.rmtree(data.parent, ignore_errors=True)  # of a restore that was cut short
+        with self._folder.content(entry.sha256, shown(entry.path)) as content:
+            if copied(content, None, advance) != (entry.size, entry.sha256):
+                raise DamagedBackup(_changed(self._folder, entry))
+            os.lseek(content, 0, os.SEEK_SET)
+            with served(data) as postgres:
+                load(postgres, content, name=f"{self._folder.path} ({entry.path})")
+
+    def _put(self, home: int, entry: Entry, advance: Callable[[int], object]) -> None:
+        *above, last = entry.path.split("/")
+        if entry.kind == "folder":
+            above, last = [*above, last], ""
+        try:
+            folder = _made(home, above)
+            try:
+                if last:
+                    self._put_file(folder, last, entry, advance)
+            finally:
+                os.close(folder)
+        except (NotADirectoryError, IsADirectoryError, FileExistsError) as exc:
+            raise DamagedBackup(
+                f"the backup {self._folder.path} has {shown(entry.path)} as a file and as a folder"
+            ) from exc
+
+    def _put_file(self, folder: int, name: str, entry: Entry, advance: Callable[[int], object]) -> None:
+        with self._folder.content(entry.sha256, shown(entry.path)) as content:
+            if _is_there(folder, name, entry):
+                advance(entry.size)
+                return
+            target = os.open(name, _NEW, 0o600, dir_fd=folder)
+            try:
+                found = copied(content, target, advance)
+                if found == (entry.size, entry.sha256):
+                    os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
+                    os.fchmod(target, entry.mode & _NOT_WRITABLE_BY_OTHERS)
+            finally:
+                os.close(target)
+        if found != (entry.size, entry.sha256):
+            os.unlink(name, dir_fd=folder)
+            raise DamagedBackup(_changed(self._folder, entry))
+
+
+@contextmanager
+def _claimed(home: Path, digest: str) -> Iterator[int]:
+    """The home, open and marked as unfinished.
+
+    Raises:
+        ConfigurationError: it holds something else than an unfinished restore of the same backup.
+    """
+    try:
+        descriptor = os.open(home, FOLDER)
+    except NotADirectoryError as exc:
+        raise ConfigurationError(f"{home} is a link or no folder: name the folder itself") from exc
+    try:
+        names = set(names_in(descriptor)) - _EMPTY
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            raise ConfigurationError(f"{home} belongs to another user: name a folder of your own")
+        if names and _claim_of(descriptor) != digest:
+            raise ConfigurationError(
+                f"{home} is not empty, and a restore replaces nothing: name a new or an empty folder"
+                + (", or remove what another restore left there" if RESTORING in names else "")
+            )
+        os.fchmod(descriptor, 0o700)
+        if not names:
+            mark = os.open(RESTORING, _NEW, 0o600, dir_fd=descriptor)
+            try:
+                os.write(mark, digest.encode())
+                os.fsync(mark)
+            finally:
+                os.close(mark)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _claim_of(home: int) -> str:
+    try:
+        descriptor = open_file(RESTORING, home)
+    except OSError:
+        return ""
+    with os.fdopen(descriptor) as mark:
+        return mark.read(100)
+
+
+def _made(home: int, names: list[str]) -> int:
+    """A folder below the home, made with all above it; never through a link."""
+    folder = os.dup(home)
+    for name in names:
+        try:
+            with suppress(FileExistsError):
+                os.mkdir(name, dir_fd=folder)
+            below = os.open(name, FOLDER, dir_fd=folder)
+        finally:
+            os.close(folder)
+        folder = below
+    return folder
+
+
+def _is_there(folder: int, name: str, entry: Entry) -> bool:
+    """Whether a restore that was cut short has written a file; one that is half written is removed."""
+    try:
+        descriptor = open_file(name, folder)
+    except FileNotFoundError:
+        return False
+    try:
+        whole = copied(descriptor, None, lambda _: None) == (entry.size, entry.sha256)
+        if whole:
+            os.fchmod(descriptor, entry.mode & _NOT_WRITABLE_BY_OTHERS)
+    finally:
+        os.close(descriptor)
+    if not whole:
+        os.unlink(name, dir_fd=folder)
+    return whole
+
+
+def _changed(folder: BackupFolder, entry: Entry) -> str:
+    return (
+        f"the backup {folder.path} is damaged: files/{entry.sha256[:2]}/{entry.sha256}, the content of "
+        f"{shown(entry.path)}, has another digest"
+    )

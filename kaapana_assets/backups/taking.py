@@ -1,0 +1,199 @@
+"""Takes a backup of a home while the platform runs on it.
+
+The order of copying is what makes it consistent:
+
+1. While ``Spool.one_taker`` is held, no ingest runs, so nothing is on its way between spool, archive,
+   index and Dagster; the receiver goes on. In this time are copied: Dagster's storage, then what it
+   refers to and is small (cohorts, workflow files), the index, the catalog, and the spool last.
+2. Then, while everything runs, the large trees of files. What refers was copied before what it refers to:
+   each output that Dagster knows is on the shelf that is copied later, each instance of the catalog in the
+   archive. Files only come, so none that is referred to can be missing.
+
+A file in the archive that the copied catalog does not have arrived later. It is put into the spool of the
+backup: the restored platform takes it in as if it had just been received, so that catalog, index and
+Dagster learn of it. Copying the spool before the archive, in the direction in which files move, means
+that one which moves meanwhile is found at least once; twice does no harm, since ingest is idempotent.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+
+from kaapana_assets import __version__
+from kaapana_assets.backups import contents
+from kaapana_assets.backups.backup_folder import BackupFolder
+from kaapana_assets.backups.copying import Copying, Taken
+from kaapana_assets.backups.databases import dump, served
+from kaapana_assets.backups.folders import Found, names_in, open_tree, opened, walk
+from kaapana_assets.backups.manifest import Entry, Header, Writer
+from kaapana_assets.errors import ConfigurationError, StoreUnavailable
+from kaapana_assets.ingest.spool import open_spool
+from kaapana_assets.supervision.parts import POSTGRES, Places
+from kaapana_assets.supervision.record import lock_home, running_platform
+
+if TYPE_CHECKING:
+    from kaapana_assets.settings import Settings
+
+_MAY_BE_SECRET = re.compile(r"passw|secret|token|credential", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much a home holds, in bytes, and how much of it no earlier backup has."""
+
+    all_bytes: int
+    new_bytes: int
+
+
+class Backup:
+    """One backup of the home of ``settings`` into a folder that is open to be written.
+
+    Args:
+        settings: those of the platform that runs there, where one does.
+        folder: of backups.
+
+    Raises:
+        ConfigurationError: one of the two folders is in the other.
+    """
+
+    def __init__(self, settings: Settings, folder: BackupFolder) -> None:
+        self._settings = settings
+        self._home = settings.home.resolve()
+        self._folder = folder
+        where = folder.path.resolve()
+        if where == self._home or where in self._home.parents or self._home in where.parents:
+            raise ConfigurationError(
+                f"the folder of backups {where} may not be in the home {self._home}, nor around it"
+            )
+
+    def left_out(self) -> list[str]:
+        """The stores that are servers, and so have backups of their own, in words."""
+        settings = self._settings
+        servers = {
+            f"the PACS at {settings.dicomweb_url}": settings.pacs != "folder",
+            f"the index at {', '.join(settings.elasticsearch_urls)}": settings.index != "sqlite",
+            f"the object store at {settings.s3_endpoint}": settings.objects != "folder",
+            f"Dagster's storage at {settings.postgres_url}": bool(settings.postgres_url),
+        }
+        return [what for what, is_server in servers.items() if is_server]
+
+    def sizes(self) -> Sizes:
+        """How much there is to copy; the dump of PostgreSQL is at most as large as its files.
+
+        Raises:
+            StoreUnavailable: there is no room for it.
+        """
+        everything = new = 0
+        with opened(self._home) as home:
+            for name in names_in(home):
+                for found in self._below(home, name):
+                    if not found.is_file:
+                        continue
+                    everything += found.status.st_size
+                    if contents.is_database(found.path) or not self._folder.known(found.path, found.status):
+                        new += found.status.st_size
+            if self._has_postgres:
+                base = self._data / "base"
+                new += sum(path.stat().st_size for path in base.rglob("*") if path.is_file())
+        free = self._folder.free_bytes() - self._settings.min_free_bytes
+        if new > free:
+            raise StoreUnavailable(
+                f"{self._folder.path} has room for {max(0, free):,} bytes, and {new:,} are to be copied "
+                f"({self._settings.min_free_bytes:,} stay free, KAAPANA_MIN_FREE_BYTES): make room first"
+            )
+        return Sizes(everything, new)
+
+    def run(self, advance: Callable[[int], object]) -> Taken:
+        """Take the backup. Cut short, the next one goes on with what was copied.
+
+        Args:
+            advance: told of each number of bytes that is done.
+
+        Raises:
+            StoreUnavailable: something cannot be read or written; the message names it.
+        """
+        now = datetime.now(timezone.utc)
+        taken = Taken(f"{now:%Y%m%dT%H%M%S.%fZ}")
+        header = Header(__version__, str(self._home), now.isoformat(), self.left_out(), public_settings(self._settings))
+        with self._folder.new_manifest(taken.name) as file, opened(self._home) as home:
+            writer = Writer(file, header)
+            one = Copying(self._folder, writer, taken, advance)
+            with open_spool(self._settings).one_taker():
+                self._dump_postgres(writer, taken)
+                for name in sorted(names_in(home), key=lambda name: (name != "dagster", name)):
+                    if name not in (*contents.BULK, contents.SPOOL):
+                        one.take_all(self._below(home, name))
+                catalog = one.take_catalog(home)
+                one.take_all(self._below(home, contents.SPOOL))
+            for name in contents.BULK:
+                if name == "archive":
+                    one.take_archive(home, catalog)
+                elif name == "assets":
+                    one.take_shelf(home)
+                else:
+                    one.take_all(self._below(home, name))
+            writer.finish()
+        taken.files, taken.size_bytes = writer.files, writer.size_bytes
+        return taken
+
+    @property
+    def _data(self) -> Path:
+        return Places(self._home, Path()).dagster_home / "postgres" / "data"
+
+    @property
+    def _has_postgres(self) -> bool:
+        return not self._settings.postgres_url and (self._data / "PG_VERSION").is_file()
+
+    def _below(self, home: int, name: str) -> Iterator[Found]:
+        """All that belongs into a backup of one entry at the top of the home."""
+        if not contents.is_kept(name):
+            return
+        tree = open_tree(home, name)
+        if tree is not None:
+            try:
+                yield from walk(tree, f"{name}/", contents.is_kept)
+            finally:
+                os.close(tree)
+            return
+        with suppress(FileNotFoundError):
+            yield Found(name, home, name, os.stat(name, dir_fd=home, follow_symlinks=False))
+
+    def _dump_postgres(self, writer: Writer, taken: Taken) -> None:
+        if not self._has_postgres:
+            return
+        with self._postgres_socket() as socket:
+            size, digest = self._folder.take_made(lambda target: dump(socket, target))
+        taken.new_bytes += size
+        writer.add(Entry(contents.POSTGRES_DUMP, "postgres", digest, size, 0o600, 0))
+
+    @contextmanager
+    def _postgres_socket(self) -> Iterator[Path]:
+        record = running_platform(self._home)
+        if record is not None and POSTGRES in record.parts:
+            yield Places(self._home, Path(record.folder)).postgres_socket
+            return
+        with lock_home(self._home), served(self._data) as postgres:
+            yield postgres.socket_folder
+
+
+def public_settings(settings: Settings) -> dict[str, str]:
+    """The settings that were set and hold no secret, by the names of their variables."""
+    found = {}
+    for name in sorted(settings.model_fields_set):
+        value = getattr(settings, name)
+        if name == "home" or value is None or isinstance(value, SecretStr):
+            continue
+        text = ",".join(value) if isinstance(value, tuple) else str(value)
+        # A secret that was hidden in an address does not belong there, but may be.
+        if not _MAY_BE_SECRET.search(text):
+            found[f"KAAPANA_{name.upper()}"] = text
+    return found
