@@ -35,7 +35,7 @@ from kaapana_assets.backups.copying import Copying, Taken
 from kaapana_assets.backups.databases import dump, served
 from kaapana_assets.backups.folders import Found, names_in, open_tree, opened, walk
 from kaapana_assets.backups.manifest import Entry, Header, Writer
-from kaapana_assets.errors import ConfigurationError, StoreUnavailable
+from kaapana_assets.errors import ConfigurationError, StoreUnavailable, TemporaryError
 from kaapana_assets.ingest.spool import open_spool
 from kaapana_assets.supervision.parts import POSTGRES, Places
 from kaapana_assets.supervision.record import lock_home, running_platform
@@ -181,7 +181,11 @@ class Backup:
         if record is not None and POSTGRES in record.parts:
             yield Places(self._home, Path(record.folder)).postgres_socket
             return
-        with lock_home(self._home), served(self._data) as postgres:
+        try:
+            lock = lock_home(self._home)
+        except ConfigurationError as exc:
+            raise TemporaryError(f"the platform on {self._home} starts or stops at this moment: try again") from exc
+        with lock, served(self._data) as postgres:
             yield postgres.socket_folder
 
 
