@@ -37,6 +37,7 @@ from kaapana_assets.backups.folders import Found, names_in, open_tree, opened, w
 from kaapana_assets.backups.manifest import Entry, Header, Writer
 from kaapana_assets.errors import ConfigurationError, StoreUnavailable, TemporaryError
 from kaapana_assets.ingest.spool import open_spool
+from kaapana_assets.shown import shown
 from kaapana_assets.supervision.parts import POSTGRES, Places
 from kaapana_assets.supervision.record import lock_home, running_platform
 
@@ -62,7 +63,7 @@ class Backup:
         folder: of backups.
 
     Raises:
-        ConfigurationError: one of the two folders is in the other.
+        ConfigurationError: one of the two folders is in the other, or the backups are of another home.
     """
 
     def __init__(self, settings: Settings, folder: BackupFolder) -> None:

@@ -279,6 +279,13 @@ def test_backup_in_its_own_home_is_refused(home: Path, where: str) -> None:
         take(home, home / where)
 
 
+def test_two_homes_have_a_folder_each(home: Path, tmp_path: Path) -> None:
+    take(home, tmp_path / "backup")
+    restore(tmp_path / "backup", tmp_path / "new")
+    with pytest.raises(ConfigurationError, match="has backups of"):
+        take(tmp_path / "new", tmp_path / "backup")
+
+
 def test_folder_of_something_else_is_refused(home: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir(mode=0o700)
     (tmp_path / "other" / "thesis.tex").write_text("")

@@ -72,7 +72,7 @@ def planted(folder: Path, content: bytes) -> Entry:
     [
         "../outside",
         "cohorts/../../outside",
-        "/tmp/outside-of-a-backup",  # noqa: S108
+        "/tmp/outside-of-a-backup",
         "cohorts//x",
         "./x",
         "cohorts/.",
@@ -89,7 +89,7 @@ def test_paths_that_no_backup_holds_are_refused_before_anything_is_written(backu
     evil = planted(backup, b"evil")
     rewrite(backup, lambda entries: [*entries, replace(evil, path=path)])
     before = files_of(backup.parent)
-    with pytest.raises(DamagedBackup, match="do not trust|has dagster/postgres.dump"):
+    with pytest.raises(DamagedBackup, match=r"do not trust|has dagster/postgres.dump"):
         restore(backup, backup.parent / "new")
     assert files_of(backup.parent) == before
     assert not Path("/tmp/outside-of-a-backup").exists()
