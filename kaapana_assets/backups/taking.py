@@ -72,9 +72,12 @@ class Backup:
         self._folder = folder
         where = folder.path.resolve()
         if where == self._home or where in self._home.parents or self._home in where.parents:
-            raise ConfigurationError(
-                f"the folder of backups {where} may not be in the home {self._home}, nor around it"
-            )
+            raise ConfigurationError(f"the backups {where} may not be in the home {self._home}, nor around it")
+        if folder.names():
+            with folder.manifest() as manifest:
+                other = manifest.header.home
+            if other != str(self._home):
+                raise ConfigurationError(f"{where} has backups of {shown(other)}: name a folder for {self._home} alone")
 
     def left_out(self) -> list[str]:
         """The stores that are servers, and so have backups of their own, in words."""
