@@ -26,6 +26,7 @@ from typing import IO
 from kaapana_assets.backups.folders import copied, names_in, open_file, opened
 from kaapana_assets.backups.manifest import Reader
 from kaapana_assets.errors import ConfigurationError, DamagedBackup, NotFound, StoreUnavailable, TemporaryError
+from kaapana_assets.shown import shown
 from kaapana_assets.stores.transfer import sync_file_system
 
 MARKER = "kaapana-backup"
@@ -354,7 +355,8 @@ def translated(path: Path) -> Iterator[None]:
         hint = ""
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             hint = ": make room; the same command then goes on where it was"
-        raise StoreUnavailable(f"{path} cannot be used: {exc.strerror or exc}{hint}") from exc
+        what = f" ({shown(str(exc.filename))})" if exc.filename else ""
+        raise StoreUnavailable(f"{path} cannot be used: {exc.strerror or exc}{what}{hint}") from exc
 
 
 @contextmanager

@@ -21,6 +21,7 @@ _LEFT_OUT = (
     # Made anew by a restore: it is part of what tells one home from another.
     (".kaapana-home",),
     (".restoring",),
+    ("lost+found",),
     # Scratch, caches, locks and what is half written.
     ("scratch",),
     ("logs",),

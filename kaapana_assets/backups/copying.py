@@ -28,7 +28,7 @@ class Taken:
     """A backup that was taken.
 
     Attributes:
-        passed_over: links, sockets and devices, which no backup holds.
+        passed_over: links, sockets, devices, and paths that are too long or too deep, which no backup holds.
         missing: files and series that the archive's catalog lists and that are not in the archive.
     """
 
@@ -175,6 +175,9 @@ class Copying:
     def _entry(self, found: Found) -> Entry | None:
         """Copy what was found; None if it is gone by now, or no file."""
         mode, mtime_ns = stat.S_IMODE(found.status.st_mode) & 0o777, max(0, found.status.st_mtime_ns)
+        if not contents.is_safe(found.path):
+            self._taken.passed_over.append(found.path)
+            return None
         if found.is_folder:
             return Entry(found.path, "folder", "", 0, mode, mtime_ns)
         if not found.is_file:

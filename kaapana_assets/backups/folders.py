@@ -25,12 +25,14 @@ class Found:
         path: from where the walk began, with ``/``.
         folder: descriptor of the folder that holds it, open until the walk goes on.
         status: of itself, no link followed.
+        too_deep: it is a folder that was not looked into.
     """
 
     path: str
     folder: int
     name: str
     status: os.stat_result
+    too_deep: bool = False
 
     @property
     def is_file(self) -> bool:
@@ -40,7 +42,7 @@ class Found:
     @property
     def is_folder(self) -> bool:
         """Whether it is a folder with nothing in it."""
-        return stat.S_ISDIR(self.status.st_mode)
+        return stat.S_ISDIR(self.status.st_mode) and not self.too_deep
 
 
 def names_in(folder: int) -> list[str]:
@@ -75,7 +77,7 @@ def open_tree(home: int, name: str) -> int | None:
 def walk(folder: int, prefix: str, kept: Callable[[str], bool]) -> Iterator[Found]:
     """Everything below a folder but for what is not ``kept``, in the order of names, without recursion.
 
-    What disappears meanwhile is passed over. A folder deeper than 200 is given as one thing, unopened.
+    What disappears meanwhile is passed over. A folder below 200 others is not looked into: each that is open takes a descriptor.
 
     Args:
         folder: its descriptor.
@@ -95,8 +97,9 @@ def walk(folder: int, prefix: str, kept: Callable[[str], bool]) -> Iterator[Foun
                 continue
             try:
                 status = os.stat(name, dir_fd=here, follow_symlinks=False)
-                if not stat.S_ISDIR(status.st_mode) or len(stack) == _DEEPEST:
-                    yield Found(path, here, name, status)
+                is_folder = stat.S_ISDIR(status.st_mode)
+                if not is_folder or len(stack) == _DEEPEST:
+                    yield Found(path, here, name, status, too_deep=is_folder)
                     continue
                 below = os.open(name, FOLDER, dir_fd=here)
             except (FileNotFoundError, NotADirectoryError):

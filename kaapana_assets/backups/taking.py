@@ -106,8 +106,8 @@ class Backup:
                     if contents.is_database(found.path) or not self._folder.known(found.path, found.status):
                         new += found.status.st_size
             if self._has_postgres:
-                base = self._data / "base"
-                new += sum(path.stat().st_size for path in base.rglob("*") if path.is_file())
+                with opened(self._data / "base") as base:
+                    new += sum(found.status.st_size for found in walk(base, "", lambda _: True) if found.is_file)
         free = self._folder.free_bytes() - self._settings.min_free_bytes
         if new > free:
             raise StoreUnavailable(

@@ -44,7 +44,7 @@ def command(folder: Path, verify: bool, keep: int | None) -> None:
         click.echo(f"removed {removed} files that only older backups had")
     for what in backup.left_out():
         click.echo(f"not in it, take its own backup now (docs/backup.md): {what}")
-    _say_some("not in it, since it is a link or no file:", [shown(path) for path in taken.passed_over])
+    _say_some("not in it, since it is a link, no file, or too deep:", [shown(path) for path in taken.passed_over])
     _say_some("not in the archive, though its catalog lists it:", [shown(path) for path in taken.missing])
     sys.exit(1 if taken.missing else 0)
 

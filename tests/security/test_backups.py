@@ -251,18 +251,22 @@ def test_file_of_the_home_that_becomes_a_link_is_not_read(home: Path, tmp_path: 
     assert b"only for root" not in contents
 
 
-def test_deep_tree_is_no_obstacle(home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "depth"), [("d", 990), ("d" * 200, 30)], ids=["deep", "long"])
+def test_tree_that_no_backup_can_hold_is_named_and_the_rest_is_copied(
+    home: Path, tmp_path: Path, name: str, depth: int
+) -> None:
     folder = os.open(home / "objects", os.O_RDONLY)
-    for _ in range(990):
-        os.mkdir("d", dir_fd=folder)
-        below = os.open("d", os.O_RDONLY, dir_fd=folder)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=folder)
+        below = os.open(name, os.O_RDONLY, dir_fd=folder)
         os.close(folder)
         folder = below
     os.close(folder)
     taken = take(home, tmp_path / "backup")
-    assert taken.passed_over == []
+    assert [path[:9] for path in taken.passed_over] == ["objects/d"]
     restore(tmp_path / "backup", tmp_path / "new")
     assert (tmp_path / "new" / "archive" / f"{UP}.1" / UP).is_dir()
+    assert (tmp_path / "new" / "objects" / "bucket" / "deep" / "object.bin").exists()
     subprocess.run(["rm", "-rf", home / "objects", tmp_path / "new"], check=True)
 
 
