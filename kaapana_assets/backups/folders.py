@@ -77,7 +77,8 @@ def open_tree(home: int, name: str) -> int | None:
 def walk(folder: int, prefix: str, kept: Callable[[str], bool]) -> Iterator[Found]:
     """Everything below a folder but for what is not ``kept``, in the order of names, without recursion.
 
-    What disappears meanwhile is passed over. A folder below 200 others is not looked into: each that is open takes a descriptor.
+    What disappears meanwhile is passed over. A folder below 200 others is not looked into: each that is open
+    takes a descriptor.
 
     Args:
         folder: its descriptor.
