@@ -126,14 +126,3 @@ def _is_series(entry: os.DirEntry[str]) -> bool:
 
 def _is_object(entry: os.DirEntry[str]) -> bool:
     return entry.name.endswith(".dcm") and entry.is_file(follow_symlinks=False)
-
-
-def remove_if_empty(folder: Path) -> None:
-    """Remove ``folder`` unless something is in it, also when that came at this moment."""
-    try:
-        folder.rmdir()
-    except FileNotFoundError:
-        return
-    except OSError as exc:
-        if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise

@@ -37,10 +37,10 @@ from kaapana_assets.errors import InvalidIdentifier, NotFound, SpoolUnavailable,
 from kaapana_assets.ingest.abnormal_ends import AbnormalEnds
 from kaapana_assets.ingest.associations import OpenAssociation, held_series, open_mark
 from kaapana_assets.ingest.quarantine import Quarantine, QuarantinedFile
-from kaapana_assets.ingest.series_folders import SeriesFolders, dicom_files, remove_if_empty
+from kaapana_assets.ingest.series_folders import SeriesFolders, dicom_files
 from kaapana_assets.locks import is_locked, open_lock
 from kaapana_assets.stores.checks import free_where
-from kaapana_assets.stores.durable import Buffer, copy_into, free_bytes, make_folder, sync_file, write_all
+from kaapana_assets.stores.durable import Buffer, copy_into, free_bytes, make_folder, remove_if_empty, sync_file, write_all
 
 if TYPE_CHECKING:
     from kaapana_assets.settings import Settings

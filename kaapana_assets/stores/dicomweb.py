@@ -9,6 +9,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ _PIECE = 1 << 20
 _STUDY, _SERIES, _SOP = "0020000D", "0020000E", "00080018"
 # What is wrong with the credentials, the path or the moment. No archive finds fault with a plain search.
 _SAID_BY_ARCHIVES = frozenset({401, 403, 404, 408, 410, 425, 429})
+_UNKNOWN_WAY = frozenset({400, 404, 405, 406, 415, 501})
 _INSTANCE_COUNT = "00201209"
 _FAILED, _REFERENCED = "00081198", "00081199"
 _REFERENCED_SOP, _FAILURE_REASON = "00081155", "00081197"
@@ -179,6 +181,46 @@ class DicomwebArchive:
         if not files:
             raise NotFound(f"the archive {self.url} has no {what}")
         return files
+
+    def delete(self, series: ArchivedSeries) -> bool:
+        """Ask for a series to be removed, in the ways that archives are known for; whether one of them was taken.
+
+        First by DELETE on its address (Google, Azure, dcm4chee with the right rules), then by Orthanc's own
+        interface, which lies beside its DICOMweb services. No part of the standard says how.
+
+        Raises:
+            StoreUnavailable: the archive does not answer.
+        """
+        for way in (self._delete_by_address, self._delete_from_orthanc):
+            try:
+                if self._tried(f"series {series.series_instance_uid}", partial(way, series)):
+                    return True
+            except (ConfigurationError, NotFound):
+                continue  # it may not be allowed, or this way is unknown there; the caller says that it remains
+        return False
+
+    def _delete_by_address(self, series: ArchivedSeries) -> bool:
+        address = f"{self.url}/studies/{series.study_instance_uid}/series/{series.series_instance_uid}"
+        response = self._session.delete(address, timeout=self.connection.timeouts)
+        if response.status_code in _UNKNOWN_WAY:
+            return False
+        response.raise_for_status()
+        return True
+
+    def _delete_from_orthanc(self, series: ArchivedSeries) -> bool:
+        root = self.url.rpartition("/")[0]
+        found = self._session.post(
+            f"{root}/tools/lookup", data=series.series_instance_uid, timeout=self.connection.timeouts
+        )
+        if found.status_code in _UNKNOWN_WAY:
+            return False
+        found.raise_for_status()
+        for each in found.json():
+            if each["Type"] == "Series":
+                gone = self._session.delete(f"{root}{each['Path']}", timeout=self.connection.timeouts)
+                if gone.status_code != 404:
+                    gone.raise_for_status()
+        return True
 
     def check(self) -> str:
         """What the archive calls itself (the header ``Server``), once it answered a search; often empty.

@@ -16,12 +16,12 @@ from pathlib import Path
 from kaapana_assets.dicom.digests import content_digest
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
 from kaapana_assets.dicom.sameness import same_object
-from kaapana_assets.errors import ConfigurationError, NotFound, StoreUnavailable
+from kaapana_assets.errors import ConfigurationError, ConflictingContent, NotFound, StoreUnavailable
 from kaapana_assets.locks import locked
 from kaapana_assets.stores.archive_records import ArchiveRecords
 from kaapana_assets.stores.checks import StoreReport, free_where
 from kaapana_assets.stores.dicomweb import ArchivedSeries, DicomwebArchive
-from kaapana_assets.stores.durable import make_folder
+from kaapana_assets.stores.durable import make_folder, remove_tree
 from kaapana_assets.stores.pacs import InstanceOutcome, PacsCounts, StoredInstance, StoredSeries, StoreOutcome
 from kaapana_assets.stores.pacs_candidates import Candidate, read_candidate
 from kaapana_assets.stores.pacs_catalog import PacsCatalog
@@ -116,6 +116,20 @@ class DicomwebPacs:
             if self._cache:
                 self._cache.keep(stored, staged, share=not writable_copy)
             return stored
+
+    def forget(self, series_instance_uid: str) -> str:
+        """Remove a series; see ``Pacs.forget``. DICOMweb has no way to, so the ways of some archives are tried."""
+        self._make_ready()
+        with self._local_files(f"series {series_instance_uid}"), self._locked([series_instance_uid]):
+            try:
+                remains = self._remove(series_instance_uid)
+            except ConflictingContent as exc:
+                remains = str(exc)
+            self._catalog.forget(series_instance_uid)
+            SeriesCache(self._folder / "series", 0).forget(series_instance_uid)
+            remove_tree(self._folder / "scratch")
+            remove_tree(self._folder / "refused")
+        return remains
 
     def counts(self) -> PacsCounts:
         """How much is stored; the size is that of the instances which were stored or retrieved from here."""
@@ -282,6 +296,18 @@ class DicomwebPacs:
             self._records.forget(series_instance_uid)
             raise NotFound(f"series {series_instance_uid} is not in the archive {self._archive.url}")
         return found
+
+    def _remove(self, uid: str) -> str:
+        """Let the archive remove a series; why it is still there, if it is."""
+        archived = self._records.find(uid)
+        if archived is None:
+            return ""
+        deadline = time.monotonic() + (_INDEXED_WITHIN_S if self._archive.delete(archived) else 0)
+        while self._records.find(uid) is not None:
+            if time.monotonic() > deadline:
+                return f"series {uid} is still in the archive {self._archive.url}: remove it there"
+            time.sleep(_LOOK_EVERY_S)
+        return ""
 
     def _make_ready(self) -> None:
         if not self._is_ready:

@@ -87,3 +87,14 @@ def free_bytes(folder: Path) -> int:
 def remove_tree(folder: Path) -> None:
     """Remove ``folder`` with all in it; what cannot be removed stays."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove ``folder`` unless something is in it, also when that came at this moment."""
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise

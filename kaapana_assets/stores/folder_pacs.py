@@ -7,6 +7,7 @@ directories where the file system lets.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ from kaapana_assets.dicom.sameness import same_object, syntax_difference
 from kaapana_assets.errors import NotFound, StoreUnavailable
 from kaapana_assets.locks import locked
 from kaapana_assets.stores.checks import StoreReport, free_where
-from kaapana_assets.stores.durable import copy_into, make_folder, sync_folder
+from kaapana_assets.stores.durable import copy_into, make_folder, remove_if_empty, sync_folder
 from kaapana_assets.stores.pacs import InstanceOutcome, PacsCounts, StoredInstance, StoredSeries, StoreOutcome
 from kaapana_assets.stores.pacs_candidates import Candidate, read_candidate
 from kaapana_assets.stores.pacs_catalog import PacsCatalog, Row
@@ -91,6 +92,18 @@ class FolderPacs:
                 f"{folder}: restore them; if they were meant to go, stop the platform, delete "
                 f"{self._folder / 'catalog.sqlite'}* and run `kaapana-assets index rebuild`"
             )
+
+    def forget(self, series_instance_uid: str) -> str:
+        """Remove a series; see ``Pacs.forget``. Nothing of it remains."""
+        uid = checked_uid(series_instance_uid, keyword="SeriesInstanceUID")
+        catalog = self._ready_catalog()
+        with self._locked():
+            for folder in self._folder.glob(f"[0-9]*/{uid}"):
+                shutil.rmtree(folder)
+                remove_if_empty(folder.parent)
+                sync_folder(self._folder)
+            catalog.forget(uid)
+        return ""
 
     def counts(self) -> PacsCounts:
         """How much is stored; see ``Pacs.counts``."""

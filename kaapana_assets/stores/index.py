@@ -99,6 +99,12 @@ class MetadataIndex(Protocol):
     def delete(self, series_instance_uids: Iterable[str]) -> None:
         """Remove documents; those that are not there are passed over."""
 
+    def forget(self, series_instance_uids: Iterable[str]) -> None:
+        """Remove documents, and what the engine would keep of them, so that no file of it holds them any more.
+
+        It may take as long as writing the whole index. Cut short, the same call goes on.
+        """
+
     def count(self, query: Query) -> int:
         """How many series match."""
 

@@ -89,7 +89,7 @@ class PacsCounts:
 
 
 class Pacs(Protocol):
-    """An archive of DICOM instances that never replaces and never forgets one."""
+    """An archive of DICOM instances that never replaces one, and forgets only what it is told to."""
 
     def store(self, files: Sequence[Path]) -> list[InstanceOutcome]:
         """Put files in; what is reported as stored is durable. Gives one outcome per file, in order.
@@ -121,6 +121,15 @@ class Pacs(Protocol):
         Raises:
             NotFound: no such series, or files of it are gone.
             StoreUnavailable: the PACS does not answer, or ``into`` cannot be written.
+        """
+
+    def forget(self, series_instance_uid: str) -> str:
+        """Remove a series; one that is not there is passed over. Cut short, the same call goes on.
+
+        Gives why it remains, for a person to read, where the PACS does not let it be removed; else nothing.
+
+        Raises:
+            StoreUnavailable: the PACS does not answer or cannot be written.
         """
 
     def counts(self) -> PacsCounts:

@@ -108,6 +108,17 @@ class PacsCatalog:
             instances, size = connection.execute("SELECT count(*), coalesce(sum(size), 0) FROM instances").fetchone()
             return PacsCounts(series=series, instances=instances, size_bytes=size)
 
+    def forget(self, series: str) -> None:
+        """Know nothing of a series any more; a catalog that is not there is not made."""
+        if not self._path.exists():
+            return
+        with self._open() as connection:
+            is_made = _version(connection) == _VERSION
+        if is_made:
+            self.replace("", series, ())
+            with self._open() as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def known_counts(self) -> PacsCounts | None:
         """How much there is; None of a catalog that is not there or is being filled, and nothing is made."""
         if not self._path.exists():
@@ -143,6 +154,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA secure_delete = ON")
     return connection
 
 

@@ -70,7 +70,7 @@ class Rebuild:
                 described = {uid: found for uid in todo if (found := self._described(uid, now)) is not None}
                 self.index.put(document for document, _ in described.values())
                 # A series that grew meanwhile may have been put by the platform before.
-                todo = [uid for uid, (_, digest) in described.items() if self.pacs.series(uid).digest != digest]
+                todo = [uid for uid, (_, digest) in described.items() if self._has_changed(uid, digest)]
             step = uids[start : start + _DOCUMENTS_TOGETHER]
             self._note([uid for uid in step if uid not in self.failed])
             yield len(step)
@@ -96,6 +96,14 @@ class Rebuild:
         except NotFound:
             return True
         return False
+
+    def _has_changed(self, uid: str, digest: str) -> bool:
+        """Whether a series has grown since it was described; one that was forgotten goes from the index again."""
+        try:
+            return self.pacs.series(uid).digest != digest
+        except NotFound:
+            self.index.forget([uid])
+            return False
 
     def _described(self, uid: str, now: datetime) -> tuple[Document, str] | None:
         self.scratch.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -257,6 +257,14 @@ class RunDirectories:
             if is_locked(mark, shared_counts=True)
         }
 
+    def users(self, directory: RunDirectory) -> list[str]:
+        """The Dagster runs that work in a directory now, or in one of its single series."""
+        return sorted(name.rpartition(".")[2] for name in self._users(directory))
+
+    def holding(self, series: Set[str]) -> list[RunDirectory]:
+        """The directories of the runs that were asked for one of these series, without those of single series."""
+        return [each for each in self._all() if series & _asked_for(each)]
+
     def remove(self, directory: RunDirectory) -> list[str]:
         """Remove a run's directory and those of its single series; what cannot be removed, and why.
 
@@ -285,11 +293,22 @@ class RunDirectories:
 
         Without those of single series.
         """
-        found = [self._of(path.name) for path in sorted(self.folder.glob("[!.]*")) if path.is_dir()]
-        # Those that an earlier version made have no records.
-        of_runs = [each for each in found if each.record.is_dir() or (each.path / "conf" / "results").is_dir()]
-        old = [directory for directory in of_runs if _is_old(directory.path, days * 86_400)]
+        old = [directory for directory in self._all() if _is_old(directory.path, days * 86_400)]
         return [directory for directory in old if not self._users(directory)]
+
+    def _all(self) -> list[RunDirectory]:
+        """Those of all runs, without those of single series."""
+        found = (path for path in self.folder.glob("*") if (path / "conf" / "results").is_dir())
+        return [RunDirectory(path) for path in sorted(found)]
+
+
+def _asked_for(directory: RunDirectory) -> set[str]:
+    """The series of a run; those of which there are files, where it is not to be read what was asked."""
+    try:
+        conf = directory.conf()
+        return {*conf["series"], *conf.get("missing", {})}
+    except (NotFound, ValueError, KeyError, TypeError):
+        return {path.name for path in directory.batch.glob("*")}
 
 
 def _take_over(directory: RunDirectory) -> None:

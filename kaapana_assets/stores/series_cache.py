@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,18 @@ class SeriesCache:
             logger.warning("series %s is not kept in the cache %s: %s", series.series_instance_uid, self._folder, exc)
         finally:
             remove_tree(staged)
+
+    def forget(self, series_instance_uid: str) -> None:
+        """Remove a series in all its versions, and what killed processes left half-made of any.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        for path in (*self._folder.glob(f"{series_instance_uid}-*"), *self._folder.glob(".*")):
+            aside = self._folder / f".{uuid.uuid4().hex}"
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                path.rename(aside)
+                shutil.rmtree(aside)
 
     def size_bytes(self) -> int:
         """What all its files hold together."""

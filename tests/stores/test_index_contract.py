@@ -322,3 +322,12 @@ def test_threads_put_and_search_at_once(empty):
         thread.join()
     assert failures == []
     assert empty.count(parse("Modality:MR")) == 80
+
+
+def test_forgotten_documents_are_gone_and_can_come_again(index):
+    index.forget([A, "1.2.840.999"])
+    assert list(index.series(All())) == sorted([B, C, D])
+    assert index.count(parse("tarou")) == 0
+    index.forget([A])
+    index.put(contract.DOCUMENTS[:1])
+    assert list(index.series(parse("tarou"))) == [A]

@@ -22,6 +22,7 @@ from kaapana_assets.stores.elastic_index.dsl import to_dsl
 from kaapana_assets.stores.elastic_index.errors import error_type, translated
 from kaapana_assets.stores.elastic_index.facets import aggregations, buckets, order, positions
 from kaapana_assets.stores.elastic_index.fields import indexed
+from kaapana_assets.stores.elastic_index.expunging import expunge_deletes
 from kaapana_assets.stores.elastic_index.writer import BulkWriter, Operation
 from kaapana_assets.stores.index import Bucket, Facet, Page, SortKey
 from kaapana_assets.stores.query.tree import Query
@@ -72,6 +73,16 @@ class ElasticIndex:
     def delete(self, series_instance_uids: Iterable[str]) -> None:
         """See ``MetadataIndex.delete``."""
         self._write(Operation(uid, None) for uid in series_instance_uids)
+
+    def forget(self, series_instance_uids: Iterable[str]) -> None:
+        """See ``MetadataIndex.forget``; the segments that held the documents are written anew.
+
+        Raises:
+            ConfigurationError: the credentials may delete documents, but not merge segments.
+        """
+        self.delete(series_instance_uids)
+        with translated():
+            expunge_deletes(self._client(), self._connection.index)
 
     def count(self, query: Query) -> int:
         """See ``MetadataIndex.count``."""

@@ -19,6 +19,7 @@ from kaapana_assets.stores.index import Bucket, Facet, Page, SortKey
 from kaapana_assets.stores.leaves import Value
 from kaapana_assets.stores.query.tree import Query
 from kaapana_assets.stores.sqlite_index.buckets import buckets
+from kaapana_assets.stores.sqlite_index.erasure import rewrite
 from kaapana_assets.stores.sqlite_index.schema import connect, document_count, unpacked
 from kaapana_assets.stores.sqlite_index.selection import EVERYTHING, Condition, condition, field_id
 from kaapana_assets.stores.sqlite_index.writer import Writer
@@ -69,6 +70,13 @@ class SqliteIndex:
             with self._writing() as connection:
                 for uid in batch:
                     self._writer.delete(connection, uid)
+
+    def forget(self, series_instance_uids: Iterable[str]) -> None:
+        """See ``MetadataIndex.forget``; writes the whole file anew."""
+        with self._writing() as connection:
+            self._writer.erase(connection, series_instance_uids)
+        with self._write_lock, self._translated():
+            rewrite(self._connection(), self._path)
 
     def count(self, query: Query) -> int:
         """See ``MetadataIndex.count``."""
@@ -149,7 +157,7 @@ class SqliteIndex:
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
-                self._writer.forget()
+                self._writer.drop_memory()
                 connection.execute("ROLLBACK")
                 raise
 

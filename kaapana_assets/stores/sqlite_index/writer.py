@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from kaapana_assets.stores.leaves import Value, folded, has_words, leaves, words
+from kaapana_assets.stores.sqlite_index.erasure import remove_unused_values
 from kaapana_assets.stores.sqlite_index.schema import packed, unpacked
 
 if TYPE_CHECKING:
@@ -19,21 +20,23 @@ _LONGEST_REMEMBERED = 64
 class Writer:
     """Puts and removes documents, and remembers the numbers of fields and frequent values.
 
-    Numbers are never given to another value, so what was committed stays true; after a rollback
-    ``forget`` must be called.
+    A number stays that of its value until the schema's version changes, which ``erase`` and a migration see
+    to, in whatever process; after a rollback ``drop_memory`` must be called.
     """
 
     def __init__(self) -> None:
         self._fields: dict[str, int] = {}
         self._values: dict[tuple[int, type, Value], int] = {}
+        self._schema_version = -1
 
-    def forget(self) -> None:
+    def drop_memory(self) -> None:
         """Drop what may have been rolled back."""
         self._fields.clear()
         self._values.clear()
 
     def put(self, connection: sqlite3.Connection, documents: Mapping[str, Document]) -> None:
         """Add documents by SeriesInstanceUID, each in place of the one of that series."""
+        self._check_memory(connection)
         added = []
         for uid, document in documents.items():
             new = self._postings(connection, document)
@@ -53,6 +56,7 @@ class Writer:
 
     def delete(self, connection: sqlite3.Connection, uid: str) -> None:
         """Remove the document of a series, if it is there."""
+        self._check_memory(connection)
         row = connection.execute(
             "SELECT doc, body FROM series JOIN bodies USING (doc) WHERE uid = ?", (uid,)
         ).fetchone()
@@ -62,6 +66,20 @@ class Writer:
         self._remove(connection, doc, self._postings(connection, unpacked(body)))
         connection.execute("DELETE FROM bodies WHERE doc = ?", (doc,))
         connection.execute("DELETE FROM series WHERE doc = ?", (doc,))
+
+    def erase(self, connection: sqlite3.Connection, uids: Iterable[str]) -> None:
+        """Remove documents, and every value that no document has, from all tables."""
+        for uid in uids:
+            self.delete(connection, uid)
+        remove_unused_values(connection)
+        self.drop_memory()
+
+    def _check_memory(self, connection: sqlite3.Connection) -> None:
+        """Drop what is remembered if numbers may be gone; the transaction keeps others from changing that."""
+        (version,) = connection.execute("PRAGMA schema_version").fetchone()
+        if version != self._schema_version:
+            self.drop_memory()
+            self._schema_version = version
 
     def _remove(self, connection: sqlite3.Connection, doc: int, postings: set[tuple[int, int]]) -> None:
         connection.executemany(

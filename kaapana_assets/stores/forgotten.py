@@ -1,0 +1,182 @@
+"""Which series are being forgotten, and the records of what was: who asked, when, how much; no patient's data.
+
+    <home>/forgotten/.pending/<id>.json   a forgetting that has begun; names the series until it has ended
+    <home>/forgotten/<id>.json            the record of one that has ended
+    <home>/forgotten/.salt                of the marks in records, see ``Marks``
+    <home>/forgotten/.lock                locked by the one that forgets
+
+Records do not name what was forgotten: a series that arrives again is taken as new, so nobody has to know it
+again. Who holds a UID and this home can still tell whether it was forgotten, by its mark.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from kaapana_assets.errors import StoreUnavailable
+from kaapana_assets.stores.durable import make_folder, sync_folder
+
+Kind = Literal["series", "study", "patient"]
+_MARK_CHARACTERS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgetting:
+    """One forgetting, from its beginning to its end.
+
+    Attributes:
+        id: the time of its beginning and a random part; sorts by time.
+        kind: what was asked for; not which.
+        asked_by: user of the system.
+        asked: time, ISO 8601.
+        series: SeriesInstanceUIDs.
+        cohorts: names of the cohorts that held one of them.
+        pooled: workflow, operator and cohort of each output that was made of them together with others.
+        done: by place that was cleared, how much was removed.
+        remains: what could not be removed, and what to do.
+    """
+
+    id: str
+    kind: Kind
+    asked_by: str
+    asked: str
+    series: tuple[str, ...]
+    cohorts: tuple[str, ...] = ()
+    pooled: tuple[tuple[str, str, str], ...] = ()
+    done: dict[str, int] = field(default_factory=dict)
+    remains: tuple[str, ...] = ()
+
+    def with_done(self, place: str, count: int, remains: tuple[str, ...]) -> Forgetting:
+        """The same with one more place cleared."""
+        return replace(self, done={**self.done, place: count}, remains=(*self.remains, *remains))
+
+
+class Marks:
+    """Marks of series that only this home can make: HMAC-SHA256 of the UID, keyed by a random salt.
+
+    Args:
+        home: the folder of all data; the salt is made there when it is first needed.
+
+    Raises:
+        StoreUnavailable: the salt can be neither read nor made.
+    """
+
+    def __init__(self, home: Path) -> None:
+        path = home / "forgotten" / ".salt"
+        try:
+            if not path.exists():
+                _write(path, secrets.token_hex(32), replace_it=False)
+            self._salt = path.read_bytes()
+        except OSError as exc:
+            raise StoreUnavailable(f"{path} cannot be written or read: {exc.strerror}") from exc
+
+    def of(self, series_instance_uid: str) -> str:
+        """The mark of a series: 32 hexadecimal digits."""
+        return hmac.new(self._salt, series_instance_uid.encode(), hashlib.sha256).hexdigest()[:_MARK_CHARACTERS]
+
+
+class ForgottenRecords:
+    """The forgettings of one home.
+
+    Every method raises StoreUnavailable if the folder cannot be read or written.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._folder = home / "forgotten"
+        self._pending = self._folder / ".pending"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within it nobody else forgets; waits for those who do."""
+        with _translated(self._folder):
+            make_folder(self._pending)
+            lock = (self._folder / ".lock").open("ab")
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def begin(self, forgetting: Forgetting) -> None:
+        """Keep what is to be done, and later how far it has come; durable on return."""
+        with _translated(self._folder):
+            _write(self._pending / f"{forgetting.id}.json", json.dumps(asdict(forgetting), indent=1))
+
+    def drop(self, forgetting: Forgetting) -> None:
+        """Do not go on with it."""
+        with _translated(self._folder):
+            (self._pending / f"{forgetting.id}.json").unlink(missing_ok=True)
+            sync_folder(self._pending)
+
+    def end(self, forgetting: Forgetting) -> Path:
+        """Keep the record of one that has ended, and nothing else of it; gives the record."""
+        path = self._folder / f"{forgetting.id}.json"
+        marks = Marks(self._home)
+        record: dict[str, Any] = {
+            "kind": forgetting.kind,
+            "asked_by": forgetting.asked_by,
+            "asked": forgetting.asked,
+            "series": len(forgetting.series),
+            "marks": sorted(marks.of(uid) for uid in forgetting.series),
+            "cohorts": list(forgetting.cohorts),
+            "pooled_outputs": [list(each) for each in forgetting.pooled],
+            "removed": dict(forgetting.done),
+            # It names the series, as it has to.
+            "remains": list(forgetting.remains),
+        }
+        with _translated(self._folder):
+            _write(path, json.dumps(record, indent=1))
+        self.drop(forgetting)
+        return path
+
+    def pending(self) -> list[Forgetting]:
+        """Those that have begun and not ended, the oldest first."""
+        with _translated(self._folder):
+            return [_read(path) for path in sorted(self._pending.glob("*.json"))]
+
+
+def series_being_forgotten(home: Path) -> frozenset[str]:
+    """The series of all forgettings that have not ended; no work may begin on them."""
+    return frozenset(uid for each in ForgottenRecords(home).pending() for uid in each.series)
+
+
+def _read(path: Path) -> Forgetting:
+    try:
+        values = json.loads(path.read_bytes())
+        listed = {name: tuple(values[name]) for name in ("series", "cohorts", "remains")}
+        return Forgetting(**{**values, **listed, "pooled": tuple(tuple(each) for each in values["pooled"])})
+    except (ValueError, TypeError, KeyError) as exc:
+        raise StoreUnavailable(f"{path} is damaged: delete it, and ask again for what is to be forgotten") from exc
+
+
+def _write(path: Path, text: str, *, replace_it: bool = True) -> None:
+    make_folder(path.parent)
+    staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(fd, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace_it or not path.exists():
+            staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def _translated(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise StoreUnavailable(f"{folder} cannot be read or written: {exc.strerror or exc}") from exc
