@@ -11,7 +11,7 @@ from kaapana_assets.containers.runner import Runner
 from kaapana_assets.settings import Settings, load_settings
 from kaapana_assets.stores.index import MetadataIndex
 from kaapana_assets.stores.objects import ObjectStore
-from kaapana_assets.stores.opening import open_index, open_objects, open_pacs
+from kaapana_assets.stores.opening import open_index, open_objects, open_pacs, open_run_directories, open_shelf
 from kaapana_assets.stores.pacs import Pacs
 from kaapana_assets.stores.run_directory import RunDirectories
 from kaapana_assets.stores.shelf import Shelf
@@ -45,11 +45,11 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def shelf(self) -> Shelf:
         """The outputs that stay."""
-        return Shelf(self.settings.home / "assets")
+        return open_shelf(self.settings)
 
     def run_directories(self) -> RunDirectories:
         """The directories that operators work in."""
-        return RunDirectories(self.settings.home / "workflows" / "data")
+        return open_run_directories(self.settings)
 
     def cohorts(self) -> Path:
         """The folder of frozen selections."""

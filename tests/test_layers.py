@@ -32,6 +32,8 @@ MAY_IMPORT = {
     "partitions": set(),
     "abandoned_runs": set(),
     "dagster_storage": set(),
+    "forgotten_events": set(),
+    "forgetting": {"dicom", "stores", "cohorts", "ingest", "graphql", "supervision"},
     "patient_storage": set(),
     "resources": {"dicom", "stores", "containers", "cohorts", "workflows"},
     "ingest": {"dicom", "stores", "partitions", "resources", "events"},
@@ -68,6 +70,14 @@ DAGSTER_IN = {
     "partitions", "events", "resources", "definitions", "abandoned_runs", "patient_storage", "workflows", "webserver",
 }  # fmt: skip
     *("partitions", "events", "resources", "definitions", "abandoned_runs", "dagster_storage", "patient_storage"),
+        "forgetting",
+    "partitions",
+    "events",
+    "resources",
+    "definitions",
+    "abandoned_runs",
+    "forgotten_events",
+    "patient_storage",
     "workflows",
 }
 DAGSTER_IN_FILES = {"ingest/assets.py", "ingest/sensors.py", "cohorts/assets.py"}

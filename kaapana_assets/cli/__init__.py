@@ -23,6 +23,7 @@ _COMMANDS = {
     "cohort": "Freeze and show selections of series.",
     "demo": "Show the whole way on real DICOM, from the network to results.",
     "down": "Stop the platform that runs on this home.",
+    "forget": "Remove a series, a study or a patient from everything.",
     "health": "Serve the health page.",
     "images": "Build the images of operators, show and push them.",
     "import": "Put the DICOM files of a folder into the spool.",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from kaapana_assets.stores.durable import sync_folder, write_file
 from kaapana_assets.stores.index import MetadataIndex
 from kaapana_assets.stores.query import parse
 
+QUERY_REMOVED = "(removed, because series of the cohort were forgotten)"
+
 
 @dataclass(frozen=True)
 class Cohort:
@@ -25,7 +28,8 @@ class Cohort:
         query: the text it was selected with.
         created: time in UTC, ISO 8601.
         series: SeriesInstanceUIDs, sorted, each once.
-        digest: of the list; equal for equal selections.
+        digest: of the list and of what was forgotten of it; equal for equal selections.
+        forgotten: marks of the series that it had and that were forgotten, see ``stores.forgotten.Marks``.
     """
 
     name: str
@@ -33,6 +37,7 @@ class Cohort:
     created: str
     series: tuple[str, ...]
     digest: str
+    forgotten: tuple[str, ...] = ()
 
 
 def freeze(index: MetadataIndex, *, name: str, query: str, now: datetime) -> Cohort:
@@ -50,9 +55,10 @@ def freeze(index: MetadataIndex, *, name: str, query: str, now: datetime) -> Coh
     return Cohort(name, query, now.isoformat(timespec="seconds"), series, list_digest(series))
 
 
-def list_digest(series: tuple[str, ...]) -> str:
-    """``sha256:<hex>`` of a sorted list of SeriesInstanceUIDs."""
-    return "sha256:" + hashlib.sha256("\n".join(series).encode()).hexdigest()
+def list_digest(series: tuple[str, ...], forgotten: tuple[str, ...] = ()) -> str:
+    """``sha256:<hex>`` of a sorted list of SeriesInstanceUIDs, and of the marks of those that were forgotten."""
+    lines = [*series, *(f"forgotten {mark}" for mark in forgotten)]
+    return "sha256:" + hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def save(folder: Path, cohort: Cohort) -> Path:
@@ -65,7 +71,7 @@ def save(folder: Path, cohort: Cohort) -> Path:
     path = folder / f"{cohort.name}.json"
     staged = folder / f".{cohort.name}.{os.getpid()}"
     with full_disk_told(f"cohort {cohort.name}"):
-        write_file(staged, json.dumps(asdict(cohort), indent=1))
+        _write(staged, cohort)
     try:
         os.link(staged, path)
     except FileExistsError as exc:
@@ -86,15 +92,40 @@ def read(folder: Path, name: str) -> Cohort:
     path = folder / f"{checked_name(name, kind='cohort name')}.json"
     try:
         values = json.loads(path.read_bytes())
-        cohort = Cohort(**{**values, "series": tuple(values["series"])})
+        lists = {"series": tuple(values["series"]), "forgotten": tuple(values.get("forgotten", ()))}
+        cohort = Cohort(**{**values, **lists})
     except FileNotFoundError as exc:
         have = ", ".join(names(folder)) or "none"
         raise NotFound(f"no cohort {name!r}; there is: {have}") from exc
     except (ValueError, TypeError, KeyError) as exc:
         raise NotFound(f"the file of cohort {name}, {path}, is damaged: freeze it again under another name") from exc
-    if list_digest(cohort.series) != cohort.digest:
+    if list_digest(cohort.series, cohort.forgotten) != cohort.digest:
         raise NotFound(f"the file of cohort {name}, {path}, was changed after it was frozen: freeze it anew")
     return cohort
+
+
+def without(cohort: Cohort, marks: Mapping[str, str]) -> Cohort:
+    """The cohort with marks instead of the series that are forgotten, and without its query.
+
+    The list is what counts; the query, which can hold a person's name, is not run again.
+
+    Args:
+        cohort: holds one of the series at least.
+        marks: by SeriesInstanceUID.
+    """
+    series = tuple(uid for uid in cohort.series if uid not in marks)
+    forgotten = tuple(sorted({*cohort.forgotten, *(marks[uid] for uid in cohort.series if uid in marks)}))
+    return replace(
+        cohort, query=QUERY_REMOVED, series=series, forgotten=forgotten, digest=list_digest(series, forgotten)
+    )
+
+
+def save_anew(folder: Path, cohort: Cohort) -> None:
+    """Keep a cohort in the place of the one of its name, durably."""
+    staged = folder / f".{cohort.name}.{os.getpid()}"
+    _write(staged, cohort)
+    staged.replace(folder / f"{cohort.name}.json")
+    sync_folder(folder)
 
 
 def name_for(folder: Path, cohort: Cohort) -> str:
@@ -104,6 +135,13 @@ def name_for(folder: Path, cohort: Cohort) -> str:
         number += 1
         name = f"{cohort.name}-{number}"
     return name
+
+
+def _write(path: Path, cohort: Cohort) -> None:
+    with path.open("w") as file:
+        json.dump(asdict(cohort), file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _is_of(folder: Path, name: str, digest: str) -> bool:

@@ -40,7 +40,15 @@ from kaapana_assets.ingest.quarantine import Quarantine, QuarantinedFile
 from kaapana_assets.ingest.series_folders import SeriesFolders, dicom_files
 from kaapana_assets.locks import is_locked, open_lock
 from kaapana_assets.stores.checks import free_where
-from kaapana_assets.stores.durable import Buffer, copy_into, free_bytes, make_folder, remove_if_empty, sync_file, write_all
+from kaapana_assets.stores.durable import (
+    Buffer,
+    copy_into,
+    free_bytes,
+    make_folder,
+    remove_if_empty,
+    sync_file,
+    write_all,
+)
 
 if TYPE_CHECKING:
     from kaapana_assets.settings import Settings

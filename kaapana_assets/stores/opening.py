@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from kaapana_assets.stores.index import MetadataIndex
     from kaapana_assets.stores.objects import ObjectStore
     from kaapana_assets.stores.pacs import Pacs
+    from kaapana_assets.stores.run_directory import RunDirectories
+    from kaapana_assets.stores.shelf import Shelf
 
 
 def open_pacs(settings: Settings) -> Pacs:
@@ -33,6 +35,20 @@ def open_index(settings: Settings) -> MetadataIndex:
     from kaapana_assets.stores.elastic_index import ElasticIndex
 
     return ElasticIndex(elastic_connection(settings))
+
+
+def open_shelf(settings: Settings) -> Shelf:
+    """The outputs that stay."""
+    from kaapana_assets.stores.shelf import Shelf
+
+    return Shelf(settings.home / "assets")
+
+
+def open_run_directories(settings: Settings) -> RunDirectories:
+    """The directories that operators work in."""
+    from kaapana_assets.stores.run_directory import RunDirectories
+
+    return RunDirectories(settings.home / "workflows" / "data")
 
 
 def elastic_connection(settings: Settings) -> ElasticConnection:

@@ -298,8 +298,9 @@ class RunDirectories:
 
     def _all(self) -> list[RunDirectory]:
         """Those of all runs, without those of single series."""
-        found = (path for path in self.folder.glob("*") if (path / "conf" / "results").is_dir())
-        return [RunDirectory(path) for path in sorted(found)]
+        found = [self._of(path.name) for path in sorted(self.folder.glob("[!.]*")) if path.is_dir()]
+        # Those that an earlier version made have no records.
+        return [each for each in found if each.record.is_dir() or (each.path / "conf" / "results").is_dir()]
 
 
 def _asked_for(directory: RunDirectory) -> set[str]:

@@ -12,7 +12,7 @@ from kaapana_assets.withheld import DATABASE_SECRETS, SECRETS, STORE_SECRETS, wi
 
 POSTGRES, CODE, RECEIVER, WEBSERVER, DAEMON = "postgres", "code-server", "receiver", "webserver", "daemon"
 HEALTH = "health"
-WATCHDOG, ABANDONED_RUNS, MIGRATION = "watchdog", "abandoned-runs", "migration"
+WATCHDOG, ABANDONED_RUNS, MIGRATION, FORGETTING = "watchdog", "abandoned-runs", "migration", "forgetting"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ NEEDS: Mapping[str, Needs] = {
     WATCHDOG: Needs(others=False),
     ABANDONED_RUNS: Needs(DATABASE_SECRETS),
     MIGRATION: Needs(DATABASE_SECRETS),
+    FORGETTING: Needs(DATABASE_SECRETS | STORE_SECRETS),
     # Both also end and start runs in pods, for which a kubeconfig may ask the environment.
     WEBSERVER: Needs(DATABASE_SECRETS),
     DAEMON: Needs(DATABASE_SECRETS),

@@ -31,6 +31,7 @@ from kaapana_assets.supervision.instance import LOCATION, launching, write_insta
 from kaapana_assets.supervision.needs import (
     ABANDONED_RUNS,
     CODE,
+    FORGETTING,
     HEALTH,
     MIGRATION,
     POSTGRES,
@@ -124,12 +125,34 @@ class Platform:
         write_instance(places.dagster_home, storage=storage, code_socket=places.code_socket, launching=self._launching)
         # Beside the first parts, which do not touch the storage.
         migration = self._start_migration()
+        if self._has_forgetting_to_end():
+            self._finish_migration(migration)
+            self._go_on_forgetting()
         self._start_together(parts.first_parts(self._places, definitions=self.settings.definitions))
         self._finish_migration(migration)
         last = parts.dagster_parts(self.settings, self._places, self.client)
         self._start_together([*last, parts.health_part(self._places)])
         self._abandoned_before = self._children[CODE].started_at
         self._say(f"up after {time.monotonic() - began:.1f} s; Ctrl-C stops all")
+
+    def _has_forgetting_to_end(self) -> bool:
+        return any((self.settings.home / "forgotten" / ".pending").glob("*.json"))
+
+    def _go_on_forgetting(self) -> None:
+        """End what was cut short while series were forgotten, before anything can work on them or take them in."""
+        self._say("going on with forgetting series")
+        ended = subprocess.run(
+            [sys.executable, "-m", "kaapana_assets", "forget", "--go-on"],
+            env=parts.child_environment(self.settings, self._places, self._token, part=FORGETTING),
+            check=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        if ended.returncode != 0:
+            said = ended.stderr.strip().splitlines()[-1:]
+            self._say(f"not all was forgotten, it is tried again at the next start: {''.join(said)}")
 
     def _start_storage(self) -> Mapping[str, Any]:
         if self.settings.postgres_url:

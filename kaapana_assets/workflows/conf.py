@@ -46,5 +46,6 @@ def show_conf(work: Work, operator: Operator, directory: RunDirectory, series: S
     """
     request = work.request
     parameters = operator.seen(request.parameters)
-    given = replace(request, parameters=parameters, series={uid: request.series[uid] for uid in series}, missing={})
+    seen = {uid: request.series[uid] for uid in series}
+    given = replace(request, parameters=parameters, series=seen, missing={}, forgotten=0)
     directory.show_conf({**given.as_json(), **kaapana_keys(request, parameters=parameters, series=series)})

@@ -13,7 +13,7 @@ from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.durable import full_disk_told
 from kaapana_assets.errors import EngineUnavailable, NotFound, ParameterError, StoreUnavailable
 from kaapana_assets.resources import Platform
-from kaapana_assets.stores.pacs import Pacs
+from kaapana_assets.stores.forgotten import series_being_forgotten
 from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.untrusted import Limits
 from kaapana_assets.workflows.model import Workflow
@@ -29,10 +29,12 @@ _OUTPUT = StepOutput()
 def begin(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow) -> Work:
     """Lay out the run directory of a cohort run and say in it what was asked."""
     cohort = cohorts.read(platform.cohorts(), context.partition_key)
-    series, missing = _versions(platform.pacs(), cohort.series)
+    series, missing = _versions(platform, cohort.series)
     for uid, reason in missing.items():
         context.log.error("series %s: %s", uid, reason)
-    return _lay_out(context, platform, workflow, cohort=cohort.name, series=series, missing=missing)
+    if cohort.forgotten:
+        context.log.warning("%d series of cohort %s were forgotten", len(cohort.forgotten), cohort.name)
+    return _lay_out(context, platform, workflow, cohort=cohort, series=series, missing=missing)
 
 
 @contextmanager
@@ -55,8 +57,8 @@ def join_backfill(
     try:
         directory = platform.run_directories().find(context.run.root_run_id or context.run_id)
     except NotFound:
-        versions, missing = _versions(platform.pacs(), series)
-        return _lay_out(context, platform, workflow, cohort="", series=versions, missing=missing)
+        versions, missing = _versions(platform, series)
+        return _lay_out(context, platform, workflow, cohort=None, series=versions, missing=missing)
     work = _work(context, platform, workflow, directory)
     config = context.op_config or {}
     given = complete(workflow.parameters, config.get("parameters", {}))
@@ -88,10 +90,15 @@ def is_asked_again(context: dg.OpExecutionContext, error: Exception) -> bool:
     return isinstance(error, (StoreUnavailable, EngineUnavailable)) and context.retry_number < _REPEATS
 
 
-def _versions(pacs: Pacs, series: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+def _versions(platform: Platform, series: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+    pacs = platform.pacs()
+    forgetting = series_being_forgotten(platform.settings.home)
     found: dict[str, str] = {}
     missing: dict[str, str] = {}
     for uid in series:
+        if uid in forgetting:
+            missing[uid] = f"series {uid} is being forgotten"
+            continue
         try:
             found[uid] = pacs.series(uid).digest
         except NotFound as exc:
@@ -104,7 +111,7 @@ def _lay_out(
     platform: Platform,
     workflow: Workflow,
     *,
-    cohort: str,
+    cohort: cohorts.Cohort | None,
     series: Mapping[str, str],
     missing: Mapping[str, str],
 ) -> Work:
@@ -114,12 +121,13 @@ def _lay_out(
         workflow=workflow.name,
         dagster_run_id=context.run_id,
         created=now.isoformat(timespec="seconds"),
-        cohort=cohort,
+        cohort="" if cohort is None else cohort.name,
         mode=config.get("mode", "batch"),
         force=config.get("force", False),
         parameters=complete(workflow.parameters, config.get("parameters", {})),
         series=series,
         missing=missing,
+        forgotten=0 if cohort is None else len(cohort.forgotten),
     )
     directory = platform.run_directories().create(workflow.name, context.run.root_run_id or context.run_id, now)
     directory.write_conf(request.as_json())

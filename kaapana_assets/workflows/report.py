@@ -88,6 +88,7 @@ def make_report(reported: Reported, shelf: Shelf) -> dict[str, Any]:
         "dagster_run_id": reported.dagster_run_id,
         "written": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         "series": len(request.series) + len(request.missing),
+        "forgotten": request.forgotten,
         "failed": failed,
         "operators": rows,
     }

@@ -28,6 +28,7 @@ class Request:
         cohort: name of the cohort; empty for a backfill over series.
         series: SeriesInstanceUID -> data version of the series as it is worked on.
         missing: SeriesInstanceUID -> why it cannot be worked on.
+        forgotten: how many series the cohort had that were forgotten.
     """
 
     workflow: str
@@ -39,6 +40,7 @@ class Request:
     parameters: Mapping[str, Value]
     series: Mapping[str, str]
     missing: Mapping[str, str] = field(default_factory=dict)
+    forgotten: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """For conf.json."""

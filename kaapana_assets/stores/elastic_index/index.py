@@ -20,9 +20,9 @@ from kaapana_assets.stores.elastic_index.budget import FieldBudget
 from kaapana_assets.stores.elastic_index.connection import ElasticConnection
 from kaapana_assets.stores.elastic_index.dsl import to_dsl
 from kaapana_assets.stores.elastic_index.errors import error_type, translated
+from kaapana_assets.stores.elastic_index.expunging import expunge_deletes
 from kaapana_assets.stores.elastic_index.facets import aggregations, buckets, order, positions
 from kaapana_assets.stores.elastic_index.fields import indexed
-from kaapana_assets.stores.elastic_index.expunging import expunge_deletes
 from kaapana_assets.stores.elastic_index.writer import BulkWriter, Operation
 from kaapana_assets.stores.index import Bucket, Facet, Page, SortKey
 from kaapana_assets.stores.query.tree import Query

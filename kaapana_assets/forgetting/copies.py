@@ -1,0 +1,143 @@
+"""The archive and the index, those that the settings name and those that were used before, caches and logs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from kaapana_assets.errors import NotFound, StoreUnavailable
+from kaapana_assets.forgetting.place import Place
+from kaapana_assets.settings import Settings
+from kaapana_assets.stores.folder_pacs import FolderPacs
+from kaapana_assets.stores.forgotten import Forgetting
+from kaapana_assets.stores.index import MetadataIndex
+from kaapana_assets.stores.opening import open_index, open_pacs
+from kaapana_assets.stores.pacs import Pacs
+from kaapana_assets.stores.pacs_catalog import PacsCatalog
+from kaapana_assets.stores.series_cache import SeriesCache
+from kaapana_assets.stores.sqlite_index import SqliteIndex
+
+_REDACTED = b"x"
+
+
+def archive_place(settings: Settings, forgetting: Forgetting) -> Place:
+    """The instances in the PACS."""
+    stores: list[Pacs] = [open_pacs(settings)]
+    before = settings.home / "archive"
+    if settings.pacs != "folder" and before.is_dir():
+        stores.append(FolderPacs(before))
+
+    def clear() -> list[str]:
+        return [said for store in stores for uid in forgetting.series if (said := store.forget(uid))]
+
+    return Place(
+        name="archive",
+        unit="instances",
+        count=lambda: sum(_instances(store, uid) for store in stores for uid in forgetting.series),
+        clear=clear,
+    )
+
+
+def index_place(settings: Settings, forgetting: Forgetting) -> Place:
+    """The documents in the metadata index, with the words in them."""
+    before = settings.home / "index.sqlite"
+
+    def opened() -> Iterator[MetadataIndex]:
+        yield open_index(settings)
+        if settings.index != "sqlite" and before.exists():
+            yield SqliteIndex(before)
+
+    def count() -> int:
+        found = 0
+        for index in opened():
+            found += sum(_is_indexed(index, uid) for uid in forgetting.series)
+            index.close()
+        return found
+
+    def clear() -> list[str]:
+        for index in opened():
+            try:
+                index.forget(forgetting.series)
+            finally:
+                index.close()
+        return []
+
+    return Place(name="index", unit="documents", count=count, clear=clear)
+
+
+def caches_place(home: Path, forgetting: Forgetting) -> Place:
+    """Catalogs and caches of archives on servers, also of those that are not used any more."""
+
+    def found() -> list[Path]:
+        return [path for uid in forgetting.series for path in home.glob(f"archives/*/series/{uid}-*")]
+
+    def clear() -> list[str]:
+        for folder in home.glob("archives/*"):
+            catalog = PacsCatalog(folder / "catalog.sqlite")
+            try:
+                for uid in forgetting.series:
+                    catalog.forget(uid)
+                    SeriesCache(folder / "series", 0).forget(uid)
+            except OSError as exc:
+                raise StoreUnavailable(f"{folder} cannot be written: {exc.strerror}: {exc.filename}") from exc
+            finally:
+                catalog.close()
+        return []
+
+    return Place(name="caches", unit="series", count=lambda: len(found()), clear=clear)
+
+
+def logs_place(home: Path, forgetting: Forgetting) -> Place:
+    """The UIDs in what the platform's parts printed, which is written over; the lines stay."""
+    pattern = uid_pattern(forgetting.series)
+
+    def clear() -> list[str]:
+        for path in home.glob("logs/*"):
+            if path.is_file():
+                _redact(path, pattern)
+        return []
+
+    return Place(
+        name="logs",
+        unit="lines",
+        count=lambda: sum(1 for path in home.glob("logs/*") if path.is_file() for _ in _lines_with(path, pattern)),
+        clear=clear,
+    )
+
+
+def uid_pattern(series: Sequence[str]) -> re.Pattern[bytes]:
+    """Finds the UIDs, and not the beginnings of longer ones."""
+    return re.compile(rb"(?<![0-9.])(?:%s)(?!\.?[0-9])" % b"|".join(re.escape(uid).encode() for uid in series))
+
+
+def _lines_with(path: Path, pattern: re.Pattern[bytes]) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    with path.open("rb") as file:
+        for line in file:
+            if pattern.search(line):
+                yield at, line
+            at += len(line)
+
+
+def _redact(path: Path, pattern: re.Pattern[bytes]) -> None:
+    """Of the same length, so that a process may go on adding to the file meanwhile."""
+    with path.open("r+b") as file:
+        for at, line in _lines_with(path, pattern):
+            file.seek(at)
+            file.write(pattern.sub(lambda found: _REDACTED * len(found[0]), line))
+
+
+def _instances(store: Pacs, uid: str) -> int:
+    try:
+        return len(store.series(uid).instances)
+    except NotFound:
+        return 0
+
+
+def _is_indexed(index: MetadataIndex, uid: str) -> bool:
+    try:
+        index.get(uid)
+    except NotFound:
+        return False
+    return True

@@ -1,0 +1,69 @@
+"""Dagster's partitions and events of series, which a process of its own removes: nothing here imports Dagster."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kaapana_assets.errors import DagsterUnavailable
+from kaapana_assets.forgetting.place import Place
+from kaapana_assets.settings import Settings
+from kaapana_assets.stores.forgotten import Forgetting
+
+_PATIENCE_S = 10
+_SHOWN_LINES = 3
+
+
+def dagster_place(settings: Settings, forgetting: Forgetting, *, storage_is_up: bool) -> Place:
+    """The partitions of the series, with their events and the captured output of their runs.
+
+    Args:
+        settings: of the platform.
+        forgetting: what is forgotten.
+        storage_is_up: whether the platform's own PostgreSQL, if it has one, runs.
+    """
+
+    def clear() -> Sequence[str]:
+        home = dagster_home(settings)
+        if home is None:
+            return ()
+        if not storage_is_up and (home / "postgres").is_dir() and not settings.postgres_url:
+            raise DagsterUnavailable(
+                "Dagster's storage is not up, so its partitions and events of the series are still there: they go "
+                "when `kaapana-assets up` starts the next time"
+            )
+        pooled = [[each.replace("-", "_") for each in names] + [cohort] for *names, cohort in forgetting.pooled]
+        # The event of a cohort tells its query, in homes of earlier versions.
+        of_cohorts = [["cohort", cohort] for cohort in forgetting.cohorts]
+        asked = {"series": list(forgetting.series), "outputs": [*pooled, *of_cohorts]}
+        _run(home, asked)
+        return ()
+
+    return Place(name="Dagster", unit="partitions", count=lambda: len(forgetting.series), clear=clear)
+
+
+def dagster_home(settings: Settings) -> Path | None:
+    """DAGSTER_HOME of the platform; None where Dagster has never run."""
+    for home in (settings.home / "dagster", Path(os.environ.get("DAGSTER_HOME") or settings.home / "dagster")):
+        if (home / "dagster.yaml").exists():
+            return home
+    return None
+
+
+def _run(home: Path, asked: Mapping[str, object]) -> None:
+    environment = os.environ | {"DAGSTER_HOME": str(home), "KAAPANA_POSTGRES_PATIENCE_S": str(_PATIENCE_S)}
+    ended = subprocess.run(
+        [sys.executable, "-m", "kaapana_assets.forgotten_events"],
+        input=json.dumps(asked),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ended.returncode != 0:
+        said = " / ".join(ended.stderr.strip().splitlines()[-_SHOWN_LINES:])
+        raise DagsterUnavailable(f"Dagster's storage in {home} cannot be written, the series are still in it: {said}")

@@ -1,0 +1,195 @@
+"""A forgetting: what it would remove, and its steps, each of which can be cut short and done again.
+
+The order is what makes it safe. First it is written down which series go, so that no run begins on them. Then
+what was made of them is removed before they are, since what is on the shelf says which objects there are. Ingest
+waits until all is done, so that a series that arrives again meanwhile is taken in afterwards, as new.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from kaapana_assets.dicom.limits import limits_of
+from kaapana_assets.errors import DagsterUnavailable, NotFound, TemporaryError
+from kaapana_assets.forgetting.copies import archive_place, caches_place, index_place, logs_place
+from kaapana_assets.forgetting.dagster_events import dagster_place
+from kaapana_assets.forgetting.incoming import quarantine_place, scratch_place, spool_place
+from kaapana_assets.forgetting.place import Place
+from kaapana_assets.forgetting.results import (
+    cohorts_place,
+    cohorts_with,
+    objects_place,
+    pooled_outputs,
+    runs_place,
+    shelf_place,
+)
+from kaapana_assets.forgetting.selection import series_of
+from kaapana_assets.graphql import DagsterClient
+from kaapana_assets.ingest.spool import open_spool
+from kaapana_assets.settings import Settings
+from kaapana_assets.stores.forgotten import Forgetting, ForgottenRecords, Kind
+from kaapana_assets.stores.opening import open_objects, open_run_directories, open_shelf
+from kaapana_assets.supervision.record import running_platform
+
+Say = Callable[[str], None]
+"""Called with the name of each place before it is cleared, and with what is waited for."""
+
+_UNFINISHED = ["QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"]
+
+
+def plan(settings: Settings, kind: Kind, value: str, *, now: datetime) -> Forgetting:
+    """What is to be forgotten, with the cohorts and pooled outputs that hold it; nothing is written.
+
+    Raises:
+        InvalidIdentifier: a UID that is none.
+        NotFound: nothing of this study or patient is here.
+        StoreUnavailable: a store does not answer.
+    """
+    series = series_of(settings, kind, value)
+    if not series:
+        raise NotFound(f"no series of this {kind} is in the archive, the index, the spool or the quarantine")
+    shelf = open_shelf(settings)
+    cohorts = cohorts_with(settings.home, shelf, series)
+    return Forgetting(
+        id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}",
+        kind=kind,
+        asked_by=_user(),
+        asked=now.isoformat(timespec="seconds"),
+        series=series,
+        cohorts=cohorts,
+        pooled=pooled_outputs(shelf, cohorts),
+    )
+
+
+def preview(settings: Settings, forgetting: Forgetting) -> Mapping[str, tuple[int, str]]:
+    """By place how much would go, and of what."""
+    return {place.name: (place.count(), place.unit) for place in _places(settings, forgetting)}
+
+
+def carry_out(settings: Settings, forgetting: Forgetting, say: Say) -> Path:
+    """Forget; gives the record of it.
+
+    Raises:
+        TemporaryError: a run or a sender works on one of the series, and nothing was removed; or a store or
+            Dagster is away: what is left is done by the next forgetting, or when the platform starts.
+    """
+    records = ForgottenRecords(settings.home)
+    with records.alone():
+        records.begin(forgetting)
+        try:
+            _check_idle(settings, forgetting)
+        except TemporaryError:
+            records.drop(forgetting)
+            raise
+        return _clear(settings, records, forgetting, say)
+
+
+def go_on(settings: Settings, say: Say) -> list[Path]:
+    """End the forgettings that were cut short; gives their records.
+
+    Raises:
+        TemporaryError: see ``carry_out``.
+    """
+    records = ForgottenRecords(settings.home)
+    if not records.pending():
+        return []
+    with records.alone():
+        ended = []
+        for forgetting in records.pending():
+            if not forgetting.done:  # it may have been cut short before it looked
+                _check_idle(settings, forgetting)
+            ended.append(_clear(settings, records, forgetting, say))
+        return ended
+
+
+def _clear(settings: Settings, records: ForgottenRecords, forgetting: Forgetting, say: Say) -> Path:
+    with _ingest_waits(settings, say):
+        for place in _places(settings, forgetting):
+            if place.name in forgetting.done:
+                continue
+            say(place.name)
+            count = place.count()
+            remains = tuple(place.clear())
+            forgetting = forgetting.with_done(place.name, count, remains)
+            records.begin(forgetting)
+        return records.end(forgetting)
+
+
+def _places(settings: Settings, forgetting: Forgetting) -> list[Place]:
+    shelf = open_shelf(settings)
+    limits = limits_of(settings)
+    return [
+        objects_place(open_objects(settings), shelf, forgetting),
+        shelf_place(shelf, forgetting),
+        runs_place(open_run_directories(settings), forgetting),
+        cohorts_place(settings.home, forgetting),
+        quarantine_place(settings.home, limits, forgetting),
+        spool_place(settings.home, forgetting),
+        scratch_place(settings.home, limits, forgetting),
+        archive_place(settings, forgetting),
+        index_place(settings, forgetting),
+        caches_place(settings.home, forgetting),
+        logs_place(settings.home, forgetting),
+        dagster_place(settings, forgetting, storage_is_up=running_platform(settings.home) is not None),
+    ]
+
+
+@contextmanager
+def _ingest_waits(settings: Settings, say: Say) -> Iterator[None]:
+    spool = open_spool(settings)
+    if spool.has_taker():
+        say("waiting for the end of an ingest")
+    with spool.one_taker():
+        yield
+
+
+def _check_idle(settings: Settings, forgetting: Forgetting) -> None:
+    """See that nobody works on the series.
+
+    Raises:
+        TemporaryError: a run or a sender does; names it.
+    """
+    held = {each.series_instance_uid for each in open_spool(settings).series() if each.open}
+    if busy := held.intersection(forgetting.series):
+        raise TemporaryError(f"series {min(busy)} is being received: wait for the end of its association")
+    directories = open_run_directories(settings)
+    going = _going(settings)
+    for directory in directories.holding(set(forgetting.series)):
+        users = set(directories.users(directory)) | (going & {_dagster_run(directory.conf)})
+        if users:
+            raise TemporaryError(
+                f"run {directory.name} ({min(users)}) works on a series that is to be forgotten: wait for its end, or "
+                "cancel it"
+            )
+
+
+def _dagster_run(conf: Callable[[], dict[str, object]]) -> str:
+    try:
+        return str(conf().get("dagster_run_id", ""))
+    except (NotFound, ValueError):
+        return ""
+
+
+def _going(settings: Settings) -> set[str]:
+    """The runs that have not ended, and those that they repeat; none where no platform is up."""
+    platform = running_platform(settings.home)
+    if platform is None:
+        return set()
+    try:
+        runs = DagsterClient(platform.dagster_url).runs(statuses=_UNFINISHED, limit=1000)
+    except DagsterUnavailable:
+        return set()  # runs that work hold locks, too
+    return {each.run_id for each in runs} | {each.root_run_id for each in runs if each.root_run_id}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in containers
+        return str(os.getuid())

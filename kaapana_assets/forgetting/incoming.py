@@ -1,0 +1,110 @@
+"""What has not come into the archive: the spool, the quarantine, and what killed processes left of their work."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Set
+from pathlib import Path
+
+from kaapana_assets.dicom.headers import read_identity
+from kaapana_assets.dicom.limits import ReadingLimits
+from kaapana_assets.errors import InputError, StoreUnavailable
+from kaapana_assets.forgetting.place import Place
+from kaapana_assets.stores.durable import remove_if_empty, sync_folder
+from kaapana_assets.stores.forgotten import Forgetting
+
+_HEAD_BYTES = 1 << 20
+
+
+def spool_place(home: Path, forgetting: Forgetting) -> Place:
+    """What waits of the series."""
+    folders = [home / "incoming" / uid for uid in forgetting.series]
+    notes = [home / "incoming" / ".abnormal-ends" / uid for uid in forgetting.series]
+
+    def clear() -> list[str]:
+        for folder in folders:
+            _remove(folder)
+        for note in notes:
+            note.unlink(missing_ok=True)
+        return []
+
+    return Place(
+        name="spool", unit="files", count=lambda: sum(len(list(folder.glob("*"))) for folder in folders), clear=clear
+    )
+
+
+def quarantine_place(home: Path, limits: ReadingLimits, forgetting: Forgetting) -> Place:
+    """Files set aside that belong to the series, wherever they lie, with the notes beside them."""
+    series = set(forgetting.series)
+
+    def found() -> list[Path]:
+        return [path for path in quarantined_files(home) if path.parent.name in series or _is_of(path, series, limits)]
+
+    def clear() -> list[str]:
+        for path in found():
+            path.unlink(missing_ok=True)
+            path.with_name(f"{path.name}.json").unlink(missing_ok=True)
+            sync_folder(path.parent)
+            remove_if_empty(path.parent)
+        for uid in series:
+            _remove(home / "quarantine" / uid)
+        return []
+
+    return Place(name="quarantine", unit="files", count=lambda: len(found()), clear=clear)
+
+
+def scratch_place(home: Path, limits: ReadingLimits, forgetting: Forgetting) -> Place:
+    """Copies that processes made for themselves and did not remove, because they were killed."""
+    series = set(forgetting.series)
+    record = home / "index-rebuild.txt"
+
+    def found() -> list[Path]:
+        folders = [path for path in (home / "scratch").glob("*") if path.is_dir()]
+        return [folder for folder in folders if any(_is_of(path, series, limits) for path in _files(folder))]
+
+    def clear() -> list[str]:
+        for folder in found():
+            _remove(folder)
+        if record.exists():  # the series that a rebuilding of the index has done
+            lines = record.read_text().splitlines()
+            record.write_text("".join(f"{line}\n" for line in lines if line not in series))
+        return []
+
+    return Place(name="scratch", unit="folders", count=lambda: len(found()), clear=clear)
+
+
+def quarantined_files(home: Path) -> Iterator[Path]:
+    """All files that were set aside, without the notes beside them."""
+    for path in _files(home / "quarantine"):
+        is_note = path.suffix == ".json" and path.with_suffix("").is_file()
+        if not is_note and not path.parent.name.startswith("."):
+            yield path
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink())
+
+
+def _is_of(path: Path, series: Set[str], limits: ReadingLimits) -> bool:
+    """Whether a file belongs to one of the series; of what cannot be read, whether its beginning names one."""
+    try:
+        return read_identity(path, limits=limits).series_instance_uid in series
+    except InputError:
+        pass
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except FileNotFoundError:
+        return False
+    return any(re.search(rb"(?<![0-9.])%s(?![0-9.])" % re.escape(uid).encode(), head) for uid in series)
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+        sync_folder(folder.parent)
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        raise StoreUnavailable(f"{folder} cannot be removed: {exc.strerror}: {exc.filename}") from exc

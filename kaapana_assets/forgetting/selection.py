@@ -1,0 +1,91 @@
+"""Which series are meant by a study or a patient: by the index, and by the headers of what is not in it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from kaapana_assets.dicom.headers import PYDICOM_ERRORS, read_header
+from kaapana_assets.dicom.identifiers import checked_uid, is_uid
+from kaapana_assets.dicom.limits import ReadingLimits, limits_of
+from kaapana_assets.errors import InputError
+from kaapana_assets.forgetting.incoming import quarantined_files
+from kaapana_assets.settings import Settings
+from kaapana_assets.stores.forgotten import Kind
+from kaapana_assets.stores.index import MetadataIndex
+from kaapana_assets.stores.opening import open_index, open_pacs
+from kaapana_assets.stores.query import All, Term
+
+_KEYWORDS = {"study": "StudyInstanceUID", "patient": "PatientID"}
+
+
+def series_of(settings: Settings, kind: Kind, value: str) -> tuple[str, ...]:
+    """The series of a study or patient, sorted; a series is itself, whether there is anything of it or not.
+
+    Compared exactly as it stands in the headers, blanks around it aside. Series that are in the archive and not
+    in the index are read for it, one object of each.
+
+    Raises:
+        InvalidIdentifier: a UID that is none.
+        StoreUnavailable: the PACS or the index does not answer.
+    """
+    if kind == "series":
+        return (checked_uid(value, keyword="SeriesInstanceUID"),)
+    keyword = _KEYWORDS[kind]
+    wanted = checked_uid(value, keyword=keyword) if kind == "study" else value.strip()
+    if not wanted:
+        raise InputError("an empty PatientID stands for many people: name series or studies instead")
+    index = open_index(settings)
+    try:
+        indexed = set(index.series(All()))
+        found = {uid for uid in index.series(Term(keyword, wanted)) if _has(index, uid, keyword, wanted)}
+    finally:
+        index.close()
+    found.update(_waiting(settings, keyword, wanted))
+    found.update(_not_indexed(settings, indexed, keyword, wanted))
+    return tuple(sorted(found))
+
+
+def _has(index: MetadataIndex, uid: str, keyword: str, wanted: str) -> bool:
+    """Whether a document has this very value: a term does not tell small letters from capitals."""
+    value = index.get(uid).get(keyword)
+    return wanted in [str(each).strip() for each in (value if isinstance(value, list) else [value])]
+
+
+def _waiting(settings: Settings, keyword: str, wanted: str) -> Iterator[str]:
+    """The series of files in the spool and the quarantine."""
+    limits = limits_of(settings)
+    for path in (*(settings.home / "incoming").glob("[0-9]*/*.dcm"), *quarantined_files(settings.home)):
+        series, value = _read(path, keyword, limits)
+        if series and value == wanted:
+            yield series
+
+
+def _not_indexed(settings: Settings, indexed: set[str], keyword: str, wanted: str) -> Iterator[str]:
+    pacs = open_pacs(settings)
+    unknown = [uid for uid in pacs.series_uids() if uid not in indexed]
+    for uid in unknown:
+        scratch = settings.home / "scratch"
+        scratch.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=scratch))
+        try:
+            pacs.retrieve(uid, folder / "series", writable_copy=False)
+            values = (_read(path, keyword, limits_of(settings)) for path in (folder / "series").iterdir())
+            if any(value == wanted for _, value in values):
+                yield uid
+        except InputError:
+            continue  # files of it are gone, and what they said with them
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read(path: Path, keyword: str, limits: ReadingLimits) -> tuple[str, str]:
+    """SeriesInstanceUID and the value of a file; empty where it cannot be read."""
+    try:
+        header = read_header(path, limits=limits)
+        series, value = str(header.get("SeriesInstanceUID", "")), str(header.get(keyword, ""))
+    except (InputError, OSError, *PYDICOM_ERRORS):
+        return "", ""
+    return (series if is_uid(series) else ""), value.strip()

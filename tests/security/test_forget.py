@@ -1,0 +1,199 @@
+"""A person who is forgotten is nowhere any more, whatever happens meanwhile."""
+
+import json
+import signal
+import subprocess
+import sys
+from datetime import datetime, timezone
+
+import dagster as dg
+import pytest
+from security.patient_home import NAME, PATIENT, files_with, freeze, kaapana, take_in, write_dicom
+
+from kaapana_assets.cohorts import cohort as cohorts
+from kaapana_assets.errors import TemporaryError
+from kaapana_assets.forgetting import forget
+from kaapana_assets.ingest.folder_import import import_files
+from kaapana_assets.ingest.spool import open_spool
+from kaapana_assets.settings import load_settings
+from kaapana_assets.stores.folder_objects import FolderObjects
+from kaapana_assets.stores.opening import open_index, open_pacs
+from kaapana_assets.stores.query import All
+
+GONE, GONE_TOO, KEPT = "1.2.77.1", "1.2.77.2", "1.2.88.1"
+FORGET = """
+import os, signal, sys
+from datetime import datetime, timezone
+from kaapana_assets.forgetting import forget
+from kaapana_assets.settings import load_settings
+settings, place, kind, value = load_settings(), *sys.argv[1:]
+def say(name):
+    if name == place:
+        os.kill(os.getpid(), signal.SIGKILL)
+forget.carry_out(settings, forget.plan(settings, kind, value, now=datetime.now(timezone.utc)), say)
+"""
+PLACES = [
+    *("objects", "shelf", "runs", "cohorts", "quarantine", "spool", "scratch", "archive", "index", "caches"),
+    *("logs", "Dagster"),
+]
+
+
+def now():
+    return datetime.now(timezone.utc)
+
+
+@pytest.fixture
+def lived_in(platform, tmp_path):
+    """A home after import, ingest, cohort and run, with a file set aside, one waiting and traces of killed processes."""
+    home = platform.place.home
+    for series, study, name, patient in (
+        (GONE, "1.2.77", NAME, PATIENT),
+        (GONE_TOO, "1.2.77", NAME, PATIENT),
+        (KEPT, "1.2.88", "Another", "A-1"),
+    ):
+        for instance in (1, 2):
+            path = tmp_path / "sent" / series / f"{instance}.dcm"
+            write_dicom(path, series=series, instance=instance, study=study, name=name, patient=patient)
+    take_in(platform.instance, tmp_path / "sent")
+    freeze(platform.instance, "all", f"PatientName:{NAME}* OR Modality:MR")
+    assert platform.run().success
+    work = platform.run(mode="single", force=True)
+    assert work.success
+    objects = FolderObjects(home / "objects")
+    for uid in (GONE, KEPT):
+        objects.put_file("results", f"{uid}/report.txt", tmp_path / "sent" / uid / "1.dcm")
+    # A run that failed, and what killed processes leave.
+    directory = platform.place.directories.create("my-chain", "some-run", now())
+    directory.write_conf({"series": {GONE: "", KEPT: ""}, "missing": {}, "dagster_run_id": "some-run"})
+    write_dicom(directory.series_dir(GONE, "initial-input") / "1.dcm", series=GONE)
+    write_dicom(home / "scratch" / "tmp1" / "series" / "1.dcm", series=GONE)
+    write_dicom(home / "quarantine" / "1.2.9" / "x-1.dcm", series=GONE_TOO)
+    (home / "quarantine" / "1.2.9" / "x-1.dcm.json").write_text('{"reason": "r", "time": "2026-01-01", "origin": ""}')
+    write_dicom(home / "incoming" / GONE / f"{GONE}.3.dcm", series=GONE, instance=3, study="1.2.77")
+    (home / "logs").mkdir()
+    (home / "logs" / "daemon.log").write_text(f"series {GONE}: taken\nseries {GONE}.5: taken\nseries {KEPT}: taken\n")
+    return platform
+
+
+def assert_forgotten(platform):
+    home = platform.place.home
+    assert files_with(home, NAME) == []
+    assert files_with(home, PATIENT) == []
+    # The UID is the beginning of others' in one line of a log only.
+    assert files_with(home, GONE, but=["logs"]) == []
+    assert files_with(home, GONE_TOO) == []
+    log = (home / "logs" / "daemon.log").read_text()
+    assert log == f"series {'x' * len(GONE)}: taken\nseries {GONE}.5: taken\nseries {KEPT}: taken\n"
+    assert platform.instance.get_dynamic_partitions("series") == [KEPT]
+    for key in ("dicom_series", "series_metadata"):
+        assert platform.instance.get_materialized_partitions(dg.AssetKey(key)) == {KEPT}
+    assert platform.instance.get_materialized_partitions(dg.AssetKey(["my_chain", "copy"])) == {KEPT}
+    assert platform.instance.get_materialized_partitions(dg.AssetKey(["my_chain", "pool"])) == set()
+    settings = load_settings()
+    index = open_index(settings)
+    assert list(index.series(All())) == [KEPT]
+    index.close()
+    assert list(open_pacs(settings).series_uids()) == [KEPT]
+
+
+def test_a_patient_is_nowhere_any_more(lived_in):
+    home = lived_in.place.home
+    before = {path for path in home.rglob("*") if path.is_file()}
+    said = kaapana("forget", "--patient", PATIENT)
+    assert "nothing was removed" in said
+    assert f"  {GONE}\n  {GONE_TOO}\n" in said
+    for line in ("archive      4 instances", "objects      1 objects", "quarantine   1 files", "spool        1 files"):
+        assert line in said
+    assert before <= {path for path in home.rglob("*") if path.is_file()}
+    said = kaapana("forget", "--patient", PATIENT, "--yes")
+    assert "forgotten: 2 series" in said
+    assert_forgotten(lived_in)
+
+
+def test_the_record_says_who_and_how_much_and_not_what(lived_in):
+    kaapana("forget", "--study", "1.2.77", "--yes")
+    (path,) = (lived_in.place.home / "forgotten").glob("*.json")
+    record = json.loads(path.read_text())
+    assert record["kind"] == "study"
+    assert record["asked_by"]
+    assert (record["series"], record["removed"]["archive"], record["remains"]) == (2, 4, [])
+    assert path.stat().st_mode & 0o077 == 0
+    assert_forgotten(lived_in)
+
+
+def test_the_cohort_stays_and_later_runs_say_what_is_missing(lived_in):
+    folder = lived_in.place.home / "cohorts"
+    before = cohorts.read(folder, "all")
+    kaapana("forget", "--series", GONE, "--yes")
+    after = cohorts.read(folder, "all")
+    assert after.series == (GONE_TOO, KEPT)
+    assert len(after.forgotten) == 1
+    assert after.digest != before.digest
+    assert NAME not in after.query
+    assert lived_in.run().success
+    report = lived_in.report()
+    assert (report["forgotten"], report["series"], report["failed"]) == (1, 2, {})
+    # What was made of others is still on the shelf, only the pooled output was made anew.
+    assert {row["operator"]: len(row["reused"]) for row in report["operators"]} == {"copy": 2, "last": 2, "pool": 0}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_killed_at_any_place_it_goes_on(lived_in, place):
+    command = [sys.executable, "-c", FORGET, place, "patient", PATIENT]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    kaapana("forget", "--go-on")
+    assert_forgotten(lived_in)
+    assert list((lived_in.place.home / "forgotten" / ".pending").iterdir()) == []
+
+
+def test_a_series_that_is_sent_again_is_new(lived_in, tmp_path):
+    kaapana("forget", "--series", GONE, "--yes")
+    take_in(lived_in.instance, tmp_path / "sent" / GONE)
+    settings = load_settings()
+    assert GONE in open_pacs(settings).series_uids()
+    assert GONE not in cohorts.read(lived_in.place.home / "cohorts", "all").series
+    assert lived_in.instance.get_materialized_partitions(dg.AssetKey("dicom_series")) == {GONE, GONE_TOO, KEPT}
+    kaapana("index", "rebuild")
+
+
+def test_a_series_that_a_run_works_on_is_refused_by_name_of_the_run(lived_in):
+    (directory,) = lived_in.place.directories.holding({GONE})
+    with lived_in.place.directories.used(directory, "run-in-progress"):
+        said = kaapana("forget", "--series", GONE, "--yes", code=2)
+    assert directory.name in said
+    assert "run-in-progress" in said
+    assert GONE in open_pacs(load_settings()).series_uids()
+    assert list((lived_in.place.home / "forgotten" / ".pending").iterdir()) == []
+
+
+def test_a_series_that_is_being_received_is_refused(lived_in):
+    settings = load_settings()
+    with open_spool(settings).open_association() as mark:
+        mark.touch(GONE)
+        with pytest.raises(TemporaryError, match="being received"):
+            forget.carry_out(settings, forget.plan(settings, "series", GONE, now=now()), lambda _: None)
+
+
+def test_no_run_begins_on_a_series_that_is_being_forgotten(lived_in):
+    command = [sys.executable, "-c", FORGET, "runs", "series", GONE]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    lived_in.run()
+    assert lived_in.report()["failed"][GONE]["reason"] == f"series {GONE} is being forgotten"
+
+
+def test_what_waits_and_is_in_no_index_is_found_by_patient(platform, tmp_path):
+    write_dicom(tmp_path / "sent" / "1.dcm", series=GONE)
+    settings = load_settings()
+    spool = open_spool(settings)
+    spool.prepare()
+    list(import_files(spool, [tmp_path / "sent" / "1.dcm"]))
+    open_pacs(settings).store([write_dicom(tmp_path / "sent" / "2.dcm", series=GONE_TOO, study="1.2.4")])
+    assert forget.plan(settings, "patient", PATIENT, now=now()).series == (GONE, GONE_TOO)
+    kaapana("forget", "--patient", PATIENT, "--yes")
+    assert files_with(platform.place.home, NAME) == []
+    assert "nothing" not in kaapana("forget", "--patient", PATIENT, code=2)
+
+
+def test_what_is_asked_for_has_to_be_one_thing(platform):
+    for args in ([], ["--series", "1.2", "--study", "1.3"], ["--series", "../x"], ["--patient", " "]):
+        assert "Traceback" not in kaapana("forget", *args, code=2)
