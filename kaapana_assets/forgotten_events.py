@@ -1,7 +1,7 @@
 """Takes series out of Dagster's storage; run as ``python -m kaapana_assets.forgotten_events`` with DAGSTER_HOME set.
 
-Reads ``{"series": [...], "outputs": [[*asset key, partition], ...]}`` from its input and writes what it removed. Dagster
-has no way to wipe single partitions, so its tables are written here. What belongs to a partition is deleted,
+Reads ``{"series": [...], "outputs": [[*asset key, partition], ...]}`` from its input and writes what it removed.
+Dagster has no way to wipe single partitions, so its tables are written here. What belongs to a partition is deleted,
 elsewhere its key is replaced by a word that says so: runs that worked on other series too can still be read.
 The captured output of the runs goes whole: nobody knows what operators print.
 """
@@ -138,10 +138,6 @@ def _redact(connection: db.engine.Connection, tables: Any, series: Sequence[str]
                     if redacted != text:
                         runs.update([run_id] if run_id else [])
                         connection.execute(table.update().where(number == row).values({name: redacted}))
-
-
-def _execute(connection: db.engine.Connection, statement: Any) -> None:  # noqa: ANN401 - a statement of SQLAlchemy
-    connection.execute(statement)
 
 
 def _parts(values: Sequence[Any], size: int = _TOGETHER) -> Iterator[Sequence[Any]]:

@@ -1,6 +1,7 @@
 """A person who is forgotten is nowhere any more, whatever happens meanwhile."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from datetime import datetime, timezone
 
 import dagster as dg
 import pytest
+from security.conftest import lay_out
 from security.patient_home import NAME, PATIENT, files_with, freeze, kaapana, take_in, write_dicom
 
 from kaapana_assets.cohorts import cohort as cohorts
@@ -42,28 +44,29 @@ def now():
     return datetime.now(timezone.utc)
 
 
-@pytest.fixture
-def lived_in(platform, tmp_path):
-    """A home after import, ingest, cohort and run, with a file set aside, one waiting and traces of killed processes."""
-    home = platform.place.home
+@pytest.fixture(scope="module")
+def original(site, tmp_path_factory):
+    """A home after import, ingest and runs, with a file set aside, one waiting and traces of killed processes."""
+    sent = tmp_path_factory.mktemp("sent")
+    home = site.place.home
     for series, study, name, patient in (
         (GONE, "1.2.77", NAME, PATIENT),
         (GONE_TOO, "1.2.77", NAME, PATIENT),
         (KEPT, "1.2.88", "Another", "A-1"),
     ):
         for instance in (1, 2):
-            path = tmp_path / "sent" / series / f"{instance}.dcm"
+            path = sent / series / f"{instance}.dcm"
             write_dicom(path, series=series, instance=instance, study=study, name=name, patient=patient)
-    take_in(platform.instance, tmp_path / "sent")
-    freeze(platform.instance, "all", f"PatientName:{NAME}* OR Modality:MR")
-    assert platform.run().success
-    work = platform.run(mode="single", force=True)
-    assert work.success
+    with site.opened() as platform:
+        take_in(platform.instance, sent)
+        freeze(platform.instance, "all", f"PatientName:{NAME}* OR Modality:MR")
+        assert platform.run().success
+        assert platform.run(mode="single", force=True).success
     objects = FolderObjects(home / "objects")
     for uid in (GONE, KEPT):
-        objects.put_file("results", f"{uid}/report.txt", tmp_path / "sent" / uid / "1.dcm")
+        objects.put_file("results", f"{uid}/report.txt", sent / uid / "1.dcm")
     # A run that failed, and what killed processes leave.
-    directory = platform.place.directories.create("my-chain", "some-run", now())
+    directory = site.place.directories.create("my-chain", "some-run", now())
     directory.write_conf({"series": {GONE: "", KEPT: ""}, "missing": {}, "dagster_run_id": "some-run"})
     write_dicom(directory.series_dir(GONE, "initial-input") / "1.dcm", series=GONE)
     write_dicom(home / "scratch" / "tmp1" / "series" / "1.dcm", series=GONE)
@@ -72,7 +75,27 @@ def lived_in(platform, tmp_path):
     write_dicom(home / "incoming" / GONE / f"{GONE}.3.dcm", series=GONE, instance=3, study="1.2.77")
     (home / "logs").mkdir()
     (home / "logs" / "daemon.log").write_text(f"series {GONE}: taken\nseries {GONE}.5: taken\nseries {KEPT}: taken\n")
-    return platform
+    kept = tmp_path_factory.mktemp("original") / "home"
+    shutil.copytree(home, kept)
+    return kept, sent
+
+
+@pytest.fixture
+def lived_in(site, original):
+    """The same home for each test."""
+    site.clear()
+    shutil.copytree(original[0], site.place.home)
+    with site.opened() as platform:
+        yield platform
+
+
+@pytest.fixture
+def platform(site):
+    """A home without anything in it."""
+    site.clear()
+    lay_out(site.place.home)
+    with site.opened() as platform:
+        yield platform
 
 
 def assert_forgotten(platform):
@@ -98,13 +121,13 @@ def assert_forgotten(platform):
 
 def test_a_patient_is_nowhere_any_more(lived_in):
     home = lived_in.place.home
-    before = {path for path in home.rglob("*") if path.is_file()}
+    before = {path for path in home.rglob("*") if path.is_file() and "sqlite" not in path.name}
     said = kaapana("forget", "--patient", PATIENT)
     assert "nothing was removed" in said
     assert f"  {GONE}\n  {GONE_TOO}\n" in said
     for line in ("archive      4 instances", "objects      1 objects", "quarantine   1 files", "spool        1 files"):
         assert line in said
-    assert before <= {path for path in home.rglob("*") if path.is_file()}
+    assert before <= set(home.rglob("*"))
     said = kaapana("forget", "--patient", PATIENT, "--yes")
     assert "forgotten: 2 series" in said
     assert_forgotten(lived_in)
@@ -146,9 +169,9 @@ def test_killed_at_any_place_it_goes_on(lived_in, place):
     assert list((lived_in.place.home / "forgotten" / ".pending").iterdir()) == []
 
 
-def test_a_series_that_is_sent_again_is_new(lived_in, tmp_path):
+def test_a_series_that_is_sent_again_is_new(lived_in, original):
     kaapana("forget", "--series", GONE, "--yes")
-    take_in(lived_in.instance, tmp_path / "sent" / GONE)
+    take_in(lived_in.instance, original[1] / GONE)
     settings = load_settings()
     assert GONE in open_pacs(settings).series_uids()
     assert GONE not in cohorts.read(lived_in.place.home / "cohorts", "all").series
