@@ -207,6 +207,11 @@ class Settings(BaseSettings):
     )
     parallel_series: int = Field(2, ge=1, description="Series processed at once in single mode.")
     run_retention_days: float = Field(7.0, ge=0, description="Days that the directories of failed runs are kept.")
+    dagster_retention_days: float = Field(
+        90.0,
+        gt=0,
+        description="Days that Dagster keeps logs of runs and what operators printed; what was made stays.",
+    )
 
     postgres_url: str = Field(
         "",

@@ -28,6 +28,7 @@ _COMMANDS = {
     "images": "Build the images of operators, show and push them.",
     "import": "Put the DICOM files of a folder into the spool.",
     "index": "Make the metadata index again from the PACS.",
+    "preview": "Write a picture of a series to a file.",
     "query": "Search the metadata index.",
     "receive": "Receive DICOM objects over the network.",
     "restore": "Make a home from a backup.",

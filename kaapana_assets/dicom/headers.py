@@ -7,6 +7,7 @@ warnings stay inside. What the values mean is for ``documents`` and ``geometry``
 from __future__ import annotations
 
 import logging
+import re
 import struct
 import threading
 import warnings
@@ -59,6 +60,7 @@ PYDICOM_ERRORS = (
 )
 """What pydicom 3 lets out when it meets damaged bytes; the fuzz test in tests/dicom holds the list."""
 
+_QUOTED = re.compile(r"""b?(['"]).*?(\1|$)""", re.DOTALL)
 _IDENTITY_TAGS = [0x00020010, 0x00080016, 0x00080018, 0x0020000D, 0x0020000E]
 _LAST_IDENTITY_TAG = 0x0020000E
 _BINARY_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN"))
@@ -303,4 +305,5 @@ def _name(header: Dataset) -> str:
 def _reason(exc: BaseException) -> str:
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
-    return f"{type(exc).__name__}: {exc}"[:200]
+    # Not what is in quotation marks, which is a value of the header.
+    return f"{type(exc).__name__}: {_QUOTED.sub('…', str(exc))}"[:200]

@@ -10,6 +10,7 @@ from kaapana_assets.errors import InvalidIdentifier
 SeriesInstanceUID = NewType("SeriesInstanceUID", str)
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_NO_PART_OF_A_UID = re.compile(r"[^0-9./\\ -]")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9_-])?")
 
 
@@ -31,7 +32,8 @@ def checked_uid(value: str, *, keyword: str = "UID") -> str:
     """
     uid = str(value).rstrip("\0 ")
     if len(uid) > 64 or not _UID.fullmatch(uid):
-        shown = uid if len(uid) <= 80 else uid[:77] + "..."
+        # Where a name stands in the place of a UID, it must not get into notes and logs by the error.
+        shown = _NO_PART_OF_A_UID.sub("?", uid if len(uid) <= 80 else uid[:77] + "...")
         raise InvalidIdentifier(f"{keyword} {shown!r} is not a DICOM UID (1 to 64 digits and single dots)")
     return uid
 

@@ -11,7 +11,6 @@ from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.health.findings import Finding, State
 from kaapana_assets.health.stores import REQUEST_TIMEOUT_S, ask_runner
 from kaapana_assets.ingest.spool import open_spool
-from kaapana_assets.shown import shown
 from kaapana_assets.stores.dimse import Echo, Peer, echo
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from kaapana_assets.stores.checks import StoreReport
 
 _DAGSTER_TIMEOUT_S = 4.0
-_SHOWN_STRANGERS = 3
 
 
 def check_store(where: str, ask: Callable[[], StoreReport]) -> Finding:
@@ -71,9 +69,8 @@ def check_spool(settings: Settings) -> Finding:
 def _about_strangers(names: Sequence[str]) -> str:
     if not names:
         return ""
-    first = ", ".join(shown(name) for name in names[:_SHOWN_STRANGERS])
-    more = f" and {len(names) - _SHOWN_STRANGERS} more" if len(names) > _SHOWN_STRANGERS else ""
-    return f"no series and left alone: {first}{more}; take it out of the folder, and bring DICOM in by `import`"
+    # Not their names, which somebody chose by hand, maybe after a patient.
+    return f"{len(names)} files or folders are no series and left alone: take them out, and bring DICOM in by `import`"
 
 
 def check_receiver(settings: Settings, platform: PlatformState | None) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from kaapana_assets.containers.reasons import short_reason
 from kaapana_assets.errors import DagsterUnavailable, KaapanaAssetsError
 from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.health.findings import ErrorKind, PastError
-from kaapana_assets.ingest.spool import open_spool
+from kaapana_assets.ingest.spool import IMPORT, open_spool
 from kaapana_assets.shown import shown
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ SHOWN = 5
 _LONGEST_REASON = 300
 _KEPT_REASONS = 100
 _TIMEOUT_S = 10.0
+_OUR_NAME = re.compile(r"(file|[0-9.]+(\.dcm)?)-[0-9a-f]{12}\.[a-z]{2,4}")
 
 
 class FailedRuns:
@@ -68,12 +70,18 @@ def newest_quarantined(settings: Settings) -> tuple[PastError, ...]:
         PastError(
             kind=ErrorKind.FILE,
             time=each.time,
-            what=f"{shown(each.path.name)} from {shown(each.origin)}",
+            what=f"{_harmless(each.path.name)} from {each.origin if '/' not in each.origin else IMPORT}",
             reason=first_line(each.reason),
-            where=shown(each.path),
+            where=shown(each.path.with_name(_harmless(each.path.name))),
         )
         for each in files
     )
+
+
+def _harmless(name: str) -> str:
+    """The name of a quarantined file; of one whose name a person chose, as earlier versions kept it, none of that."""
+    kept = _OUR_NAME.fullmatch(name)
+    return name if kept else f"*{name[max(name.rfind('-'), 0) :]}"
 
 
 def first_line(text: str) -> str:

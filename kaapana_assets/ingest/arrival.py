@@ -17,18 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from kaapana_assets.dicom.documents import series_document
 from kaapana_assets.dicom.geometry import Finding, check_series
-from kaapana_assets.dicom.headers import PYDICOM_ERRORS, identity_of, read_header
+from kaapana_assets.dicom.headers import identity_of, read_header
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
-from kaapana_assets.dicom.preview import preview_png
-from kaapana_assets.errors import InputError, NotFound, UnreadableDicom
+from kaapana_assets.errors import InputError, NotFound
 from kaapana_assets.ingest.spool import Spool
 from kaapana_assets.stores.index import MetadataIndex
 from kaapana_assets.stores.pacs import Pacs, StoredSeries, StoreOutcome
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
-
-_PREVIEW_PIXELS = 96
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +35,6 @@ class Arrival:
     Attributes:
         document: its metadata, as the index holds it.
         findings: what is wrong or odd about its instances.
-        preview_png: a small picture of one of its slices; None for objects without one.
         new_instances: files that were not in the PACS before.
         quarantined: files that were set aside, with the reason beside them.
         taken: files in the spool that are in the PACS now; see ``Reception.release``.
@@ -47,7 +43,6 @@ class Arrival:
     stored: StoredSeries
     document: Mapping[str, Any]
     findings: Sequence[Finding]
-    preview_png: bytes | None
     new_instances: int
     quarantined: int
     taken: Sequence[Path]
@@ -68,7 +63,7 @@ class Reception:
     scratch: Path
     limits: ReadingLimits = DEFAULT_LIMITS
 
-    def take_in(self, series_instance_uid: str, *, now: datetime, with_preview: bool = True) -> Arrival:
+    def take_in(self, series_instance_uid: str, *, now: datetime) -> Arrival:
         """Bring what waits of a series into the PACS and index; without any, describe what is there.
 
         It stays in the spool until it is released. To be called inside ``Spool.one_taker``.
@@ -86,7 +81,6 @@ class Reception:
         stored = self._stored(series_instance_uid, set_aside=len(waiting) - len(fit))
         with self._all_files(stored, [path for path in fit if path not in elsewhere]) as files:
             headers = [read_header(path, limits=self.limits) for path in files]
-            preview = _preview(files, headers, self.limits) if with_preview else None
         document = series_document(headers, arrival_time=now, instance_count=len(stored.instances))
         findings = check_series(headers)
         self.index.put([document])
@@ -94,7 +88,6 @@ class Reception:
             stored=stored,
             document=document,
             findings=findings,
-            preview_png=preview,
             new_instances=new,
             quarantined=len(waiting) - len(fit),
             taken=fit,
@@ -159,18 +152,3 @@ class Reception:
             yield sorted((folder / "series").iterdir())
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _preview(files: Sequence[Path], headers: Sequence[Dataset], limits: ReadingLimits) -> bytes | None:
-    order = sorted(range(len(files)), key=lambda place: _instance_number(headers[place]))
-    try:
-        return preview_png(files[order[len(order) // 2]], size=_PREVIEW_PIXELS, limits=limits)
-    except UnreadableDicom:
-        return None  # a picture for the eye only; what reads the pixels for a result says so itself
-
-
-def _instance_number(header: Dataset) -> int:
-    try:
-        return int(header.get("InstanceNumber") or 0)
-    except PYDICOM_ERRORS:
-        return 0

@@ -1,6 +1,5 @@
 """The two assets that every series has: in the PACS, and in the metadata index."""
 
-import base64
 import traceback
 from datetime import datetime, timezone
 
@@ -96,7 +95,7 @@ def _take_in(context: dg.AssetExecutionContext, reception: Reception) -> dict[st
             # It may take this process along: what was done before must not be lost with it.
             _finish(context, reception, arrivals)
         try:
-            arrivals.append(_arrival(context, reception, uid))
+            arrivals.append(_arrival(reception, uid))
             away = 0
         except KaapanaAssetsError as exc:
             failed[uid] = str(exc)
@@ -134,7 +133,7 @@ def _in_order(context: dg.AssetExecutionContext, reception: Reception) -> list[s
     return sorted(series, key=ends.of)
 
 
-def _arrival(context: dg.AssetExecutionContext, reception: Reception, uid: str) -> Arrival:
+def _arrival(reception: Reception, uid: str) -> Arrival:
     """A series taken in; one over which too many processes died is set aside.
 
     Raises:
@@ -145,15 +144,13 @@ def _arrival(context: dg.AssetExecutionContext, reception: Reception, uid: str) 
     if died >= SET_ASIDE_AFTER:
         reason = (
             f"series {uid}: ingest died {died} times (killed, out of memory, a crash) while it took this series in, "
-            "the last time without a preview and after all others"
+            "the last time after all others"
         )
         files = reception.set_aside(uid, reason)
         ends.forget(uid)
         raise SeriesSetAside(f"{reason}: its {files} files are in the quarantine, `import` them to try again")
-    if died:
-        context.log.warning("series %s is taken in without a preview, because an ingest died over it", uid)
     with ends.noted(uid):
-        return reception.take_in(uid, now=datetime.now(timezone.utc), with_preview=not died)
+        return reception.take_in(uid, now=datetime.now(timezone.utc))
 
 
 def _finish(context: dg.AssetExecutionContext, reception: Reception, arrivals: list[Arrival]) -> None:
@@ -204,9 +201,6 @@ def _series_metadata(arrival: Arrival) -> dict[str, dg.MetadataValue]:
     }
     if arrival.quarantined:
         metadata["files set aside"] = dg.MetadataValue.int(arrival.quarantined)
-    if arrival.preview_png is not None:
-        picture = base64.b64encode(arrival.preview_png).decode()
-        metadata["preview"] = dg.MetadataValue.md(f"![one slice](data:image/png;base64,{picture})")
     return metadata
 
 

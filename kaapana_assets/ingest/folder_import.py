@@ -14,7 +14,7 @@ from kaapana_assets.errors import NotFound, SpoolUnavailable
 from kaapana_assets.ingest.associations import OpenAssociation
 from kaapana_assets.ingest.dataset_start import IMPLEMENTATION_UID, file_head
 from kaapana_assets.ingest.dicom_folder import FolderFile, inspect
-from kaapana_assets.ingest.spool import Outcome, Spool
+from kaapana_assets.ingest.spool import IMPORT, Outcome, Spool
 
 # Most of the time is spent waiting for the disk, so some more than there are cores.
 _THREADS = 4
@@ -66,7 +66,7 @@ def _import_file(spool: Spool, mark: OpenAssociation, found: FolderFile) -> Impo
             mark.touch(series)
         except OSError as exc:
             raise SpoolUnavailable(f"{spool.incoming} cannot be written ({exc.strerror})") from exc
-        outcome = spool.add_file(series, sop, path, origin=str(path), **_head(found))
+        outcome = spool.add_file(series, sop, path, origin=IMPORT, **_head(found))
     except NotFound as exc:
         return ImportedFile(path, ImportOutcome.SKIPPED, str(exc))
     return ImportedFile(path, _OUTCOMES[outcome])

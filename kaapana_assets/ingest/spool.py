@@ -56,6 +56,10 @@ if TYPE_CHECKING:
 _LEFT_BEHIND_S = 3600.0
 _COPY_BYTES = 1024**2
 _TAKER = ".taker"
+_NAME_OF_COPIES = "file.dcm"
+
+IMPORT = "import"
+"""Where a file came from that was not received, in notes of the quarantine; never its path."""
 
 
 class Outcome(Enum):
@@ -328,7 +332,10 @@ class Spool:
         return kept
 
     def quarantine_copy(self, source: Path, reason: str, *, series_uid: str = "") -> Path:
-        """Keep a copy of a file from elsewhere, which could not be taken, with the reason; gives its place."""
+        """Keep a copy of a file from elsewhere, which could not be taken, with the reason; gives its place.
+
+        Its name and path, which can hold a person's name, are not kept.
+        """
         if series_uid:
             checked_uid(series_uid)
         temporary = self.temporary_file()
@@ -338,7 +345,7 @@ class Spool:
                 # A copy first, so that the quarantine never shares a file with its owner.
                 copy_into(source, temporary)
                 return self._quarantine.keep(
-                    temporary, name=source.name, series=series_uid, reason=reason, origin=str(source)
+                    temporary, name=_NAME_OF_COPIES, series=series_uid, reason=reason, origin=IMPORT
                 )
             finally:
                 temporary.unlink(missing_ok=True)

@@ -1,7 +1,10 @@
 """The nightly job that removes what failed runs left behind."""
 
+from datetime import datetime, timedelta, timezone
+
 import dagster as dg
 
+from kaapana_assets.dagster_logs import remove_logs
 from kaapana_assets.resources import Platform
 from kaapana_assets.stores.retention import remove_left_behind
 
@@ -18,10 +21,19 @@ def remove_old_run_directories(context: dg.OpExecutionContext, platform: Platfor
         context.log.info("removed %s", path)
 
 
+@dg.op(description="Removes logs of runs, and what they printed, older than KAAPANA_DAGSTER_RETENTION_DAYS.")
+def remove_old_logs(context: dg.OpExecutionContext, platform: Platform) -> None:
+    """Remove what nobody looks at any more; what was made, and when, stays."""
+    days = platform.settings.dagster_retention_days
+    removed = remove_logs(context.instance, before=datetime.now(timezone.utc) - timedelta(days=days))
+    context.log.info("removed %d events of logs, and what operators printed, older than %g days", removed, days)
+
+
 @dg.job(executor_def=dg.in_process_executor, description="Removes what failed runs left behind.")
 def clean() -> None:
     """Remove what failed runs left behind."""
     remove_old_run_directories()
+    remove_old_logs()
 
 
 @dg.schedule(job=clean, cron_schedule="30 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING)

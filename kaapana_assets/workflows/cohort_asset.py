@@ -22,8 +22,8 @@ _SHOWN = 1000
 def cohort(context: dg.AssetExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN201
     """Record a cohort's list, which its file holds, as an asset."""
     frozen = cohorts.read(platform.cohorts(), context.partition_key)
+    # Not its query, which can hold a person's name: the file has it.
     metadata = {
-        "query": dg.MetadataValue.text(frozen.query),
         "series": dg.MetadataValue.int(len(frozen.series)),
         "frozen": dg.MetadataValue.text(frozen.created),
         "list": dg.MetadataValue.json(list(frozen.series[:_SHOWN])),

@@ -144,7 +144,7 @@ def test_series_sent_over_the_network_are_stored_indexed_and_shown_as_assets(sit
     shown = site.dagster.latest_materialization("dicom_series", series[0]).metadata
     assert shown["instances"] == 3
     assert shown["modality"] == "MR"
-    assert shown["preview"].startswith("![one slice](data:image/png;base64,")
+    assert "preview" not in shown
     assert not [path for path in (site.platform.home / "incoming").glob("*/*.dcm") if path.parent.name in series]
     found = site.platform.kaapana("query", "SeriesDescription:arrivals", "--json")
     assert all(uid in found.stdout for uid in series)
