@@ -30,6 +30,7 @@ def command(series: str | None, study: str | None, patient: str | None, yes: boo
     stay, with a mark in the place of the series. What was made of it together with other series is removed, too;
     a run makes it anew without it. What was cut short before is ended first.
     """
+    from kaapana_assets.errors import DagsterUnavailable
     from kaapana_assets.forgetting import forget
 
     given: list[tuple[Kind, str]] = []
@@ -40,8 +41,13 @@ def command(series: str | None, study: str | None, patient: str | None, yes: boo
         raise click.UsageError("give one of --series, --study and --patient, or --go-on alone")
     settings = settings_to_read()
     if yes or go_on:
-        for path in forget.go_on(settings, _say):
-            _tell(path)
+        try:
+            for path in forget.go_on(settings, _say):
+                _tell(path)
+        except DagsterUnavailable as exc:
+            if go_on:
+                raise
+            click.echo(f"an earlier forgetting is not ended: {exc}", err=True)
     if go_on:
         return
     asked = forget.plan(settings, *given[0], now=datetime.now(timezone.utc))

@@ -94,17 +94,22 @@ def go_on(settings: Settings, say: Say) -> list[Path]:
     """End the forgettings that were cut short; gives their records.
 
     Raises:
-        TemporaryError: see ``carry_out``.
+        TemporaryError: see ``carry_out``; after all were tried, of the first that could not be ended.
     """
     records = ForgottenRecords(settings.home)
     if not records.pending():
         return []
     with records.alone():
-        ended = []
+        ended, failed = [], []
         for forgetting in records.pending():
-            if not forgetting.done:  # it may have been cut short before it looked
-                _check_idle(settings, forgetting)
-            ended.append(_clear(settings, records, forgetting, say))
+            try:
+                if not forgetting.done:  # it may have been cut short before it looked
+                    _check_idle(settings, forgetting)
+                ended.append(_clear(settings, records, forgetting, say))
+            except TemporaryError as exc:
+                failed.append(exc)
+        if failed:
+            raise failed[0]
         return ended
 
 

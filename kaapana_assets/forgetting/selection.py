@@ -24,8 +24,8 @@ _KEYWORDS = {"study": "StudyInstanceUID", "patient": "PatientID"}
 def series_of(settings: Settings, kind: Kind, value: str) -> tuple[str, ...]:
     """The series of a study or patient, sorted; a series is itself, whether there is anything of it or not.
 
-    Compared exactly as it stands in the headers, blanks around it aside. Series that are in the archive and not
-    in the index are read for it, one object of each.
+    Compared exactly as it stands in the headers, blanks around it aside. Series that are in the embedded archive
+    and not in the index are read for it.
 
     Raises:
         InvalidIdentifier: a UID that is none.
@@ -44,7 +44,8 @@ def series_of(settings: Settings, kind: Kind, value: str) -> tuple[str, ...]:
     finally:
         index.close()
     found.update(_waiting(settings, keyword, wanted))
-    found.update(_not_indexed(settings, indexed, keyword, wanted))
+    if settings.pacs == "folder":  # an archive on a server may hold much that is not of this platform
+        found.update(_not_indexed(settings, indexed, keyword, wanted))
     return tuple(sorted(found))
 
 

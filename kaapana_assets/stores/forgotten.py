@@ -141,7 +141,8 @@ class ForgottenRecords:
     def pending(self) -> list[Forgetting]:
         """Those that have begun and not ended, the oldest first."""
         with _translated(self._folder):
-            return [_read(path) for path in sorted(self._pending.glob("*.json"))]
+            found = [_read(path) for path in sorted(self._pending.glob("*.json"))]
+        return [each for each in found if each is not None]
 
 
 def series_being_forgotten(home: Path) -> frozenset[str]:
@@ -149,11 +150,14 @@ def series_being_forgotten(home: Path) -> frozenset[str]:
     return frozenset(uid for each in ForgottenRecords(home).pending() for uid in each.series)
 
 
-def _read(path: Path) -> Forgetting:
+def _read(path: Path) -> Forgetting | None:
+    """One that has begun; None when it ended at this moment."""
     try:
         values = json.loads(path.read_bytes())
         listed = {name: tuple(values[name]) for name in ("series", "cohorts", "remains")}
         return Forgetting(**{**values, **listed, "pooled": tuple(tuple(each) for each in values["pooled"])})
+    except FileNotFoundError:
+        return None
     except (ValueError, TypeError, KeyError) as exc:
         raise StoreUnavailable(f"{path} is damaged: delete it, and ask again for what is to be forgotten") from exc
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from system.conftest import platforms  # noqa: F401 - a fixture
 from workflows.conftest import Place
 from workflows.platform import CHAIN, POOL, Platform
 
