@@ -75,6 +75,9 @@ def forget(instance: DagsterInstance, series: Sequence[str], outputs: Sequence[S
                 events += is_index * _delete(connection, db.and_(of_asset, of_partition), runs)
             _redact(connection, _EVENTS, series, runs)
             if is_index:
+                for part in _parts(series):
+                    of_series = AssetCheckExecutionsTable.c.partition.in_(part)
+                    connection.execute(AssetCheckExecutionsTable.delete().where(of_series))
                 # Which partitions are there is kept beside the events, and is found anew where it is missing.
                 connection.execute(AssetKeyTable.update().values(cached_status_data=None))
                 _redact(connection, _BESIDE_EVENTS, series, runs)
