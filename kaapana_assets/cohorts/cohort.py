@@ -138,10 +138,7 @@ def name_for(folder: Path, cohort: Cohort) -> str:
 
 
 def _write(path: Path, cohort: Cohort) -> None:
-    with path.open("w") as file:
-        json.dump(asdict(cohort), file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    write_file(path, json.dumps(asdict(cohort), indent=1))
 
 
 def _is_of(folder: Path, name: str, digest: str) -> bool:

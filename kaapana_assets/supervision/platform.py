@@ -125,11 +125,13 @@ class Platform:
         write_instance(places.dagster_home, storage=storage, code_socket=places.code_socket, launching=self._launching)
         # Beside the first parts, which do not touch the storage.
         migration = self._start_migration()
-        if self._has_forgetting_to_end():
+        forgets = self._has_forgetting_to_end()
+        if forgets:
             self._finish_migration(migration)
             self._go_on_forgetting()
         self._start_together(parts.first_parts(self._places, definitions=self.settings.definitions))
-        self._finish_migration(migration)
+        if not forgets:
+            self._finish_migration(migration)
         last = parts.dagster_parts(self.settings, self._places, self.client)
         self._start_together([*last, parts.health_part(self._places)])
         self._abandoned_before = self._children[CODE].started_at
