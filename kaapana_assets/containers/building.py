@@ -21,11 +21,11 @@ from kaapana_assets.containers.built_images import BuiltImage, BuiltImages
 from kaapana_assets.containers.image import (
     Image,
     base_images,
-    content,
     content_digest,
     load_image,
     takes_argument,
 )
+from kaapana_assets.containers.image_files import image_files
 from kaapana_assets.containers.package_index import secret_files
 from kaapana_assets.containers.references import reference_of
 from kaapana_assets.errors import ConfigurationError, EngineUnavailable, KaapanaAssetsError, NotFound
@@ -259,12 +259,13 @@ def _lent(image: Image) -> Iterator[tuple[Path, dict[str, Path]]]:
     with tempfile.TemporaryDirectory(prefix=f"build-{image.name}-") as folder:
         context, secrets = Path(folder, "context"), Path(folder, "secrets")
         secrets.mkdir()
-        for path, status in content(image.folder):
-            copy = context / path.relative_to(image.folder)
+        for file in image_files(image.folder):
+            copy = context / file.name
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+            with file.open() as source, copy.open("wb") as target:
+                shutil.copyfileobj(source, target)
             # As the digest does: of the mode only whether it can be executed, of the times nothing.
-            copy.chmod(0o755 if status.st_mode & 0o100 else 0o644)
+            copy.chmod(0o755 if file.is_executable else 0o644)
             os.utime(copy, (TIME_OF_FILES, TIME_OF_FILES))
         for below, _, _ in os.walk(context):
             Path(below).chmod(0o755)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +18,10 @@ from kaapana_assets.containers.dockerfile.runs import run
 from kaapana_assets.containers.dockerfile.stages import Packages, Stage, last_stage
 from kaapana_assets.containers.dockerfile.tree import Content, Tree
 from kaapana_assets.containers.dockerfile.variables import expanded
+from kaapana_assets.containers.image_files import context_files, find_text, image_files
+from kaapana_assets.containers.requirement_lines import check_lines
 from kaapana_assets.dicom.identifiers import checked_name
 from kaapana_assets.errors import ConfigurationError, NotFound
-
-_NOT_CONTENT = {"__pycache__", ".git", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,10 @@ class Image:
         Raises:
             ConfigurationError: they cannot be read.
         """
-        return parse((self.folder / "Dockerfile").read_text(encoding="utf-8"))
+        text = find_text(self.folder, "Dockerfile")
+        if text is None:
+            raise ConfigurationError(f"image {self.name}: {self.folder / 'Dockerfile'} is gone")
+        return parse(text)
 
     @cached_property
     def stage(self) -> Stage:
@@ -54,12 +56,19 @@ class Image:
             raise ConfigurationError(f"image {self.name}: {self.folder / 'Dockerfile'} {exc}") from exc
 
     def packages(self) -> tuple[Packages, ...]:
-        """The installations of Python packages: those of its Dockerfile, and requirements.txt if they leave it out."""
-        own = self.folder / "requirements.txt"
-        if not own.is_file() or own in self.stage.requirement_files:
-            return self.stage.installs
-        lines = own.read_text(encoding="utf-8", errors="replace").splitlines()
-        return (Packages(lines=tuple(lines)), *self.stage.installs)
+        """The installations of Python packages: those of its Dockerfile, and requirements.txt if they leave it out.
+
+        Raises:
+            ConfigurationError: a requirement leads to files outside of the image.
+        """
+        installs, own = self.stage.installs, None
+        if self.folder / "requirements.txt" not in self.stage.requirement_files:
+            own = find_text(self.folder, "requirements.txt")
+        if own is not None:
+            installs = (Packages(lines=tuple(own.splitlines())), *installs)
+        for each in installs:
+            check_lines(each, name=self.name)
+        return installs
 
     def start(self, command: tuple[str, ...] | None) -> tuple[str, ...]:
         """The arguments of a start, as they are in the container.
@@ -85,10 +94,15 @@ def load_image(images: Path, reference: str) -> Image:
     Raises:
         NotFound: there is no such folder, or it has no Dockerfile.
         InvalidIdentifier: the last component of the reference is no valid name.
-        ConfigurationError: its Dockerfile cannot be understood.
+        ConfigurationError: the folder is a link.
     """
     name = checked_name(reference.partition("@")[0].rsplit("/", 1)[-1].partition(":")[0], kind="image")
     folder = images / name
+    if folder.is_symlink():
+        raise ConfigurationError(
+            f"image {reference!r}: {folder} is a link; put the image folder itself there, or name the folder of image "
+            "folders by KAAPANA_IMAGES"
+        )
     if not (folder / "Dockerfile").is_file():
         raise NotFound(
             f"image {reference!r}: {folder} is not a folder with a Dockerfile; the process runner and `images "
@@ -135,47 +149,23 @@ def takes_argument(image: Image, name: str) -> bool:
 
 
 def content_digest(image: Image) -> str:
-    """SHA-256 of the image folder: names, executable bits and content of all of its files."""
+    """SHA-256 of the image folder: names, executable bits and content of all of its files.
+
+    Raises:
+        ConfigurationError: it holds a link or something else that is no regular file.
+    """
     digest = hashlib.sha256()
-    for path, stat in content(image.folder):
-        name = path.relative_to(image.folder).as_posix()
-        digest.update(json.dumps([name, bool(stat.st_mode & 0o100), stat.st_size]).encode())
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
+    for file in image_files(image.folder):
+        digest.update(json.dumps([file.name, file.is_executable, file.status.st_size]).encode())
+        with file.open() as content:
+            while piece := content.read(1 << 20):
                 digest.update(piece)
     return f"sha256:{digest.hexdigest()}"
 
 
-def content(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """The files that make up an image and their status, in the order of their paths; no bytecode."""
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    for entry in entries:
-        if entry.name in _NOT_CONTENT or entry.name.endswith(".pyc"):
-            continue
-        if entry.is_dir():
-            yield from content(Path(entry.path))
-        elif entry.is_file():
-            yield Path(entry.path), entry.stat()
-
-
 def _context(folder: Path) -> Tree:
-    """The files that a build may copy: all but those that .dockerignore names."""
-    tree, kept = Tree(), _kept(folder)
-    for path, _ in content(folder):
-        name = path.relative_to(folder).as_posix()
-        if kept is None or name in kept:
-            tree.add_file(f"/{name}", Content(path=path))
+    """The files that a build may copy."""
+    tree = Tree()
+    for file in context_files(folder):
+        tree.add_file(f"/{file.name}", Content(file=file))
     return tree
-
-
-def _kept(folder: Path) -> set[str] | None:
-    """The paths that .dockerignore leaves; None where there is none."""
-    named = next((file for file in ("Dockerfile.dockerignore", ".dockerignore") if (folder / file).is_file()), None)
-    if named is None:
-        return None
-    from docker.utils.build import exclude_paths  # Docker's own rules; slow to import
-
-    lines = (folder / named).read_text(encoding="utf-8").splitlines()
-    patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    return set(exclude_paths(str(folder), patterns))

@@ -93,7 +93,7 @@ def _of_scripts(image: Image) -> Iterator[Finding]:
     """Paths of the image in the text of its scripts, which lead nowhere on this machine."""
     tree = image.stage.tree
     for path, content in sorted(tree.files.items()):
-        if not path.endswith(_TEXT) or (content.path and content.path.stat().st_size > _READ_BYTES):
+        if not path.endswith(_TEXT) or (content.file and content.file.status.st_size > _READ_BYTES):
             continue
         named = dict.fromkeys(_PATH_IN_TEXT.findall(content.read_text()))
         wrong = [each for each in named if _is_of_image(tree, absolute(each)) and not os.path.lexists(each)]

@@ -73,28 +73,36 @@ class ImageRoot:
         return f"{self.folder}{path}".rstrip("/")
 
 
-def lay_out(tree: Tree, folder: Path) -> None:
-    """Put the files of an image below a folder: small ones as copies, so that a launch may change its own.
+def lay_out(tree: Tree, folder: Path, *, linked: bool) -> None:
+    """Put the files of an image below a folder: as copies, so that a launch may change its own.
+
+    Args:
+        tree: the files.
+        folder: where they are put.
+        linked: whether large ones are links instead, for operators, which have no more rights than theirs.
 
     Raises:
+        ConfigurationError: a file is no regular file any more.
         OSError: they cannot be written.
     """
     for path in sorted(tree.folders):
         Path(f"{folder}{path}").mkdir(parents=True, exist_ok=True)
     for path, content in tree.files.items():
-        _put(content, Path(f"{folder}{path}"))
+        _put(content, Path(f"{folder}{path}"), linked=linked)
 
 
-def _put(content: Content, target: Path) -> None:
-    if content.path is None:
+def _put(content: Content, target: Path, *, linked: bool) -> None:
+    if content.file is None:
         target.write_text(content.text, encoding="utf-8")
         target.chmod((content.mode or 0o644) & 0o777)
         return
-    stat = content.path.stat()
-    if stat.st_size > _COPIED_BYTES:
-        target.symlink_to(content.path)
-        return
-    shutil.copyfile(content.path, target)
+    with content.file.open() as source:
+        stat = os.fstat(source.fileno())
+        if linked and stat.st_size > _COPIED_BYTES:
+            target.symlink_to(content.file.path)
+            return
+        with target.open("wb") as copy:
+            shutil.copyfileobj(source, copy)
     # Readable and writable for its owner, whatever the mode: in a container that would be root.
     # No setuid bit either: a container's walls would take its effect away.
     target.chmod(((content.mode if content.mode is not None else stat.st_mode) & 0o777) | 0o600)

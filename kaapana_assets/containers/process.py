@@ -24,7 +24,8 @@ from kaapana_assets.containers.contract import environment
 from kaapana_assets.containers.dockerfile.shell_commands import PYTHON
 from kaapana_assets.containers.endings import LINES_SHOWN, named, outcome_of, stopped
 from kaapana_assets.containers.environments import LocalFiles, environment_for
-from kaapana_assets.containers.image import Image, content, content_digest, load_image
+from kaapana_assets.containers.image import Image, content_digest, load_image
+from kaapana_assets.containers.image_files import image_files
 from kaapana_assets.containers.image_report import not_obeyed
 from kaapana_assets.containers.image_root import ImageRoot, lay_out
 from kaapana_assets.containers.runner import Launch, Outcome
@@ -91,8 +92,9 @@ class ProcessRunner:
         found = load_image(self._images, image)
         # The inode and its own time of change, too: a copy may keep the time and the size of another file.
         state = tuple(
-            (str(path), at.st_ino, at.st_size, at.st_mode, at.st_mtime_ns, at.st_ctime_ns)
-            for path, at in content(found.folder)
+            (str(file.path), at.st_ino, at.st_size, at.st_mode, at.st_mtime_ns, at.st_ctime_ns)
+            for file in image_files(found.folder)
+            for at in [file.status]
         )
         if state not in self._digests:
             self._digests[state] = content_digest(found)
@@ -137,7 +139,7 @@ class ProcessRunner:
         # A container has a file system, a home and a /tmp of its own, gone with it.
         with _own_place() as place:
             root = ImageRoot(place / "image", image.stage.tree, python / "bin" / "python")
-            lay_out(image.stage.tree, root.folder)
+            lay_out(image.stage.tree, root.folder, linked=True)
             variables = _variables(launch, image, root=root, place=place)
             workdir = root.workdir(image.stage.workdir)
             arguments = [root.on_host(argument) for argument in asked]
@@ -178,7 +180,9 @@ class ProcessRunner:
             environments=self._environments,
             output=output,
             install_variables=without_secrets(os.environ),
-            local=LocalFiles(lambda: content_digest(image), lambda folder: lay_out(image.stage.tree, folder)),
+            local=LocalFiles(
+                lambda: content_digest(image), lambda folder: lay_out(image.stage.tree, folder, linked=False)
+            ),
         )
 
 

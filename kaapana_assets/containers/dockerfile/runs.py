@@ -172,8 +172,8 @@ class _RequirementFiles:
             return []
         if path in self._open:
             return []
-        if content.path is not None:
-            self._stage.requirement_files |= {content.path}
+        if content.file is not None:
+            self._stage.requirement_files |= {content.file.path}
         self._open.append(path)
         found = [each for line in content.read_text().splitlines() for each in self._resolved(line, path)]
         self._open.remove(path)

@@ -10,23 +10,24 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import translate
-from pathlib import Path
+
+from kaapana_assets.containers.image_files import ImageFile
 
 _PATTERN = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
 class Content:
-    """Where the content of a file is: a file of this machine, or text of the Dockerfile."""
+    """Where the content of a file is: a file of the image folder, or text of the Dockerfile."""
 
-    path: Path | None = None
+    file: ImageFile | None = None
     text: str = ""
     mode: int | None = None
     """Permission bits, where an instruction gave some."""
 
     def read_text(self) -> str:
         """The content; what is no UTF-8 is replaced."""
-        return self.text if self.path is None else self.path.read_text(encoding="utf-8", errors="replace")
+        return self.text if self.file is None else self.file.read_text()
 
 
 def absolute(path: str, folder: str = "/") -> str:

@@ -1,0 +1,197 @@
+"""The files of an image folder, read so that no byte from outside of it is ever among them.
+
+Each folder on the way is opened by its descriptor and no link is followed, when files are listed and
+again when they are read: a link that somebody sets in between is refused, too. Links, pipes, sockets and
+devices are refused by their names before any file is read, unless .dockerignore leaves them out.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from kaapana_assets.errors import ConfigurationError
+
+MAX_DEPTH = 64
+"""Folders in each other; deeper ones are a loop or a mistake."""
+
+_NOT_CONTENT = {"__pycache__", ".git", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+_IGNORE_FILES = ("Dockerfile.dockerignore", ".dockerignore")
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe without a writer is not waited for
+_NO_FOLDER_OR_LINK = (errno.ELOOP, errno.ENOTDIR, errno.EMLINK)
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A regular file of an image folder.
+
+    Attributes:
+        folder: the image folder.
+        name: its path in the folder, with slashes.
+        status: as it was when the files were listed.
+    """
+
+    folder: Path
+    name: str
+    status: os.stat_result
+
+    @property
+    def path(self) -> Path:
+        """Its path on this machine, to be shown and compared; it is read by ``open``."""
+        return self.folder / self.name
+
+    @property
+    def is_executable(self) -> bool:
+        """Whether its owner may execute it."""
+        return bool(self.status.st_mode & stat.S_IXUSR)
+
+    def open(self) -> BinaryIO:
+        """The file, opened for reading.
+
+        Raises:
+            ConfigurationError: it, or a folder on the way to it, is now a link, no regular file, or gone.
+        """
+        return _open_file(self.folder, self.name)
+
+    def read_text(self) -> str:
+        """Its content; what is no UTF-8 is replaced.
+
+        Raises:
+            ConfigurationError: as ``open`` does.
+        """
+        with self.open() as file:
+            return file.read().decode("utf-8", "replace")
+
+
+def image_files(folder: Path) -> tuple[ImageFile, ...]:
+    """The files that make up an image, in the order of their paths; no bytecode.
+
+    Raises:
+        ConfigurationError: something in it is a link or no regular file, it is too deep, or cannot be read.
+    """
+    ignored = _ignored(folder)
+    found: list[ImageFile] = []
+    waiting = [PurePosixPath()]
+    while waiting:
+        below = waiting.pop()
+        if len(below.parts) > MAX_DEPTH:
+            raise ConfigurationError(
+                f"image {folder.name}: {folder / below} is more than {MAX_DEPTH} folders deep: is a folder mounted in "
+                "itself? Move it out of the image folder"
+            )
+        for name, status in _entries(folder, below):
+            path = below / name
+            if name in _NOT_CONTENT or name.endswith(".pyc"):
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                waiting.append(path)
+            elif stat.S_ISREG(status.st_mode):
+                found.append(ImageFile(folder, str(path), status))
+            elif not ignored(str(path)):
+                raise _refused(folder, path, status.st_mode)
+    return tuple(sorted(found, key=lambda file: file.name.split("/")))
+
+
+def context_files(folder: Path) -> tuple[ImageFile, ...]:
+    """Those that a build may copy: all but those that .dockerignore names.
+
+    Raises:
+        ConfigurationError: as ``image_files`` does.
+    """
+    ignored = _ignored(folder)
+    return tuple(file for file in image_files(folder) if not ignored(file.name))
+
+
+def find_text(folder: Path, name: str) -> str | None:
+    """The text of a file of an image folder, None where there is none; what is no UTF-8 is replaced.
+
+    Raises:
+        ConfigurationError: it is a link or no regular file, or cannot be read.
+    """
+    try:
+        with _open_file(folder, name) as file:
+            return file.read().decode("utf-8", "replace")
+    except _Absent:
+        return None
+
+
+class _Absent(ConfigurationError):
+    """No file of that name is there."""
+
+
+def _open_folder(folder: Path, below: PurePosixPath) -> int:
+    """A descriptor of a folder, to be closed by the caller."""
+    held = os.open(folder, _FOLDER)
+    for part in below.parts:
+        try:
+            inner = os.open(part, _FOLDER, dir_fd=held)
+        finally:
+            os.close(held)
+        held = inner
+    return held
+
+
+def _entries(folder: Path, below: PurePosixPath) -> list[tuple[str, os.stat_result]]:
+    try:
+        held = _open_folder(folder, below)
+        try:
+            with os.scandir(held) as entries:
+                return [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
+        finally:
+            os.close(held)
+    except OSError as exc:
+        raise _translated(folder, below, exc) from exc
+
+
+def _open_file(folder: Path, name: str) -> BinaryIO:
+    path = PurePosixPath(name)
+    try:
+        held = _open_folder(folder, path.parent)
+        try:
+            file = os.open(path.name, _FILE, dir_fd=held)
+        finally:
+            os.close(held)
+    except OSError as exc:
+        raise _translated(folder, path, exc) from exc
+    mode = os.fstat(file).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(file)
+        raise _refused(folder, path, mode)
+    return os.fdopen(file, "rb")
+
+
+def _translated(folder: Path, path: PurePosixPath, exc: OSError) -> ConfigurationError:
+    if exc.errno in _NO_FOLDER_OR_LINK:
+        return _refused(folder, path, stat.S_IFLNK)
+    if exc.errno == errno.ENXIO:  # what opening a socket says
+        return _refused(folder, path, stat.S_IFSOCK)
+    error = _Absent if exc.errno == errno.ENOENT else ConfigurationError
+    return error(f"image {folder.name}: {folder / path} cannot be read: {exc.strerror}")
+
+
+def _refused(folder: Path, path: PurePosixPath, mode: int) -> ConfigurationError:
+    kinds = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+    kind = kinds.get(stat.S_IFMT(mode), "a device")
+    return ConfigurationError(
+        f"image {folder.name}: {folder / path} is {kind} or leads through one; an image is made only of the regular "
+        "files of its folder: put a copy of the file there, or name it in .dockerignore"
+    )
+
+
+def _ignored(folder: Path) -> Callable[[str], bool]:
+    """Whether .dockerignore names a path; nothing where there is none."""
+    texts = (find_text(folder, name) for name in _IGNORE_FILES)
+    text = next((each for each in texts if each is not None), None)
+    if text is None:
+        return lambda _: False
+    from docker.utils.build import PatternMatcher  # Docker's own rules; slow to import
+
+    patterns = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    matcher = PatternMatcher([*patterns, "!Dockerfile"])
+    return lambda path: bool(matcher.matches(path))  # type: ignore[arg-type]  # its stub is wrong: names are str

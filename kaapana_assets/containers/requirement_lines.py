@@ -1,0 +1,32 @@
+"""Requirements of an image that would lead the installer to files outside of the image."""
+
+from __future__ import annotations
+
+import re
+
+from kaapana_assets.containers.dockerfile.stages import Packages
+from kaapana_assets.errors import ConfigurationError
+
+_OF_IMAGE = re.compile(r"(--editable )?/")  # laid out, and turned to where they are
+_OUTSIDE = re.compile(
+    r"^(?:-r|--requirement|-c|--constraint)"  # those in the image were put in their place before
+    r"|(?:^|@\s*|[\s=+])(?:file:|~|\.{0,2}/|\.\.$|\$\{)",
+    re.IGNORECASE,
+)
+
+
+def check_lines(packages: Packages, *, name: str) -> None:
+    """See that an installation takes packages from the index, from addresses or from the image.
+
+    Raises:
+        ConfigurationError: a line names another file of this machine.
+    """
+    for lines in (packages.lines, packages.constraints):
+        for line in "\n".join(lines).replace("\\\n", " ").splitlines():
+            text = re.sub(r"(^|\s)#.*", "", line).strip()
+            rest = text.removeprefix(found[0]) if packages.local and (found := _OF_IMAGE.match(text)) else text
+            if _OUTSIDE.search(rest):
+                raise ConfigurationError(
+                    f"image {name}: the requirement {text[:100]!r} leads out of the image folder; name a package, or "
+                    "copy the file into the folder and install it by its path from the Dockerfile"
+                )
