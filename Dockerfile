@@ -13,13 +13,11 @@ ENV PYTHONUNBUFFERED=1 PYTHONPATH=/opt/kaapana-assets HOME=/tmp USER=kaapana LOG
 
 WORKDIR /opt/kaapana-assets
 # What changes rarely comes first, so that a build after a change of the sources takes seconds.
-COPY pyproject.toml constraints.txt ./
+COPY requirements.txt /tmp/requirements.txt
 # What pip is told at this site is lent to the build and does not stay in the image.
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=ca.pem \
-    python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-        > /tmp/requirements.txt \
-    && pip install --no-cache-dir --constraint constraints.txt --requirement /tmp/requirements.txt \
-    && rm /tmp/requirements.txt
+    pip install --no-cache-dir --require-hashes --no-deps --requirement /tmp/requirements.txt
+COPY LICENSE NOTICE THIRD_PARTY.md pyproject.toml ./
 COPY images/ images/
 COPY kaapana_assets/ kaapana_assets/
 # An image that lacks a library is not made.

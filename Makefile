@@ -7,13 +7,15 @@
 # make cluster-down   end it
 # make services-build   make them ready to start
 # make lint   style and types
+# make lock   the locked versions with their hashes (ARGUMENTS="--upgrade-package pydicom")
+# make licences   THIRD_PARTY.md, the licences of all that is shipped
 # make clean  what this file made (never a folder of data)
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean setup services services-build services-down cluster cluster-down
+.PHONY: help demo test lint clean setup lock licences services services-build services-down cluster cluster-down
 
 VENV := .venv
 READY := $(VENV)/.ready
@@ -55,12 +57,18 @@ lint: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+lock: $(READY)
+	@bash .ci/lock $(VENV) $(ARGUMENTS)
+
+licences: $(READY)
+	@bash -c 'source .ci/pip_settings; venv=$(VENV); hand_pip_configuration_to_uv; exec $(VENV)/bin/python .ci/third_party.py'
+
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build dist
 	find . -name __pycache__ -not -path './kaapana-home*' -prune -exec rm -rf {} +
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt .ci/setup
+$(READY): pyproject.toml constraints.txt .ci/setup .ci/pip_settings
 	@bash .ci/setup $(VENV)
 	touch $(READY)

@@ -110,7 +110,9 @@ def _commands(build: Path, packages: Sequence[Packages], variables: Mapping[str,
         wanted = _written(build / f"requirements-{number}.txt", each, each.lines)
         limits = _written(build / f"constraints-{number}.txt", each, each.constraints)
         install = [uv, "pip", "install", *options, "--compile-bytecode", "--python", str(folder / "bin" / "python")]
-        yield [*install, *found_in, *each.options, "--constraint", str(limits), "--requirement", str(wanted)]
+        hashed = any("--hash=" in line for line in each.lines) and "--require-hashes" not in each.options
+        verified = ["--require-hashes"] if hashed else []  # as pip does: with one hash, all have to have one
+        yield [*install, *found_in, *each.options, *verified, "--constraint", str(limits), "--requirement", str(wanted)]
 
 
 def _written(file: Path, packages: Packages, lines: Sequence[str]) -> Path:

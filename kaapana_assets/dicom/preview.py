@@ -15,15 +15,27 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID
+from pydicom.uid import (
+    HTJ2K,
+    UID,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000TransferSyntaxes,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
+)
 
 from kaapana_assets.dicom.frame_size import decoded_bytes
 from kaapana_assets.dicom.headers import PYDICOM_ERRORS, opened, pydicom_quiet
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
+from kaapana_assets.dicom.preview_process import preview_apart
 from kaapana_assets.errors import OverLimit, UnreadableDicom
 
 _PIXEL_TAGS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 _OVERSAMPLING = 8
+_BY_LIBRARIES = frozenset(
+    (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL)
+)
 
 
 def preview_png(path: Path, *, size: int = 128, limits: ReadingLimits = DEFAULT_LIMITS) -> bytes | None:
@@ -32,6 +44,7 @@ def preview_png(path: Path, *, size: int = 128, limits: ReadingLimits = DEFAULT_
     Grey values are shown through the window or VOI LUT of the header, else between the 1st and 99th
     percentile. MONOCHROME1 is inverted, so that bright is more. Of the file only that frame is read,
     and it is decoded only if headers, that of a compressed frame too, say that it is small enough.
+    What libraries in C and C++ decode (JPEG and its kin) is decoded in a process of its own.
 
     Args:
         path: of any transfer syntax that the installed decoders of pydicom can read.
@@ -45,11 +58,26 @@ def preview_png(path: Path, *, size: int = 128, limits: ReadingLimits = DEFAULT_
     References:
         PS3.3 C.11.2 (VOI LUT), C.7.6.3.1.2 (photometric interpretation).
     """
+    return _preview(path, size=size, limits=limits, apart=True)
+
+
+def decoded_preview(path: Path, *, size: int, limits: ReadingLimits) -> bytes | None:
+    """The same as ``preview_png``, all in this process.
+
+    Raises:
+        UnreadableDicom, OverLimit: as there.
+    """
+    return _preview(path, size=size, limits=limits, apart=False)
+
+
+def _preview(path: Path, *, size: int, limits: ReadingLimits, apart: bool) -> bytes | None:
     from PIL import Image
 
     try:
         with pydicom_quiet(), opened(path, limits=limits) as file:
             header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+            if apart and _is_foreign(UID(str(header.file_meta.get("TransferSyntaxUID", "")))):
+                return preview_apart(path, size=size, limits=limits)
             frame = _middle_frame(file, header, path=path, limit_bytes=limits.preview_bytes)
             if frame is None:
                 return None
@@ -63,6 +91,11 @@ def preview_png(path: Path, *, size: int = 128, limits: ReadingLimits = DEFAULT_
     png = io.BytesIO()
     picture.save(png, format="PNG")
     return png.getvalue()
+
+
+def _is_foreign(syntax: UID) -> bool:
+    """Whether others than pydicom and numpy decode it."""
+    return syntax in _BY_LIBRARIES
 
 
 def _middle_frame(file: BinaryIO, header: Dataset, *, path: Path, limit_bytes: int) -> npt.NDArray[Any] | None:

@@ -31,7 +31,7 @@ def picture(path, **arguments):
         ("JPEG2000.dcm", "L"),
         ("MR_small_RLE.dcm", "L"),
         ("MR_small_jpeg_ls_lossless.dcm", "L"),
-        ("JPGExtended.dcm", "L"),
+        ("SC_rgb_jpeg_gdcm.dcm", "RGB"),
         ("examples_ybr_color.dcm", "RGB"),
         ("examples_palette.dcm", "RGB"),
     ],
@@ -142,7 +142,7 @@ def test_bomb_of_runs_is_not_decoded(tmp_path, dataset, save, said):
 
 
 SIZES = {
-    "JPEG": ("JPGExtended.dcm", b"\xff\xc1", 5, ">H"),
+    "JPEG": ("SC_rgb_jpeg_gdcm.dcm", b"\xff\xc3", 5, ">H"),
     "JPEG baseline": ("SC_rgb_jpeg_dcmtk.dcm", b"\xff\xc0", 5, ">H"),
     "JPEG-LS": ("MR_small_jpeg_ls_lossless.dcm", b"\xff\xf7", 5, ">H"),
     "JPEG 2000": ("JPEG2000.dcm", b"\xff\x4f\xff\x51", 8, ">L"),

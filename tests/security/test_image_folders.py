@@ -131,7 +131,7 @@ def _socket(site: Site) -> str:
 def _deep(site: Site) -> str:
     folder = site.image / "files"
     held = os.open(folder, os.O_RDONLY)
-    for _ in range(990):
+    for _ in range(100):
         os.mkdir("d", dir_fd=held)
         inner = os.open("d", os.O_RDONLY, dir_fd=held)
         os.close(held)
@@ -148,7 +148,7 @@ ATTACKS = {
     "two links to here": _two_loops,
     "pipe": _pipe,
     "socket": _socket,
-    "990 folders": _deep,
+    "100 folders": _deep,
     "the Dockerfile": _link("Dockerfile", "outside/secret.txt"),
     "requirements": _link("requirements.txt", "outside/secret.txt"),
     ".dockerignore": _link(".dockerignore", "outside/secret.txt"),

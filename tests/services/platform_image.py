@@ -24,7 +24,7 @@ from services.service import CACHE, Missing, run_build
 
 IMAGE = "localhost/kaapana-assets:0.1.0"
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
-_PACKAGES_FROM = ("Dockerfile", "pyproject.toml", "constraints.txt")
+_PACKAGES_FROM = ("Dockerfile", "requirements.txt")
 
 
 def load_into(cluster: Cluster) -> None:
