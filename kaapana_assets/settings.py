@@ -179,6 +179,15 @@ class Settings(BaseSettings):
         24.0, ge=0, description="Hours that pods of failed operators are kept to be looked at."
     )
 
+    kubernetes_memory_mb: int = Field(
+        16_384, ge=0, description="Memory limit in MiB of operators that name none (`memory_mb`); `0` sets none."
+    )
+    kubernetes_scratch_mb: int = Field(
+        20_480,
+        ge=0,
+        description="Limit in MiB of what a pod writes besides its run directory (`/tmp`, `HOME`, output); `0`: none.",
+    )
+
     run_launcher: Literal["process", "kubernetes"] = Field(
         "process", description="Where runs are executed: in processes of this machine, or in pods of the cluster."
     )

@@ -116,12 +116,13 @@ def _container(settings: Settings, variables: Mapping[str, str]) -> dict[str, An
 
 
 def _pod(settings: Settings) -> dict[str, Any]:
+    scratch = {"sizeLimit": f"{settings.kubernetes_scratch_mb}Mi"} if settings.kubernetes_scratch_mb else {}
     return {
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": _GRACE_S,
         "volumes": [
             {"name": "home", "persistentVolumeClaim": {"claimName": settings.kubernetes_run_claim}},
-            {"name": "tmp", "emptyDir": {}},
+            {"name": "tmp", "emptyDir": scratch},
         ],
     }
 

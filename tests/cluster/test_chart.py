@@ -86,6 +86,8 @@ def test_folder_of_a_node_becomes_a_volume_that_is_never_emptied(kubernetes_clus
         ("home.accessModes={ReadOnlyMany}", "accessModes"),
         ("flowJobs.quota.pods=-1", "pods"),
         ("network.enforce=perhaps", "enforce"),
+        ("network.blocked={everything}", "blocked"),
+        ("flowJobs.defaults.ephemeralStorageLimit=plenty", "ephemeralStorageLimit"),
         ("nonsense=1", "nonsense"),
         ("gpuResource=gpu", "gpuResource"),
     ],

@@ -91,6 +91,17 @@ def test_limits_are_asked_for_in_full() -> None:
     assert container()["resources"] == {}
 
 
+def test_who_names_no_limit_has_those_of_the_site_and_asks_for_little() -> None:
+    place = ClusterPlace(**{**vars(PLACE), "memory_mb": 16_384, "scratch_mb": 20_480})
+    resources = container(place=place)["resources"]
+    assert resources["limits"] == {"memory": "16384Mi", "ephemeral-storage": "20480Mi"}
+    assert resources["requests"] == {"memory": "128Mi", "ephemeral-storage": "0"}
+    own = container(launch(memory_mb=512), place)["resources"]
+    assert own["limits"]["memory"] == own["requests"]["memory"] == "512Mi"
+    sizes = [volume["emptyDir"]["sizeLimit"] for volume in pod(place=place)["volumes"] if "emptyDir" in volume]
+    assert sizes == ["20480Mi", "20480Mi"]
+
+
 def test_values_reach_the_operator_as_they_are() -> None:
     given = launch(parameters={"pattern": "$(HOME) $$ $x"}, command=("sh", "-c", "echo $(id)"))
     variables = {each["name"]: each["value"] for each in container(given)["env"]}

@@ -34,6 +34,8 @@ def open_kubernetes(settings: Settings) -> KubernetesRunner:
         parallel=settings.kubernetes_parallel,
         patience_s=settings.kubernetes_patience_s,
         retention_s=settings.kubernetes_pod_retention_hours * 3600,
+        memory_mb=settings.kubernetes_memory_mb,
+        scratch_mb=settings.kubernetes_scratch_mb,
     )
     cluster = Cluster(settings.kubeconfig, namespace=place.namespace, patience_s=place.patience_s)
     return KubernetesRunner(

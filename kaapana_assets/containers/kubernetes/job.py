@@ -41,6 +41,7 @@ _HOME, _TMP = "/home/operator", "/tmp"  # noqa: S108 - in the container
 _LABEL_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]+")
 _NAME_CHARACTERS = re.compile(r"[^a-z0-9-]+")
 _GRACE_S = 5
+_LEAST_MEMORY_MB = 128
 _NODE_LOST_S = 30  # how long a node may be silent before its pods are given up, after Kubernetes noticed
 _BACKUP_S = 120  # by how much a Job's deadline is behind its pod's, which keeps the pod and its log
 
@@ -62,6 +63,8 @@ class ClusterPlace:
         parallel: launches of one operator at once.
         patience_s: seconds that a pod may wait for a node, and calls for a cluster that is away.
         retention_s: seconds that pods of failed operators are kept.
+        memory_mb: limit in MiB of operators that name none; 0 sets none.
+        scratch_mb: limit in MiB of what a pod writes besides its directory (/tmp, HOME, its output); 0 sets none.
     """
 
     namespace: str
@@ -76,6 +79,8 @@ class ClusterPlace:
     parallel: int = 4
     patience_s: float = 300.0
     retention_s: float = 86_400.0
+    memory_mb: int = 0
+    scratch_mb: int = 0
 
 
 @dataclass(frozen=True)
@@ -203,6 +208,7 @@ def _pod(launch: Launch, *, reference: str, place: ClusterPlace) -> Manifest:
         {"key": f"node.kubernetes.io/{what}", "operator": "Exists", "effect": "NoExecute"}
         for what in ("not-ready", "unreachable")
     ]
+    scratch = {"sizeLimit": f"{place.scratch_mb}Mi"} if place.scratch_mb else {}
     pod: Manifest = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -217,8 +223,8 @@ def _pod(launch: Launch, *, reference: str, place: ClusterPlace) -> Manifest:
         "containers": [container],
         "volumes": [
             {"name": "data", "persistentVolumeClaim": {"claimName": place.claim}},
-            {"name": "tmp", "emptyDir": {}},
-            {"name": "home", "emptyDir": {}},
+            {"name": "tmp", "emptyDir": scratch},
+            {"name": "home", "emptyDir": scratch},
         ],
         "tolerations": [{**each, "tolerationSeconds": _NODE_LOST_S} for each in lost] + list(place.tolerations),
     }
@@ -238,7 +244,15 @@ def _resources(launch: Launch, place: ClusterPlace) -> Manifest:
     if launch.gpus:
         limits[place.gpu_resource] = str(launch.gpus)
     # Asked for in full, so that an operator is not put where it would be ended for its neighbours' use.
-    return {"limits": limits, "requests": limits} if limits else {}
+    requests = dict(limits)
+    # Limits that nobody named are walls, and ask for next to nothing: a small node is still good enough.
+    if launch.memory_mb is None and place.memory_mb:
+        limits["memory"] = f"{place.memory_mb}Mi"
+        requests["memory"] = f"{min(place.memory_mb, _LEAST_MEMORY_MB)}Mi"
+    if place.scratch_mb:
+        limits["ephemeral-storage"] = f"{place.scratch_mb}Mi"
+        requests["ephemeral-storage"] = "0"
+    return {"limits": limits, "requests": requests} if limits else {}
 
 
 def _sub_path(launch: Launch, place: ClusterPlace) -> str:

@@ -96,6 +96,12 @@ class Waiting:
         return tail(self.last)
 
 
+_NO_LIMIT_NAMED = (
+    "for the memory that it used: `memory_mb` of the operator, or KAAPANA_KUBERNETES_MEMORY_MB for all that name none, "
+    "gives more"
+)
+
+
 def failure_of(state: PodState, wait: Waiting, look: str) -> KaapanaAssetsError:
     """The error of an operator that did not end well; ``look`` says where its pod can be looked at."""
     launch, end = wait.launch, f"{wait.tail()}{look}"
@@ -105,7 +111,7 @@ def failure_of(state: PodState, wait: Waiting, look: str) -> KaapanaAssetsError:
     if state.cause is Cause.SETTINGS:
         return ConfigurationError(f"{wait.named} cannot be started: {state.words}")
     if state.cause is Cause.OUT_OF_MEMORY:
-        limit = f"at its limit of {launch.memory_mb} MiB" if launch.memory_mb else "for the memory that it used"
+        limit = f"at its limit of {launch.memory_mb} MiB" if launch.memory_mb else _NO_LIMIT_NAMED
         return OperatorOutOfMemory(f"{wait.named} was ended by the cluster {limit} (OOMKilled){end}")
     if state.cause is Cause.DEADLINE and launch.timeout_s is not None:
         return OperatorTimeout(f"{stopped(launch, None, wait.last)}{look}")
