@@ -38,7 +38,8 @@ from kaapana_assets.backups.manifest import Entry, Header, Writer
 from kaapana_assets.errors import ConfigurationError, StoreUnavailable, TemporaryError
 from kaapana_assets.ingest.spool import open_spool
 from kaapana_assets.shown import shown
-from kaapana_assets.supervision.parts import POSTGRES, Places
+from kaapana_assets.supervision.needs import POSTGRES
+from kaapana_assets.supervision.parts import Places
 from kaapana_assets.supervision.record import lock_home, running_platform
 
 if TYPE_CHECKING:
