@@ -131,8 +131,8 @@ def test_link_in_place_of_a_folder_of_the_run_is_written_through_by_nobody(flow:
 
 
 def test_link_in_place_of_the_views_empties_no_folder_elsewhere(flow: Platform, tmp_path: Path):
-    both = f"{ONE}\n{TWO}"
-    name = f"put-copies-{hashlib.sha256(both.encode()).hexdigest()[:16]}"
+    both = hashlib.sha256("\n".join((ONE, TWO)).encode()).hexdigest()
+    name = f"put-copies-{both[:16]}"
     precious = tmp_path / "outside" / name / "precious"
     precious.parent.mkdir(parents=True)
     precious.touch()
