@@ -207,11 +207,12 @@ class RunDirectories:
         make_folder(directory.path / "conf" / "results")
         by_run = self.folder / _BY_RUN / checked_name(dagster_run_id, kind="run id")
         while True:
-            make_folder(by_run.parent)
+            make_folder(directory.record.parent)
             with contextlib.suppress(FileNotFoundError):  # a run that ends just now removed the empty folder
-                directory.record.mkdir(parents=True)
+                directory.record.mkdir()
                 break
         sync_folder(directory.record.parent)
+        make_folder(directory.record / "results")
         sync_folder(self.folder)
         write_file(by_run, directory.name)
         return directory
@@ -318,13 +319,14 @@ def _take_over(directory: RunDirectory) -> None:
     (staged / "results").mkdir(parents=True)
     try:
         with contextlib.suppress(FileNotFoundError), directory.opened("conf") as conf, opened(staged) as target:
-            target.write("conf.json", conf.read("conf.json"))
+            target.write("conf.json", conf.read("conf.json"), durable=True)
             with conf.below("results") as results, target.below("results") as shown:
                 for _, folder, files in results.walk():
                     for found in files:
-                        shown.write(found.name, folder.read(found.name))
+                        shown.write(found.name, folder.read(found.name), durable=True)
         with contextlib.suppress(OSError):  # another process of the run was faster
             staged.rename(directory.record)
+            sync_folder(directory.record.parent)
     finally:
         with opened(staged.parent) as records:
             records.remove(staged.name)

@@ -47,7 +47,7 @@ def test_database_of_a_stopped_platform_is_dumped_and_restored(home: Path, tmp_p
 
 
 def test_platform_that_starts_or_stops_is_said(home: Path, tmp_path: Path) -> None:
-    (home / "dagster" / "postgres" / "data").mkdir(parents=True)
+    (home / "dagster" / "postgres" / "data" / "base").mkdir(parents=True)
     (home / "dagster" / "postgres" / "data" / "PG_VERSION").write_text("18\n")
     (home / "platform.json").unlink()
     with lock_home(home):

@@ -11,6 +11,7 @@ import pytest
 from kaapana_assets.errors import ConfigurationError, StoreUnavailable
 from kaapana_assets.health.stores import check_before_start, store_checks
 from kaapana_assets.home import MARKER
+from kaapana_assets.home_record import RECORD
 from kaapana_assets.stores.opening import open_index, open_objects, open_pacs
 
 CT = Path(pydicom.data.get_testdata_file("CT_small.dcm"))
@@ -26,7 +27,7 @@ def test_an_empty_home_works_and_nothing_is_made(settings_of, home):
     assert {name: report.counts for name, report in reports.items()} == EMPTY
     assert all(report.free_bytes > 0 for report in reports.values())
     assert (reports["index"].product, reports["index"].version) == ("SQLite", sqlite3.sqlite_version)
-    assert [path.name for path in home.iterdir()] == [MARKER]
+    assert sorted(path.name for path in home.iterdir()) == [MARKER, RECORD]
 
 
 def test_what_is_stored_is_counted(settings_of):

@@ -10,6 +10,7 @@ import time
 import pytest
 from health.conftest import all_stores_at, command_environment
 
+from kaapana_assets import home_record
 from kaapana_assets.home import MARKER
 from kaapana_assets.supervision import record
 
@@ -38,7 +39,7 @@ def test_without_a_platform_it_shows_stores_and_spool_and_that_is_no_failure(kaa
     for line in (f"folder {home}/archive", f"sqlite {home}/index.sqlite", f"folder {home}/incoming", "receiver    off"):
         assert line in done.stdout
     assert done.stderr == ""
-    assert [path.name for path in home.iterdir()] == [MARKER]
+    assert sorted(path.name for path in home.iterdir()) == [MARKER, home_record.RECORD]
 
 
 def test_without_a_home_it_says_where_it_looked_and_makes_none(kaapana, tmp_path):

@@ -48,7 +48,8 @@ def site(tmp_path_factory) -> Iterator[Site]:
 
 def lay_out(home: Path) -> None:
     """What a home has before anything comes into it."""
-    (home / "dagster").mkdir(parents=True)
+    home.mkdir(mode=0o700)
+    (home / "dagster").mkdir()
     (home / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     (home / "workflows" / "dags").mkdir(parents=True)
     (home / "workflows" / "dags" / "chain.py").write_text(CHAIN % "")

@@ -1,7 +1,7 @@
 """Backups that somebody else made or changed, and folders that others can reach: nothing leads out of a home."""
 
 import hashlib
-import io
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ from backups.homes import UP, files_of, fill, kaapana
 
 from kaapana_assets.backups.backup_folder import open_to_read, open_to_write
 from kaapana_assets.backups.databases import dump, load, served
-from kaapana_assets.backups.manifest import Entry, Writer
+from kaapana_assets.backups.manifest import Entry
 from kaapana_assets.backups.restoring import Restore
 from kaapana_assets.backups.taking import Backup
-from kaapana_assets.errors import ConfigurationError, DamagedBackup
+from kaapana_assets.errors import ConfigurationError, DamagedBackup, StoreUnavailable
 from kaapana_assets.settings import load_settings
 
 NOBODY = 65534
@@ -49,14 +49,21 @@ def restore(folder: Path, home: Path) -> None:
 def rewrite(folder: Path, change) -> None:
     """Make another manifest, of which all digests are right."""
     with open_to_read(folder) as opened, opened.manifest() as manifest:
-        entries = list(manifest.entries())
-        header, name = manifest.header, opened.names()[-1]
-    file = io.BytesIO()
-    writer = Writer(file, header)
-    for entry in change(entries):
-        writer.add(entry)
-    writer.finish()
-    (folder / "manifests" / f"{name}.jsonl").write_bytes(file.getvalue())
+        entries, name = list(manifest.entries()), opened.names()[-1]
+    file = folder / "manifests" / f"{name}.jsonl"
+    changed = [asdict(entry) for entry in change(entries)]
+    lines = file.read_bytes().splitlines(keepends=True)[0] + b"".join(line_of(entry) for entry in changed)
+    end = {
+        "end": True,
+        "files": sum(entry["kind"] != "folder" for entry in changed),
+        "bytes": sum(entry["size"] for entry in changed if isinstance(entry["size"], int)),
+        "sha256": hashlib.sha256(lines).hexdigest(),
+    }
+    file.write_bytes(lines + line_of(end))
+
+
+def line_of(values: dict[str, object]) -> bytes:
+    return json.dumps(values).encode() + b"\n"
 
 
 def planted(folder: Path, content: bytes) -> Entry:
@@ -205,10 +212,13 @@ def test_folder_that_is_swapped_for_a_link_meanwhile_is_not_followed(home: Path,
             folder.rename(tmp_path / "moved")
             folder.symlink_to(victim)
 
-    take(home, folder, swap)
+    with pytest.raises(StoreUnavailable, match=r"known\.sqlite cannot be used"):
+        take(home, folder, swap)
     assert list(victim.iterdir()) == []
     folder.unlink()
-    restore(tmp_path / "moved", tmp_path / "new")
+    (tmp_path / "moved").rename(folder)
+    take(home, folder)
+    restore(folder, tmp_path / "new")
     assert (tmp_path / "new" / "cohorts" / "first.json").exists()
 
 

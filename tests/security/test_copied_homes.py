@@ -236,7 +236,7 @@ def database(postgres_server):
     server.autocommit = True
     with server.cursor() as cursor:
         cursor.execute("DROP DATABASE IF EXISTS copied_homes")
-        cursor.execute("CREATE DATABASE copied_homes")
+        cursor.execute("CREATE DATABASE copied_homes TEMPLATE template0")
     yield {"postgres_url": address.rpartition("/")[0] + "/copied_homes", "postgres_password": password}
     with server.cursor() as cursor:
         cursor.execute("DROP DATABASE copied_homes WITH (FORCE)")

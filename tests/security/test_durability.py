@@ -25,11 +25,16 @@ def fsync(fd):
     synced(fd)
     events.append(["sync", os.readlink(f"/proc/self/fd/{fd}")])
 
+def whole(path, folder):
+    above = os.readlink(f"/proc/self/fd/{folder}") if folder != -1 else os.getcwd()
+    return os.path.normpath(os.path.join(above, os.fsdecode(path)))
+
 def heard(name, arguments):
     if name in ("os.rename", "os.link"):
-        events.append(["place", *(os.path.abspath(os.fsdecode(each)) for each in arguments[:2])])
+        source, target, source_folder, target_folder = arguments
+        events.append(["place", whole(source, source_folder), whole(target, target_folder)])
     elif name == "os.mkdir":
-        events.append(["make", os.path.abspath(os.fsdecode(arguments[0]))])
+        events.append(["make", whole(arguments[0], arguments[2])])
 
 os.fsync = fsync
 sys.addaudithook(heard)
@@ -63,18 +68,19 @@ print(json.dumps(events))
 """
 
 RUN = "workflows/data/flow-260101000000000000"
+RECORD = "workflows/data/.runs/.records/flow-260101000000000000"
 FILES = [
     ".kaapana-home",
     "home.json",
     "platform-id",
     "images.json",
     "cohorts/all.json",
-    f"{RUN}/conf/conf.json",
-    f"{RUN}/conf/results/copy.json",
+    f"{RECORD}/conf.json",
+    f"{RECORD}/results/copy.json",
     "workflows/data/.runs/run-1",
     "dagster/dagster.yaml",
 ]
-FOLDERS = ["", "cohorts", RUN, f"{RUN}/conf", f"{RUN}/conf/results", "workflows/data/.runs", "assets/flow/copy"]
+FOLDERS = ["", "cohorts", RUN, RECORD, f"{RECORD}/results", "workflows/data/.runs", "assets/flow/copy"]
 
 
 @pytest.fixture(scope="module")

@@ -192,6 +192,7 @@ def test_a_command_on_a_full_disk_says_so_without_a_traceback(tmp_path):
     code = f"""
 import os, subprocess, sys
 home = {str(home)!r}
+os.chmod(home, 0o700)
 with open(home + "/filler", "wb", buffering=0) as file:
     try:
         while True:

@@ -36,7 +36,7 @@ chain = Workflow(name="my-chain", operators=(copy, bad, put, last, pool))
 """
 ONE, TWO = "1.2.3.1", "1.2.3.2"
 SECRET = b"secret of the platform"
-RUN = 'RUN="$WORKFLOW_DIR/../.."\n'
+RUN = 'RUN=$(cd "$WORKFLOW_DIR/../.." && pwd -P)\n'
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_link_in_place_of_the_views_empties_no_folder_elsewhere(flow: Platform, 
     precious.touch()
     attack(flow, f'mv "$RUN/launches" "$RUN/aside"; ln -s "{tmp_path}/outside" "$RUN/launches"')
     assert not flow.run().success
-    assert [path.name for path in (tmp_path / "outside").rglob("*")] == [name, "precious"]
+    assert [path.name for path in precious.parent.iterdir()] == ["precious"]
     assert "launches is a link" in flow.report()["failed"][ONE]["reason"]
     remove_everything(flow)
     assert precious.exists()

@@ -68,6 +68,8 @@ GIVEN = {
     "receiver": set(),
     "watchdog": set(),
     "abandoned-runs": DATABASE_SECRETS,
+    "migration": DATABASE_SECRETS,
+    "forgetting": DATABASE_SECRETS | STORE_SECRETS,
     "webserver": DATABASE_SECRETS,
     "daemon": DATABASE_SECRETS,
     "health": DATABASE_SECRETS | STORE_SECRETS,

@@ -18,6 +18,7 @@ from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
 from supervision.test_postgres import query, serving
 
 from kaapana_assets import __version__, dagster_storage, home_record
+from kaapana_assets.accounts import NOBODY_UID
 from kaapana_assets.definitions import build_definitions
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.home import check_home, make_home
@@ -172,15 +173,18 @@ def made_by_old_version(postgres: Postgres) -> None:
     owner = postgres.data.stat()
     shutil.rmtree(postgres.data)
     postgres.data.mkdir(mode=0o700)
-    os.chown(postgres.data, owner.st_uid, owner.st_gid)
+    maker = NOBODY_UID if os.geteuid() == 0 else os.geteuid()  # initdb wants a user with a name
+    os.chown(postgres.data, maker, -1)
 
     def run(*argv: str | Path, **options: object) -> None:
-        identity = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+        identity = {"user": maker, "group": maker, "extra_groups": []} if os.geteuid() == 0 else {}
         subprocess.run([*map(str, argv)], check=True, stdout=subprocess.DEVNULL, cwd="/", **identity, **options)  # type: ignore[call-overload]
 
     run(OLD_BINARIES / "initdb", "-D", postgres.data, "-U", "postgres", "--auth=trust", "--encoding=UTF8")
     single = [OLD_BINARIES / "postgres", "--single", "-D", postgres.data, "postgres"]
     run(*single, input="create table seen (what text)\ninsert into seen values ('before')\n", text=True)
+    for path in (postgres.data, *postgres.data.rglob("*")):
+        os.chown(path, owner.st_uid, owner.st_gid)
     assert (postgres.data / "PG_VERSION").read_text().strip() == "15"
 
 

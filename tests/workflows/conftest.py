@@ -183,6 +183,7 @@ def platform(place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
     monkeypatch.setenv("KAAPANA_HOME", str(place.home))
     monkeypatch.setenv("KAAPANA_IMAGES", str(place.images))
     monkeypatch.setenv("KAAPANA_ENVIRONMENTS", str(place.environments))
+    place.home.mkdir(mode=0o700)
     (place.home / "workflows" / "dags").mkdir(parents=True)
     place.each("copy")
     place.each("last")
