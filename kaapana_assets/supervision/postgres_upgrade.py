@@ -21,6 +21,7 @@ from pathlib import Path
 
 from kaapana_assets.durable import sync_folder
 from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.withheld import without_secrets
 
 _WHOLE = ".kaapana-whole"
 _START_S = 120
@@ -113,11 +114,13 @@ class Upgrade:
         log = self.data.parent / "upgrade.log"
         argv = [*self.prefix, str(binaries / "postgres"), "-D", str(data), "-h", "", "-k", str(self.socket_folder)]
         with log.open("ab") as output:
-            server = subprocess.Popen(argv, stdout=output, stderr=output, start_new_session=True)
+            server = subprocess.Popen(
+                argv, stdout=output, stderr=output, env=without_secrets(os.environ), start_new_session=True
+            )
         try:
             deadline = time.monotonic() + _START_S
             ask = [str(self.binaries / "pg_isready"), "-q", "-h", str(self.socket_folder), "-U", self.role]
-            while subprocess.run(ask, check=False).returncode:
+            while subprocess.run(ask, check=False, env=without_secrets(os.environ)).returncode:
                 if server.poll() is not None or time.monotonic() > deadline:
                     raise ConfigurationError(f"PostgreSQL in {binaries} does not start on {data}; see {log}")
                 time.sleep(0.1)
@@ -133,7 +136,9 @@ class Upgrade:
     def _do(self, program: str, *arguments: str) -> None:
         argv = [str(self.binaries / program), "-h", str(self.socket_folder), "-U", self.role, *arguments]
         # The dump holds what the database does: nobody else may read it.
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, umask=0o077)
+        done = subprocess.run(
+            argv, capture_output=True, text=True, check=False, env=without_secrets(os.environ), umask=0o077
+        )
         if done.returncode:
             raise ConfigurationError(f"{self.data} cannot be taken over: {program}: {done.stderr.strip()[-1000:]}")
 

@@ -74,6 +74,20 @@ def test_what_others_do_in_the_archive_is_seen(empty_orthanc, tmp_path, cache_by
     assert outcomes(pacs.store(files)) == [STORED] * 4
 
 
+def test_a_forgotten_series_is_removed_from_the_archive_and_from_here(empty_orthanc, tmp_path):
+    pacs = open_archive(empty_orthanc, tmp_path / "home", series_cache_bytes=10**9)
+    gone, kept = write(tmp_path / "in", "1.3.1"), write(tmp_path / "in", "1.4.1", series="1.3")
+    pacs.store([gone, kept])
+    pacs.retrieve("1.2", tmp_path / "out", writable_copy=False)
+    for _ in range(2):
+        assert pacs.forget("1.2") == ""
+        assert pacs.series_uids() == ["1.3"]
+    with pytest.raises(NotFound):
+        pacs.series("1.2")
+    assert not list((tmp_path / "home").rglob("*1.3.1*"))
+    assert outcomes(pacs.store([gone])) == [STORED]
+
+
 def test_what_another_machine_stored_is_compared_by_content(empty_orthanc, tmp_path):
     same, other = write(tmp_path / "in", "1.3.1"), write(tmp_path / "in", "1.3.2")
     open_archive(empty_orthanc, tmp_path / "one").store([same, other])
