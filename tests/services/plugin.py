@@ -21,7 +21,7 @@ from services.cluster import Cluster, shared
 from services.container_engine import ENGINES, ContainerEngine
 from services.kinds import KINDS
 from services.running import Running
-from services.service import Missing
+from services.service import Missing, check_wanted
 
 # A test run uses what is there. It builds servers, which takes minutes, only where they are demanded.
 os.environ.setdefault("KAAPANA_SERVICES_BUILD", os.environ.get("REQUIRE_SERVICES", "0"))
@@ -82,6 +82,7 @@ def own_cluster(folder: Path) -> Iterator[Cluster]:
 def lacking(name: str) -> Iterator[None]:
     """Within it, what a service needs and the machine does not have skips the test, or fails it."""
     try:
+        check_wanted()
         yield
     except Missing as exc:
         _lack(name, exc)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from services.service import Missing, Service
+from services.service import Missing, Service, check_wanted
 
 _PR_SET_PDEATHSIG = 1
 _STOP_WITHIN_S = 40
@@ -27,6 +27,7 @@ class Running:
     """
 
     def __init__(self, service: Service, folder: Path, *, ports: Sequence[int] = (), detached: bool = False) -> None:
+        check_wanted()
         service.prepare()
         self.service = service
         self.folder = folder

@@ -17,6 +17,16 @@ class Missing(Exception):
     """What a service needs and this machine does not have."""
 
 
+def check_wanted() -> None:
+    """Be a machine that has no service, where ``KAAPANA_SERVICES_NONE=1`` says so.
+
+    Raises:
+        Missing: it is one.
+    """
+    if os.environ.get("KAAPANA_SERVICES_NONE") == "1":
+        raise Missing("a machine that has it (KAAPANA_SERVICES_NONE=1)")
+
+
 @dataclass(frozen=True)
 class Plan:
     """One instance of a service, ready to be started.
@@ -66,6 +76,7 @@ def cached(name: str, build: Callable[[Path], None], *, quick: bool = False) -> 
     Two processes that build at once both succeed, one build is kept. What is quick, some seconds, is
     also built where builds are switched off.
     """
+    check_wanted()
     place = CACHE / name
     if place.is_dir():
         return place
