@@ -16,7 +16,8 @@ from kaapana_assets.supervision.watchdog import TOKEN_VARIABLE, Members
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(300)"
 )
-KIND = "import time; print('up', flush=True); time.sleep(300)"
+# Dagster, run in this process where SIGINT is ignored (a job in the background), has left SIGTERM ignored, too.
+KIND = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_DFL); print('up', flush=True); time.sleep(300)"
 ESCAPED = (
     "import subprocess, sys, time\n"
     f"subprocess.Popen([sys.executable, '-c', {KIND!r}], start_new_session=True, stdout=subprocess.DEVNULL)\n"
