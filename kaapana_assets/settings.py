@@ -6,9 +6,11 @@ only. No other module reads the environment.
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import os
 import re
+from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,6 +34,9 @@ from kaapana_assets.withheld import is_withheld
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _paths_begin_in: ContextVar[Path | None] = ContextVar("folder of relative paths", default=None)
+# Told by the platform to its own processes, and by the tests' servers.
+_NO_SETTINGS = ("KAAPANA_PLATFORM", "KAAPANA_WITHHELD", "KAAPANA_SERVICES_")
+_OF_A_SERVICE = re.compile(r"_SERVICE_(HOST|PORT)(_|$)|_PORT_\d+_(TCP|UDP)")
 _DIMSE_URL = re.compile(r"dimse://[!-.0-~]{1,16}@[A-Za-z0-9._-]+:\d{1,5}")
 
 
@@ -565,6 +570,20 @@ def current_site() -> Site:
     return Site(here, here / ".env") if "KAAPANA_HOME" in os.environ else find_site(here)
 
 
+def _check_names(variables: Mapping[str, str | None], *, where: str) -> None:
+    """Refuse a variable that looks like a setting and is none: mistyped, it would be passed over without a word."""
+    known = {f"KAAPANA_{name.upper()}" for name in Settings.model_fields}
+    for name, value in variables.items():
+        typed = name.upper()
+        if not typed.startswith("KAAPANA_") or typed in known or typed.startswith(_NO_SETTINGS):
+            continue
+        if _OF_A_SERVICE.search(typed) or (value or "").startswith(("tcp://", "udp://")):
+            continue  # Kubernetes tells pods so where services are
+        near = difflib.get_close_matches(typed, known, n=1, cutoff=0.7)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigurationError(f"{name} {where} is no setting: {hint}docs/settings.md lists all")
+
+
 def load_settings(**given: Any) -> Settings:  # noqa: ANN401 - pydantic checks them
     """The settings of this process.
 
@@ -572,9 +591,12 @@ def load_settings(**given: Any) -> Settings:  # noqa: ANN401 - pydantic checks t
         given: fields that a command's options set, which win over the environment.
 
     Raises:
-        ConfigurationError: a setting has a value that cannot work; the message names it.
+        ConfigurationError: there is no such setting, or it has a value that cannot work; the message names it.
     """
     site = current_site()
+    _check_names(os.environ, where="in the environment")
+    if site.env_file is not None and site.env_file.is_file():
+        _check_names(dotenv_values(site.env_file, interpolate=False), where=f"in {site.env_file}")
     token = _paths_begin_in.set(site.folder)
     try:
         return Settings(_env_file=site.env_file, **given)
