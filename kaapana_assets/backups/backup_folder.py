@@ -62,9 +62,8 @@ class BackupFolder:
 
     def known(self, path: str, status: os.stat_result) -> str | None:
         """The digest of a file of the home that was copied before and is as it was then, by its status."""
-        key = (path, status.st_size, status.st_mtime_ns, status.st_ino)
         row = self._database.execute(
-            "SELECT sha256 FROM known WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?", key
+            "SELECT sha256 FROM known WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?", _key(path, status)
         ).fetchone()
         return row[0] if row and self._size_of(row[0]) == status.st_size else None
 
@@ -96,10 +95,7 @@ class BackupFolder:
 
     def note(self, path: str, status: os.stat_result, digest: str) -> None:
         """Remember the digest of a file that was taken, once that is durable."""
-        self._database.execute(
-            "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?)",
-            (path, status.st_size, status.st_mtime_ns, status.st_ino, digest),
-        )
+        self._database.execute("INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?)", (*_key(path, status), digest))
         if self._unsynced_files >= _SYNC_AFTER_FILES or self._unsynced_bytes >= _SYNC_AFTER_BYTES:
             self.sync()
 
@@ -382,6 +378,16 @@ def _open(path: Path) -> Iterator[BackupFolder]:
         yield folder
     finally:
         folder.close()
+
+
+def _key(path: str, status: os.stat_result) -> tuple[str, int, int, int]:
+    """By what a file is known again; SQLite takes neither bytes that are no UTF-8 nor integers over 64 bits."""
+    text = path.encode(errors="backslashreplace").decode()
+    return text, status.st_size, _signed(status.st_mtime_ns), _signed(status.st_ino)
+
+
+def _signed(number: int) -> int:
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def _place(digest: str) -> str:

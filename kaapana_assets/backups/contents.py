@@ -6,6 +6,8 @@ keeps to the same rules: a backup cannot bring a file that no backup holds.
 
 from __future__ import annotations
 
+import os
+
 BULK = ("quarantine", "assets", "objects", "archive")
 """Large trees of files that are written once, copied last and in this order."""
 
@@ -40,7 +42,6 @@ _LEFT_OUT = (
     ("dagster", "postgres"),
 )
 _OF_DATABASES = ("-wal", "-shm", "-journal")
-_DATABASES = (".sqlite", ".db")
 _WITH_DATABASES = ("archive", "archives", "dagster")
 _LONGEST = 4096
 
@@ -60,12 +61,19 @@ def is_kept(path: str) -> bool:
 def is_database(path: str) -> bool:
     """Whether a file is a SQLite database of the platform's own, which may be written to meanwhile."""
     parts = path.split("/")
-    return path.endswith(_DATABASES) and (len(parts) == 1 or parts[0] in _WITH_DATABASES)
+    # Only Dagster's end with ".db"; elsewhere one is of others (`Thumbs.db`), and may be no database at all.
+    if path.endswith(".db"):
+        return len(parts) > 1 and parts[0] == "dagster"
+    return path.endswith(".sqlite") and (len(parts) == 1 or parts[0] in _WITH_DATABASES)
 
 
 def is_safe(path: str) -> bool:
     """Whether a path of a manifest is one below a home, in its only spelling."""
     parts = path.split("/")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:  # the name of no file, unlike bytes that are no UTF-8
+        return False
     return len(path) <= _LONGEST and "\0" not in path and not any(part in ("", ".", "..") for part in parts)
 
 

@@ -14,9 +14,10 @@ from kaapana_assets.backups import contents
 from kaapana_assets.backups.backup_folder import BackupFolder
 from kaapana_assets.backups.databases import copy_sqlite
 from kaapana_assets.backups.folders import Found, names_in, open_file, open_tree, opened, walk
-from kaapana_assets.backups.manifest import Entry, Writer
+from kaapana_assets.backups.manifest import MTIME_END, Entry, Writer
 from kaapana_assets.dicom.identifiers import is_uid
 from kaapana_assets.errors import StoreUnavailable
+from kaapana_assets.shown import shown
 
 _CATALOG = "archive/catalog.sqlite"
 _ENDING = ".dcm"
@@ -174,7 +175,8 @@ class Copying:
 
     def _entry(self, found: Found) -> Entry | None:
         """Copy what was found; None if it is gone by now, or no file."""
-        mode, mtime_ns = stat.S_IMODE(found.status.st_mode) & 0o777, max(0, found.status.st_mtime_ns)
+        mode = stat.S_IMODE(found.status.st_mode) & 0o777
+        mtime_ns = min(max(0, found.status.st_mtime_ns), MTIME_END)
         if not contents.is_safe(found.path):
             self._taken.passed_over.append(found.path)
             return None
@@ -196,7 +198,7 @@ class Copying:
         except StoreUnavailable as exc:
             if not source.exists():
                 return None
-            raise StoreUnavailable(f"{found.path}: {exc}") from exc
+            raise StoreUnavailable(f"{shown(found.path)}: {exc}") from exc
         self._taken.new_bytes += size
         self._advance(found.status.st_size)
         return size, digest
@@ -207,7 +209,7 @@ class Copying:
         except FileNotFoundError:
             return None
         except PermissionError as exc:
-            raise StoreUnavailable(f"{found.path} of the home cannot be read: {exc.strerror}") from exc
+            raise StoreUnavailable(f"{shown(found.path)} of the home cannot be read: {exc.strerror}") from exc
         except OSError:  # another thing took its place
             self._taken.passed_over.append(found.path)
             return None

@@ -26,7 +26,7 @@ _FORMAT = "kaapana-assets backup 1"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LONGEST_LINE = 1 << 16
 _PERMISSIONS = 0o777
-_MTIME_END = 1 << 62
+MTIME_END = 1 << 62
 
 Kind = Literal["file", "folder", "postgres"]
 
@@ -153,7 +153,7 @@ class Reader:
             entry = Entry(**values)
         except TypeError as exc:
             raise self._damaged("has a line that is no entry") from exc
-        numbers = ((entry.size, _MTIME_END), (entry.mode, _PERMISSIONS), (entry.mtime_ns, _MTIME_END))
+        numbers = ((entry.size, MTIME_END), (entry.mode, _PERMISSIONS), (entry.mtime_ns, MTIME_END))
         texts = (entry.path, entry.kind, entry.sha256)
         if (
             not all(isinstance(text, str) for text in texts)

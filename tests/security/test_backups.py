@@ -346,3 +346,32 @@ def test_attacks_are_written_as_real_backups_are(backup: Path) -> None:
     restore(backup, backup.parent / "new")
     assert (backup.parent / "new" / "cohorts" / "good.json").read_bytes() == b"{}"
     assert asdict(good)["kind"] == "file"
+
+
+def test_files_with_odd_names_times_and_endings_are_backed_up_and_restored(home: Path, tmp_path: Path) -> None:
+    """One file that an operator or another program left must not keep a site without any backup."""
+    bucket = os.fsencode(home / "objects" / "bucket")
+    odd = [
+        (bucket + b"/\xff\xfe.txt", 0),
+        (bucket + b"/" + b"x" * 255, 0),
+        (bucket + b"/2120", 4_733_510_400),  # a time in ns over 2 ** 62
+        (bucket + b"/2400", 13_569_465_600),  # over 2 ** 63
+        (bucket + b"/1930", -1_262_304_000),
+        (os.fsencode(home / "Thumbs.db"), 0),
+        (os.fsencode(home / "archive" / "Thumbs.db"), 0),
+    ]
+    for path, mtime in odd:
+        Path(os.fsdecode(path)).write_bytes(path)
+        os.utime(path, (mtime, mtime))
+    assert take(home, tmp_path / "backup").passed_over == []
+    assert take(home, tmp_path / "backup").new_bytes < 10**6
+    restore(tmp_path / "backup", tmp_path / "new")
+    for path, _ in odd:
+        assert Path(os.fsdecode(path.replace(os.fsencode(home), os.fsencode(tmp_path / "new")))).read_bytes() == path
+
+
+def test_name_that_no_file_can_have_is_refused(backup: Path) -> None:
+    evil = planted(backup, b"evil")
+    rewrite(backup, lambda entries: [*entries, replace(evil, path="cohorts/\ud800")])
+    with pytest.raises(DamagedBackup, match="do not trust"):
+        restore(backup, backup.parent / "new")
