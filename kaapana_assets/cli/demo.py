@@ -71,7 +71,10 @@ def _walk(settings: Settings, stages: dict[str, float]) -> list[str]:
         f"({', '.join(f'{count} {name}' for name, count in modalities.most_common())}) from pydicom-data and pydicom"
     )
     with _stage("send", stages):
-        _kaapana("send", str(outgoing))
+        try:
+            _kaapana("send", str(outgoing))
+        finally:  # the platform has them now: further copies would be out of its sight
+            shutil.rmtree(outgoing, ignore_errors=True)
     with _stage("ingest", stages):
         _wait_for_ingest(settings, client, {file.series_instance_uid for file in files})
     with _stage("cohort", stages):

@@ -12,6 +12,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -115,6 +116,9 @@ def go_on(settings: Settings, say: Say) -> list[Path]:
 
 def _clear(settings: Settings, records: ForgottenRecords, forgetting: Forgetting, say: Say) -> Path:
     with _ingest_waits(settings, say):
+        if not forgetting.done:
+            forgetting = _with_latest(settings, forgetting)
+            records.begin(forgetting)
         for place in _places(settings, forgetting):
             if place.name in forgetting.done:
                 continue
@@ -124,6 +128,14 @@ def _clear(settings: Settings, records: ForgottenRecords, forgetting: Forgetting
             forgetting = forgetting.with_done(place.name, count, remains)
             records.begin(forgetting)
         return records.end(forgetting)
+
+
+def _with_latest(settings: Settings, forgetting: Forgetting) -> Forgetting:
+    """With what was frozen and pooled between the plan and now, when no more run begins on the series."""
+    shelf = open_shelf(settings)
+    cohorts = {*forgetting.cohorts, *cohorts_with(settings.home, shelf, forgetting.series)}
+    pooled = {*forgetting.pooled, *pooled_outputs(shelf, cohorts)}
+    return replace(forgetting, cohorts=tuple(sorted(cohorts)), pooled=tuple(sorted(pooled)))
 
 
 def _places(settings: Settings, forgetting: Forgetting) -> list[Place]:

@@ -1,20 +1,36 @@
-"""What has not come into the archive: the spool, the quarantine, and what killed processes left of their work."""
+"""What has not come into the archive: the spool, the quarantine, and copies that killed processes left."""
 
 from __future__ import annotations
 
-import re
+import mmap
 import shutil
+import time
 from collections.abc import Iterator, Set
 from pathlib import Path
 
 from kaapana_assets.dicom.headers import read_identity
 from kaapana_assets.dicom.limits import ReadingLimits
 from kaapana_assets.errors import InputError, StoreUnavailable
+from kaapana_assets.forgetting.copies import uid_pattern
 from kaapana_assets.forgetting.place import Place
 from kaapana_assets.stores.durable import remove_if_empty, sync_folder
 from kaapana_assets.stores.forgotten import Forgetting
 
-_HEAD_BYTES = 1 << 20
+# Files that are written aside before they are put in place, and what the demo sends.
+_ASIDE = (
+    "incoming/.tmp/*",
+    "quarantine/.tmp/*",
+    "archive/.tmp/*",
+    "archives/*/.tmp/**/*",
+    "cohorts/.*",
+    "forgotten/.pending/.*",
+    "workflows/data/.runs/.*",
+    "workflows/data/.runs/.records/*/.*",
+    "workflows/data/.runs/.records/.*/**/*",
+    "demo/outgoing/**/*",
+)
+_RESULTS_ASIDE = "objects/.incoming"
+_LEFT_BEHIND_S = 3600.0
 
 
 def spool_place(home: Path, forgetting: Forgetting) -> Place:
@@ -55,23 +71,34 @@ def quarantine_place(home: Path, limits: ReadingLimits, forgetting: Forgetting) 
 
 
 def scratch_place(home: Path, limits: ReadingLimits, forgetting: Forgetting) -> Place:
-    """Copies that processes made for themselves and did not remove, because they were killed."""
+    """Copies that processes made for themselves and did not remove, because they were killed.
+
+    Results that were on their way into the embedded object store do not say whose they are: all that nobody
+    has written to for an hour are removed.
+    """
     series = set(forgetting.series)
     record = home / "index-rebuild.txt"
 
     def found() -> list[Path]:
         folders = [path for path in (home / "scratch").glob("*") if path.is_dir()]
-        return [folder for folder in folders if any(_is_of(path, series, limits) for path in _files(folder))]
+        folders = [folder for folder in folders if any(_is_of(path, series, limits) for path in _files(folder))]
+        files = [path for path in aside_files(home) if _is_of(path, series, limits)]
+        results = [path for path in _files(home / _RESULTS_ASIDE) if _is_left(path) or _is_of(path, series, limits)]
+        return [*folders, *files, *results]
 
     def clear() -> list[str]:
-        for folder in found():
-            _remove(folder)
+        for path in found():
+            if path.is_dir():
+                _remove(path)
+            else:
+                path.unlink(missing_ok=True)
+                sync_folder(path.parent)
         if record.exists():  # the series that a rebuilding of the index has done
             lines = record.read_text().splitlines()
             record.write_text("".join(f"{line}\n" for line in lines if line not in series))
         return []
 
-    return Place(name="scratch", unit="folders", count=lambda: len(found()), clear=clear)
+    return Place(name="scratch", unit="copies", count=lambda: len(found()), clear=clear)
 
 
 def quarantined_files(home: Path) -> Iterator[Path]:
@@ -82,22 +109,34 @@ def quarantined_files(home: Path) -> Iterator[Path]:
             yield path
 
 
+def aside_files(home: Path) -> Iterator[Path]:
+    """Files that wait to be put in place, or were left there by who was killed before."""
+    for pattern in _ASIDE:
+        yield from (path for path in sorted(home.glob(pattern)) if path.is_file() and not path.is_symlink())
+
+
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink())
 
 
 def _is_of(path: Path, series: Set[str], limits: ReadingLimits) -> bool:
-    """Whether a file belongs to one of the series; of what cannot be read, whether its beginning names one."""
+    """Whether a file belongs to one of the series; of what cannot be read, whether it names one."""
     try:
         return read_identity(path, limits=limits).series_instance_uid in series
     except InputError:
         pass
     try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            return uid_pattern(sorted(series)).search(text) is not None
+    except (FileNotFoundError, ValueError):  # nothing is in it
+        return False
+
+
+def _is_left(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > _LEFT_BEHIND_S
     except FileNotFoundError:
         return False
-    return any(re.search(rb"(?<![0-9.])%s(?![0-9.])" % re.escape(uid).encode(), head) for uid in series)
 
 
 def _remove(folder: Path) -> None:

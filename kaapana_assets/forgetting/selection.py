@@ -11,7 +11,7 @@ from kaapana_assets.dicom.headers import PYDICOM_ERRORS, read_header
 from kaapana_assets.dicom.identifiers import checked_uid, is_uid
 from kaapana_assets.dicom.limits import ReadingLimits, limits_of
 from kaapana_assets.errors import InputError
-from kaapana_assets.forgetting.incoming import quarantined_files
+from kaapana_assets.forgetting.incoming import aside_files, quarantined_files
 from kaapana_assets.settings import Settings
 from kaapana_assets.stores.forgotten import Kind
 from kaapana_assets.stores.index import MetadataIndex
@@ -56,9 +56,10 @@ def _has(index: MetadataIndex, uid: str, keyword: str, wanted: str) -> bool:
 
 
 def _waiting(settings: Settings, keyword: str, wanted: str) -> Iterator[str]:
-    """The series of files in the spool and the quarantine."""
+    """The series of files in the spool and the quarantine, and of copies on their way."""
     limits = limits_of(settings)
-    for path in (*(settings.home / "incoming").glob("[0-9]*/*.dcm"), *quarantined_files(settings.home)):
+    home = settings.home
+    for path in (*home.glob("incoming/[0-9]*/*.dcm"), *quarantined_files(home), *aside_files(home)):
         series, value = _read(path, keyword, limits)
         if series and value == wanted:
             yield series

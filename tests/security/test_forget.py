@@ -1,6 +1,7 @@
 """A person who is forgotten is nowhere any more, whatever happens meanwhile."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -49,6 +50,8 @@ def original(site, tmp_path_factory):
     """A home after import, ingest and runs, with a file set aside, one waiting and traces of killed processes."""
     sent = tmp_path_factory.mktemp("sent")
     home = site.place.home
+    site.clear()
+    lay_out(home)
     for series, study, name, patient in (
         (GONE, "1.2.77", NAME, PATIENT),
         (GONE_TOO, "1.2.77", NAME, PATIENT),
@@ -220,3 +223,57 @@ def test_what_waits_and_is_in_no_index_is_found_by_patient(platform, tmp_path):
 def test_what_is_asked_for_has_to_be_one_thing(platform):
     for args in ([], ["--series", "1.2", "--study", "1.3"], ["--series", "../x"], ["--patient", " "]):
         assert "Traceback" not in kaapana("forget", *args, code=2)
+
+
+COPIES = [
+    "incoming/.tmp/77-1-5",
+    "quarantine/.tmp/a1",
+    "archives/pacs/.tmp/a/1.dcm",
+    f"demo/outgoing/{GONE}/1.dcm",
+    "objects/.incoming/a1",
+]
+
+
+def test_copies_that_killed_processes_left_are_found_and_go(platform):
+    home, settings = platform.place.home, load_settings()
+    others = []
+    for number, place in enumerate(COPIES):
+        path = write_dicom(home / place, series=f"{GONE}.{number}")
+        others.append(write_dicom(path.with_name(f"{path.name}0"), series=KEPT, name="Another", patient="A-1"))
+    # Records that were not put in place.
+    for place in ("cohorts/.all.json.7-ab", "forgotten/.pending/.x.json.ab", "workflows/data/.runs/.records/.w.a/x"):
+        (home / place).parent.mkdir(parents=True, exist_ok=True)
+        (home / place).write_text(json.dumps({"query": NAME, "series": ["1.2.3"] * 200_000 + [f"{GONE}.1"]}))
+    # Bytes in the object store, which say of nobody whose they are.
+    for name, seconds in (("old", 1), ("new", now().timestamp())):
+        (home / "objects" / ".incoming" / name).write_bytes(b"voxels")
+        os.utime(home / "objects" / ".incoming" / name, (seconds, seconds))
+        others.append(home / "objects" / ".incoming" / name)
+    found = forget.plan(settings, "patient", PATIENT, now=now())
+    assert found.series == tuple(f"{GONE}.{number}" for number in range(4))
+    kaapana("forget", "--patient", PATIENT, "--yes")
+    kaapana("forget", "--series", f"{GONE}.4", "--yes")
+    assert files_with(home, NAME) == []
+    assert [path.name for path in others if not path.exists()] == ["old"]
+
+
+def test_an_unreadable_file_is_known_by_a_uid_anywhere_in_it(platform):
+    path = platform.place.home / "quarantine" / "unknown" / "x-1"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\0" * (2 << 20) + GONE.encode() + b"\0" + NAME.encode())
+    longer = path.with_name("x-2")
+    longer.write_bytes(b"\0" + GONE.encode() + b".1\0")
+    kaapana("forget", "--series", GONE, "--yes")
+    assert files_with(platform.place.home, NAME) == []
+    assert longer.exists()
+
+
+def test_what_was_pooled_after_the_plan_was_made_goes_too(lived_in):
+    settings = load_settings()
+    planned = forget.plan(settings, "patient", PATIENT, now=now())
+    freeze(lived_in.instance, "later", "Modality:MR")
+    assert lived_in.run(cohort="later").success
+    forget.carry_out(settings, planned, lambda _: None)
+    assert_forgotten(lived_in)
+    assert not list((settings.home / "assets").glob("*/*/later"))
+    assert len(cohorts.read(settings.home / "cohorts", "later").forgotten) == 2
