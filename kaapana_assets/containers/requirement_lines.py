@@ -8,9 +8,11 @@ from kaapana_assets.containers.dockerfile.stages import Packages
 from kaapana_assets.errors import ConfigurationError
 
 _OF_IMAGE = re.compile(r"(--editable )?/")  # laid out, and turned to where they are
+_GOES_ON = re.compile(r"\\\r?\n")
 _OUTSIDE = re.compile(
     r"^(?:-r|--requirement|-c|--constraint)"  # those in the image were put in their place before
-    r"|(?:^|@\s*|[\s=+])(?:file:|~|\.{0,2}/|\.\.$|\$\{)",
+    r"|(?:^|@\s*|[\s=+\"']|(?:^|\s)-[a-z])(?:file:|~|\.{0,2}/|\.\.$|\$\{)"
+    r"|/\.\.(?:[/\s\"']|$)",
     re.IGNORECASE,
 )
 
@@ -22,7 +24,9 @@ def check_lines(packages: Packages, *, name: str) -> None:
         ConfigurationError: a line names another file of this machine.
     """
     for lines in (packages.lines, packages.constraints):
-        for line in "\n".join(lines).replace("\\\n", " ").splitlines():
+        # A word that goes on in the next line is one to pip, two to uv.
+        texts = (_GOES_ON.sub(between, "\n".join(lines)) for between in (" ", ""))
+        for line in (line for text in texts for line in text.splitlines()):
             text = re.sub(r"(^|\s)#.*", "", line).strip()
             rest = text.removeprefix(found[0]) if packages.local and (found := _OF_IMAGE.match(text)) else text
             if _OUTSIDE.search(rest):

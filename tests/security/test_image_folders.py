@@ -265,3 +265,24 @@ def test_requirements_lead_to_no_file_outside(site: Site, line: str, door: str) 
     else:  # read within the image, where no such file is
         assert load_image(site.images, "made").stage.findings
     assert SECRET not in json.dumps(said)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-f{}",
+        "-e{}",
+        "--find-links '{}'",
+        '-f "{}"',
+        "made @ fi\\\nle://{}",
+        "made @ fi\\\r\nle://{}",
+        "made @ sub/../../outside/secret.txt",
+        "-e sub/../../outside",
+        "sub/../..",
+        "--pre -fsub/../../outside",
+    ],
+)
+def test_requirements_that_hide_where_they_lead_are_refused(site: Site, line: str) -> None:
+    site.write("requirements.txt", line.format(site.outside / "secret.txt") + "\n")
+    with pytest.raises(ConfigurationError, match="leads out of the image folder"):
+        site.runner().prepare("made", output=lambda _: None)
