@@ -59,6 +59,9 @@ def split_database_address(url: str, *, example: str, schemes: Collection[str], 
     found = _split(url, example)
     if any("password" in name.lower() for name, _ in parse_qsl(found.query, keep_blank_values=True)):
         raise ValueError(f"has a password: {instead}")
+    # "user:1/a?b@host/db" has "user" for a host, and the end of a password for a parameter.
+    if "/" in found.query.partition("@")[2]:
+        raise ValueError(f"is not {example}")
     if found.scheme not in schemes or not found.hostname or found.path in ("", "/") or found.fragment:
         raise ValueError(f"is not {example}")
     return found

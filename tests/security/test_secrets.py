@@ -121,6 +121,7 @@ ADDRESSES = {
         "postgresql://user:planted@host/db": POSTGRES,
         "postgresql://user:pla/planted@host/db": POSTGRES,
         "postgresql://user:pla?planted@host/db": "POSTGRES_URL",
+        "postgresql://user:1/planted?planted@host/db": "POSTGRES_URL",
         "postgresql://user:pla#planted@host/db": "POSTGRES_URL",
         "postgresql://user:pla@planted@host/db": POSTGRES,
         "postgresql://:planted@host/db": POSTGRES,
