@@ -11,9 +11,8 @@ from datetime import datetime
 from pathlib import Path
 
 from kaapana_assets.dicom.identifiers import checked_name, checked_uid, is_name
-from kaapana_assets.durable import full_disk_told
+from kaapana_assets.durable import full_disk_told, sync_folder, write_file
 from kaapana_assets.errors import ConflictingContent, NotFound
-from kaapana_assets.stores.durable import sync_folder, write_file
 from kaapana_assets.stores.index import MetadataIndex
 from kaapana_assets.stores.query import parse
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from kaapana_assets.dicom.headers import read_identity
 from kaapana_assets.dicom.limits import ReadingLimits
+from kaapana_assets.durable import sync_folder
 from kaapana_assets.errors import InputError, StoreUnavailable
 from kaapana_assets.forgetting.copies import uid_pattern
 from kaapana_assets.forgetting.place import Place
-from kaapana_assets.stores.durable import remove_if_empty, sync_folder
+from kaapana_assets.stores.durable import remove_if_empty
 from kaapana_assets.stores.forgotten import Forgetting
 
 # Files that are written aside before they are put in place, and what the demo sends.

@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kaapana_assets.dicom.identifiers import is_uid
+from kaapana_assets.durable import write_file
 from kaapana_assets.errors import SpoolUnavailable
-from kaapana_assets.stores.durable import write_file
 
 SET_ASIDE_AFTER = 2
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from kaapana_assets.dicom.headers import out_of_order
 from kaapana_assets.dicom.identifiers import checked_uid
+from kaapana_assets.durable import Buffer
 from kaapana_assets.errors import UnreadableDicom
-from kaapana_assets.stores.durable import Buffer
 
 IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_BIG_ENDIAN = "1.2.840.10008.1.2.2"

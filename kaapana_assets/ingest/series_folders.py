@@ -10,7 +10,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 from kaapana_assets.dicom.identifiers import is_uid
-from kaapana_assets.stores.durable import sync_folder
+from kaapana_assets.durable import sync_folder
 
 _KEPT_OPEN = 128
 # What the kernel answers when a folder was removed while we held it open; network file systems say ESTALE.

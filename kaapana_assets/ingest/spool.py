@@ -33,6 +33,7 @@ from kaapana_assets.dicom.digests import content_digest
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits, limits_of
 from kaapana_assets.dicom.sameness import same_object, syntax_difference
+from kaapana_assets.durable import Buffer, make_folder, sync_file, write_all
 from kaapana_assets.errors import InvalidIdentifier, NotFound, SpoolUnavailable, StoreUnavailable, UnreadableDicom
 from kaapana_assets.ingest.abnormal_ends import AbnormalEnds
 from kaapana_assets.ingest.associations import OpenAssociation, held_series, open_mark
@@ -40,15 +41,7 @@ from kaapana_assets.ingest.quarantine import Quarantine, QuarantinedFile
 from kaapana_assets.ingest.series_folders import SeriesFolders, dicom_files
 from kaapana_assets.locks import is_locked, open_lock
 from kaapana_assets.stores.checks import free_where
-from kaapana_assets.stores.durable import (
-    Buffer,
-    copy_into,
-    free_bytes,
-    make_folder,
-    remove_if_empty,
-    sync_file,
-    write_all,
-)
+from kaapana_assets.stores.durable import copy_into, free_bytes, remove_if_empty
 
 if TYPE_CHECKING:
     from kaapana_assets.settings import Settings

@@ -16,12 +16,13 @@ from pathlib import Path
 from kaapana_assets.dicom.digests import content_digest
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
 from kaapana_assets.dicom.sameness import same_object
+from kaapana_assets.durable import make_folder
 from kaapana_assets.errors import ConfigurationError, ConflictingContent, NotFound, StoreUnavailable
 from kaapana_assets.locks import locked
 from kaapana_assets.stores.archive_records import ArchiveRecords
 from kaapana_assets.stores.checks import StoreReport, free_where
 from kaapana_assets.stores.dicomweb import ArchivedSeries, DicomwebArchive
-from kaapana_assets.stores.durable import make_folder, remove_tree
+from kaapana_assets.stores.durable import remove_tree
 from kaapana_assets.stores.pacs import InstanceOutcome, PacsCounts, StoredInstance, StoredSeries, StoreOutcome
 from kaapana_assets.stores.pacs_candidates import Candidate, read_candidate
 from kaapana_assets.stores.pacs_catalog import PacsCatalog

@@ -11,22 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Protocol
 
-from kaapana_assets.durable import Buffer, make_folder, sync_file, sync_folder, write_all, write_file
-
-__all__ = [
-    "Buffer",
-    "ReadableStream",
-    "copy_into",
-    "copy_stream",
-    "free_bytes",
-    "link_or_copy",
-    "make_folder",
-    "remove_tree",
-    "sync_file",
-    "sync_folder",
-    "write_all",
-    "write_file",
-]
+from kaapana_assets.durable import write_all
 
 _COPY_BYTES = 1 << 20
 

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from kaapana_assets.durable import make_folder
 from kaapana_assets.errors import ConflictingContent, InvalidIdentifier, NotFound, StoreUnavailable
 from kaapana_assets.stores.checks import StoreReport, free_where
-from kaapana_assets.stores.durable import make_folder
 from kaapana_assets.stores.objects import (
     StoredObject,
     checked_bucket,

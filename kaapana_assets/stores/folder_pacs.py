@@ -19,10 +19,11 @@ from kaapana_assets.dicom.digests import content_digest
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
 from kaapana_assets.dicom.sameness import same_object, syntax_difference
+from kaapana_assets.durable import make_folder, sync_folder
 from kaapana_assets.errors import NotFound, StoreUnavailable
 from kaapana_assets.locks import locked
 from kaapana_assets.stores.checks import StoreReport, free_where
-from kaapana_assets.stores.durable import copy_into, make_folder, remove_if_empty, sync_folder
+from kaapana_assets.stores.durable import copy_into, remove_if_empty
 from kaapana_assets.stores.pacs import InstanceOutcome, PacsCounts, StoredInstance, StoredSeries, StoreOutcome
 from kaapana_assets.stores.pacs_candidates import Candidate, read_candidate
 from kaapana_assets.stores.pacs_catalog import PacsCatalog, Row

@@ -23,8 +23,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from kaapana_assets.durable import make_folder, sync_folder
 from kaapana_assets.errors import StoreUnavailable
-from kaapana_assets.stores.durable import make_folder, sync_folder
 
 Kind = Literal["series", "study", "patient"]
 _MARK_CHARACTERS = 32

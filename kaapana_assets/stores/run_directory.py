@@ -32,9 +32,9 @@ from typing import Any
 
 from kaapana_assets.clocks import is_untouched
 from kaapana_assets.dicom.identifiers import checked_name, checked_uid
+from kaapana_assets.durable import make_folder, sync_folder, write_file
 from kaapana_assets.errors import NotFound, TemporaryError, UnsafePath
 from kaapana_assets.locks import is_locked, locked
-from kaapana_assets.stores.durable import make_folder, sync_folder, write_file
 from kaapana_assets.untrusted import Folder, opened
 
 _BY_RUN = ".runs"

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from kaapana_assets.clocks import is_untouched
 from kaapana_assets.dicom.identifiers import checked_name
+from kaapana_assets.durable import make_folder, sync_folder
 from kaapana_assets.errors import NotFound, OutputMissing, StoreUnavailable, UnsafePath
-from kaapana_assets.stores.durable import make_folder, sync_folder
 from kaapana_assets.stores.transfer import duplicate, put_in_place, sync_file_system
 from kaapana_assets.stores.trees import copy_found, foreign_link
 from kaapana_assets.untrusted import Folder, Limits, opened
