@@ -59,7 +59,7 @@ def no_room(error: OSError, what: str) -> str:
     return f"no room on the disk for {what}{where}: {error.strerror}; make room, and try again"
 
 
-def write_file(path: Path, content: bytes | str) -> None:
+def write_file(path: Path, content: bytes | str, *, mode: int = 0o666, replace: bool = True) -> None:
     """Put a file in place in one step, with its folder; both survive a power cut when this returns.
 
     A reader finds the former content or the new one, never a part.
@@ -67,23 +67,28 @@ def write_file(path: Path, content: bytes | str) -> None:
     Args:
         path: the file; what is missing of its folders is made.
         content: text is written as UTF-8.
+        mode: permissions of the file, less those that the umask takes.
+        replace: whether it may take the place of a file.
 
     Raises:
+        FileExistsError: there is a file, which stays as it is, and it may not be replaced.
         OSError: it cannot be written; the former file stays, and nothing is left beside it.
     """
     make_folder(path.parent)
     staged = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:
-        fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+        fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
         try:
             write_all(fd, (content.encode() if isinstance(content, str) else content,))
             os.fsync(fd)
         finally:
             os.close(fd)
-        staged.replace(path)
-    except BaseException:
+        if replace:
+            staged.replace(path)
+        else:
+            os.link(staged, path)
+    finally:
         staged.unlink(missing_ok=True)
-        raise
     sync_folder(path.parent)
 
 

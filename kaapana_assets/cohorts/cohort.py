@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from kaapana_assets.dicom.identifiers import checked_name, checked_uid, is_name
-from kaapana_assets.durable import full_disk_told, sync_folder, write_file
+from kaapana_assets.durable import full_disk_told, write_file
 from kaapana_assets.errors import ConflictingContent, NotFound
 from kaapana_assets.stores.index import MetadataIndex
 from kaapana_assets.stores.query import parse
@@ -68,17 +67,12 @@ def save(folder: Path, cohort: Cohort) -> Path:
         StoreUnavailable: the disk is full.
     """
     path = folder / f"{cohort.name}.json"
-    staged = folder / f".{cohort.name}.{os.getpid()}"
-    with full_disk_told(f"cohort {cohort.name}"):
-        _write(staged, cohort)
     try:
-        os.link(staged, path)
+        with full_disk_told(f"cohort {cohort.name}"):
+            write_file(path, _as_text(cohort), replace=False)
     except FileExistsError as exc:
         if read(folder, cohort.name).digest != cohort.digest:
             raise ConflictingContent(f"cohort {cohort.name} exists with other series: choose another name") from exc
-    finally:
-        staged.unlink()
-    sync_folder(folder)
     return path
 
 
@@ -121,10 +115,7 @@ def without(cohort: Cohort, marks: Mapping[str, str]) -> Cohort:
 
 def save_anew(folder: Path, cohort: Cohort) -> None:
     """Keep a cohort in the place of the one of its name, durably."""
-    staged = folder / f".{cohort.name}.{os.getpid()}"
-    _write(staged, cohort)
-    staged.replace(folder / f"{cohort.name}.json")
-    sync_folder(folder)
+    write_file(folder / f"{cohort.name}.json", _as_text(cohort))
 
 
 def name_for(folder: Path, cohort: Cohort) -> str:
@@ -136,8 +127,8 @@ def name_for(folder: Path, cohort: Cohort) -> str:
     return name
 
 
-def _write(path: Path, cohort: Cohort) -> None:
-    write_file(path, json.dumps(asdict(cohort), indent=1))
+def _as_text(cohort: Cohort) -> str:
+    return json.dumps(asdict(cohort), indent=1)
 
 
 def _is_of(folder: Path, name: str, digest: str) -> bool:

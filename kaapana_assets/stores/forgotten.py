@@ -15,19 +15,20 @@ import fcntl
 import hashlib
 import hmac
 import json
-import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from kaapana_assets.durable import make_folder, sync_folder
+from kaapana_assets.durable import make_folder, sync_folder, write_file
 from kaapana_assets.errors import StoreUnavailable
+from kaapana_assets.locks import open_lock
 
 Kind = Literal["series", "study", "patient"]
 _MARK_CHARACTERS = 32
+_MODE = 0o600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +75,8 @@ class Marks:
     def __init__(self, home: Path) -> None:
         path = home / "forgotten" / ".salt"
         try:
-            if not path.exists():
-                _write(path, secrets.token_hex(32), replace_it=False)
+            with suppress(FileExistsError):
+                write_file(path, secrets.token_hex(32), mode=_MODE, replace=False)
             self._salt = path.read_bytes()
         except OSError as exc:
             raise StoreUnavailable(f"{path} cannot be written or read: {exc.strerror}") from exc
@@ -101,7 +102,7 @@ class ForgottenRecords:
         """Within it nobody else forgets; waits for those who do."""
         with _translated(self._folder):
             make_folder(self._pending)
-            lock = (self._folder / ".lock").open("ab")
+            lock = open_lock(self._folder / ".lock")
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -109,7 +110,7 @@ class ForgottenRecords:
     def begin(self, forgetting: Forgetting) -> None:
         """Keep what is to be done, and later how far it has come; durable on return."""
         with _translated(self._folder):
-            _write(self._pending / f"{forgetting.id}.json", json.dumps(asdict(forgetting), indent=1))
+            write_file(self._pending / f"{forgetting.id}.json", json.dumps(asdict(forgetting), indent=1), mode=_MODE)
 
     def drop(self, forgetting: Forgetting) -> None:
         """Do not go on with it."""
@@ -134,7 +135,7 @@ class ForgottenRecords:
             "remains": list(forgetting.remains),
         }
         with _translated(self._folder):
-            _write(path, json.dumps(record, indent=1))
+            write_file(path, json.dumps(record, indent=1), mode=_MODE)
         self.drop(forgetting)
         return path
 
@@ -160,22 +161,6 @@ def _read(path: Path) -> Forgetting | None:
         return None
     except (ValueError, TypeError, KeyError) as exc:
         raise StoreUnavailable(f"{path} is damaged: delete it, and ask again for what is to be forgotten") from exc
-
-
-def _write(path: Path, text: str, *, replace_it: bool = True) -> None:
-    make_folder(path.parent)
-    staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(fd, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace_it or not path.exists():
-            staged.replace(path)
-    finally:
-        staged.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 @contextmanager
