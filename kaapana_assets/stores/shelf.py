@@ -113,9 +113,14 @@ class Shelf:
 
         Returns:
             The manifests by partition, and by partition why an output was refused (a link in it).
+
+        Raises:
+            InvalidIdentifier: a name of the origin, or a partition, is not safe as a path component.
+            StoreUnavailable: the shelf cannot be written.
         """
         if not outputs:
             return {}, {}
+        targets = {partition: self.entry(origin.workflow, origin.operator, partition) for partition in outputs}
         staging = self.folder / _STAGING / uuid.uuid4().hex
         make_folder(staging)
         manifests: dict[str, Manifest] = {}
@@ -132,10 +137,10 @@ class Shelf:
                 manifests[partition] = _manifest(origin, partition, fingerprint, files)
                 (staging / partition / _MANIFEST).write_text(json.dumps(asdict(manifests[partition])))
             sync_file_system(staging)
-            shelf = self.entry(origin.workflow, origin.operator, "x").parent
+            shelf = targets[next(iter(outputs))].parent
             make_folder(shelf)
             for partition in manifests:
-                put_in_place(staging / partition, shelf / partition)
+                put_in_place(staging / partition, targets[partition])
             sync_folder(shelf)
         except OSError as exc:
             raise StoreUnavailable(
