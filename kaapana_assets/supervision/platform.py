@@ -23,7 +23,6 @@ from kaapana_assets.clocks import Setback, is_future
 from kaapana_assets.durable import suppress_no_room
 from kaapana_assets.errors import ConfigurationError, DagsterUnavailable, StoreUnavailable
 from kaapana_assets.graphql import DagsterClient
-from kaapana_assets.home import keep_private, make_home
 from kaapana_assets.settings import Settings
 from kaapana_assets.supervision import parts, record
 from kaapana_assets.supervision.former import end_former, settle
@@ -57,7 +56,7 @@ class StopAsked(Exception):
 
 
 class Platform:
-    """All processes of the platform on one home.
+    """All processes of the platform on one home, which has been made, or seen to be private, before.
 
     Args:
         settings: as loaded; port 0 is replaced by a free port.
@@ -98,8 +97,6 @@ class Platform:
             PartFailed: a part did not start; all others are ended.
         """
         with ExitStack() as stack:
-            keep_private(self.settings.group)
-            make_home(self.settings.home, group=self.settings.group)
             stack.enter_context(record.lock_home(self.settings.home))
             settle(self.settings, self._say, accept_copy=self._accept_copy)
             end_former(self.settings.home, self._say, grace_s=_GRACE_S)
