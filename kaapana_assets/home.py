@@ -171,9 +171,9 @@ def check_home(home: Path) -> None:
     """See that a folder is a home, for what only reads there.
 
     Raises:
-        ConfigurationError: it is another user's, who lets nobody in.
+        ConfigurationError: it is another user's, who lets nobody in, a newer program wrote in it, or a restore
+            into it was cut short.
         NotFound: it is none; says where it was looked for and how to name one.
-        ConfigurationError: a newer program wrote in it, or a restore into it was cut short.
     """
     if home.is_dir() and not os.access(home, os.R_OK | os.X_OK):
         raise ConfigurationError(f"KAAPANA_HOME={home} is another user's, who lets nobody in")

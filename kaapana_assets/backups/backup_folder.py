@@ -27,6 +27,7 @@ from kaapana_assets.backups.folders import copied, names_in, open_file, opened
 from kaapana_assets.backups.manifest import Reader
 from kaapana_assets.errors import ConfigurationError, DamagedBackup, NotFound, StoreUnavailable, TemporaryError
 from kaapana_assets.shown import shown
+from kaapana_assets.stores.durable import free_bytes
 from kaapana_assets.stores.transfer import sync_file_system
 
 MARKER = "kaapana-backup"
@@ -55,8 +56,7 @@ class BackupFolder:
 
     def free_bytes(self) -> int:
         """Bytes that may still be written there."""
-        found = os.fstatvfs(self._fd)
-        return found.f_bavail * found.f_frsize
+        return free_bytes(self._reachable)
 
     # Contents.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -19,6 +18,7 @@ from pathlib import Path
 import psycopg2
 
 from kaapana_assets.errors import ConfigurationError, DamagedBackup, StoreUnavailable
+from kaapana_assets.stores.durable import free_bytes
 from kaapana_assets.supervision.postgres import ROLE, Postgres, program
 
 _START_S = 60.0
@@ -185,5 +185,4 @@ def free_of(folder: Path) -> int:
     """Bytes that may be written to the file system of a folder, which may not be made yet."""
     while not folder.exists():
         folder = folder.parent
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
+    return free_bytes(folder)

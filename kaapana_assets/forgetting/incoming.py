@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import mmap
 import shutil
-import time
 from collections.abc import Iterator, Set
 from pathlib import Path
 
+from kaapana_assets.clocks import is_untouched
 from kaapana_assets.dicom.headers import read_identity
 from kaapana_assets.dicom.limits import ReadingLimits
 from kaapana_assets.durable import sync_folder
@@ -135,7 +135,7 @@ def _is_of(path: Path, series: Set[str], limits: ReadingLimits) -> bool:
 
 def _is_left(path: Path) -> bool:
     try:
-        return time.time() - path.stat().st_mtime > _LEFT_BEHIND_S
+        return is_untouched(path, for_s=_LEFT_BEHIND_S)
     except FileNotFoundError:
         return False
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kaapana_assets.dicom.documents import series_document
 from kaapana_assets.dicom.geometry import Finding, check_series
@@ -23,9 +23,6 @@ from kaapana_assets.errors import InputError, NotFound
 from kaapana_assets.ingest.spool import Spool
 from kaapana_assets.stores.index import MetadataIndex
 from kaapana_assets.stores.pacs import Pacs, StoredSeries, StoreOutcome
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)

