@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -20,6 +21,7 @@ import psycopg2
 from kaapana_assets.errors import ConfigurationError, DamagedBackup, StoreUnavailable
 from kaapana_assets.stores.durable import free_bytes
 from kaapana_assets.supervision.postgres import ROLE, Postgres, program
+from kaapana_assets.withheld import without_secrets
 
 _START_S = 60.0
 _STOP_S = 30.0
@@ -69,7 +71,9 @@ def dump(socket_folder: Path, target: Path) -> None:
     """
     argv = [str(program("pg_dump")), "-Fc", "-h", str(socket_folder), "-U", ROLE, "-d", ROLE]
     argv += ["--no-owner", "--no-privileges", "--no-password", f"--file={target}"]
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        argv, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=without_secrets(os.environ)
+    )
     if done.returncode != 0:
         raise StoreUnavailable(f"the platform's PostgreSQL cannot be dumped: {done.stderr.strip()[-1000:]}")
 
@@ -87,6 +91,7 @@ def served(data: Path) -> Iterator[Postgres]:
     watchdog = subprocess.Popen(
         [sys.executable, "-m", "kaapana_assets.supervision.watchdog", uuid.uuid4().hex, str(folder)],
         stdin=subprocess.PIPE,
+        env=without_secrets(os.environ),
         start_new_session=True,
         text=True,
     )
@@ -95,7 +100,12 @@ def served(data: Path) -> Iterator[Postgres]:
         postgres.prepare()
         with (folder / "log").open("wb") as log:
             server = subprocess.Popen(
-                postgres.argv(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                postgres.argv(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=without_secrets(os.environ),
+                start_new_session=True,
             )
         try:
             if watchdog.stdin is not None:
@@ -136,7 +146,9 @@ def load(postgres: Postgres, source: int, *, name: str) -> None:
     )
     argv = [str(program("pg_restore")), "-h", str(postgres.socket_folder), "-U", _RESTORING_ROLE, "-d", ROLE]
     argv += ["--no-owner", "--no-privileges", "--no-comments", "--no-password", "--exit-on-error"]
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, stdin=source)
+    done = subprocess.run(
+        argv, check=False, capture_output=True, text=True, stdin=source, env=without_secrets(os.environ)
+    )
     if done.returncode != 0:
         said = done.stderr.strip()[-1000:]
         raise DamagedBackup(f"the dump of Dagster's storage {name} cannot be restored: {said}")

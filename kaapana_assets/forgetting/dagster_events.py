@@ -13,6 +13,7 @@ from kaapana_assets.errors import DagsterUnavailable
 from kaapana_assets.forgetting.place import Place
 from kaapana_assets.settings import Settings
 from kaapana_assets.stores.forgotten import Forgetting
+from kaapana_assets.supervision.needs import MIGRATION, given_to
 
 _PATIENCE_S = 10
 _SHOWN_LINES = 3
@@ -55,7 +56,10 @@ def dagster_home(settings: Settings) -> Path | None:
 
 
 def _run(home: Path, asked: Mapping[str, object]) -> None:
-    environment = os.environ | {"DAGSTER_HOME": str(home), "KAAPANA_POSTGRES_PATIENCE_S": str(_PATIENCE_S)}
+    environment = given_to(MIGRATION, os.environ) | {
+        "DAGSTER_HOME": str(home),
+        "KAAPANA_POSTGRES_PATIENCE_S": str(_PATIENCE_S),
+    }
     ended = subprocess.run(
         [sys.executable, "-m", "kaapana_assets.forgotten_events"],
         input=json.dumps(asked),

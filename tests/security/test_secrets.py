@@ -20,6 +20,7 @@ from services.plugin import service
 from system.conftest import RunningPlatform, module_platforms  # noqa: F401 - a fixture
 from system.series import write_image, write_series
 
+from kaapana_assets.backups.databases import served
 from kaapana_assets.containers.process import ProcessRunner
 from kaapana_assets.containers.runner import Launch
 from kaapana_assets.errors import ConfigurationError
@@ -384,3 +385,12 @@ def test_code_of_packages_that_are_installed_sees_no_secret(monkeypatch, tmp_pat
     seen = json.loads((tmp_path / "seen.json").read_text())
     assert seen.keys() & SECRETS == set()
     assert "planted" not in json.dumps(seen)
+
+
+def test_what_a_backup_starts_gets_no_secrets(monkeypatch, tmp_path):
+    monkeypatch.setenv("KAAPANA_S3_SECRET_KEY", "planted-secret")
+    with served(tmp_path / "data"):
+        started = psutil.Process().children(recursive=True)
+        environments = [Path("/proc", str(each.pid), "environ").read_bytes() for each in started]
+    assert len(environments) >= 2  # the server, and what ends it with this process
+    assert not any(b"planted-secret" in each for each in environments)
