@@ -184,7 +184,8 @@ class RunDirectories:
     """All run directories of a platform."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        # The folder itself can be a link to another disk, which only who may write in the home can have made.
+        self.folder = folder.resolve() if folder.is_symlink() else folder
 
     def _of(self, name: str) -> RunDirectory:
         return RunDirectory(self.folder / name, self.folder / _BY_RUN / _RECORDS / name)

@@ -8,7 +8,9 @@ directories, so that no operator can change it.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -24,6 +26,8 @@ from kaapana_assets.stores.trees import copy_found, foreign_link
 from kaapana_assets.untrusted import Folder, Limits, opened
 
 _MANIFEST = ".manifest.json"
+_LONGEST_PATH = 2048
+"""Bytes below an output. Linux opens paths of up to 4,095 bytes, those of the shelf and of runs included."""
 _STAGING = ".staging"
 
 
@@ -91,6 +95,10 @@ class Shelf:
             manifest = _read(folder / _MANIFEST)
             whole = all((folder / file.path).lstat().st_size == file.size_bytes for file in manifest.files)
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+            return None
+        except OSError as exc:
+            if exc.errno != errno.ENAMETOOLONG:  # of an entry from before paths had a limit
+                raise
             return None
         return manifest if whole else None
 
@@ -214,6 +222,8 @@ def _stage(output: Folder, target: Path, limits: Limits | None) -> list[ShelfFil
     files: list[ShelfFile] = []
     with opened(target) as staged:
         for place, folder, found_here in output.walk(limits=limits):
+            if _MANIFEST in place.split("/"):
+                raise OutputMissing(f"{folder.path}: the name belongs to the platform; write another one")
             if not found_here:
                 continue
             with staged.below(*(place.split("/") if place else ()), make=True) as there:
@@ -223,8 +233,12 @@ def _stage(output: Folder, target: Path, limits: Limits | None) -> list[ShelfFil
                         raise OutputMissing(f"{where}: the name belongs to the platform; write another one")
                     if found.status.st_nlink > 1:
                         raise foreign_link(folder, found)
-                    digest = copy_found(folder, found, there)
                     path = f"{place}/{found.name}" if place else found.name
+                    if len(os.fsencode(path)) > _LONGEST_PATH:
+                        raise OutputMissing(
+                            f"{output.path} holds a path longer than {_LONGEST_PATH} bytes: {path[:200]}"
+                        )
+                    digest = copy_found(folder, found, there)
                     files.append(ShelfFile(path, found.status.st_size, digest))
     return sorted(files, key=lambda file: file.path.split("/"))
 

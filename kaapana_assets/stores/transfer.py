@@ -22,6 +22,7 @@ _FICLONE = 0x40049409  # ioctl number of linux/fs.h
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _CHUNK_BYTES = 1 << 20
+_HOLE = bytes(_CHUNK_BYTES)
 _NO_CLONE = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS}
 _devices_without_clone: set[int] = set()
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -43,7 +44,7 @@ def duplicate(source: Path, target: Path) -> tuple[int, str]:
 
 
 def copy_open(reader: int, writer: int, *, at_most: int | None = None) -> tuple[int, str]:
-    """Copy one open file to another, new one; see ``duplicate``.
+    """Copy one open file to another, new one; see ``duplicate``. A sparse file keeps its holes.
 
     Args:
         reader: a descriptor, at the begin of the file.
@@ -53,10 +54,17 @@ def copy_open(reader: int, writer: int, *, at_most: int | None = None) -> tuple[
     digest = hashlib.sha256()
     size = 0
     cloned = _clone(reader, writer)
+    status = os.fstat(reader)
+    is_sparse = status.st_blocks * 512 < status.st_size
     while (at_most is None or size <= at_most) and (chunk := os.read(reader, _CHUNK_BYTES)):
         digest.update(chunk)
         size += len(chunk)
-        if not cloned:
+        if cloned:
+            continue
+        if is_sparse and chunk == _HOLE:
+            os.ftruncate(writer, size)
+            os.lseek(writer, size, os.SEEK_SET)
+        else:
             view = memoryview(chunk)
             while view:
                 view = view[os.write(writer, view) :]

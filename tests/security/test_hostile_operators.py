@@ -254,6 +254,24 @@ def test_output_over_a_limit_fails_only_its_series(
     assert (cleaned.exit_code, flow.run_directories()) == (0, [])
 
 
+OF_THE_SHELF = {
+    "a folder with the name of the manifest": ('mkdir "$out/.manifest.json"; : > "$out/.manifest.json/x"', "manifest"),
+    "a path that no program can open": (
+        'cd "$out"; n=$(printf "d%.0s" $(seq 200)); for i in $(seq 30); do mkdir "$n"; cd "$n"; done; : > x',
+        "longer than 2048 bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize(("script", "said"), OF_THE_SHELF.values(), ids=OF_THE_SHELF)
+def test_output_that_the_shelf_cannot_hold_fails_only_its_series(flow: Platform, script: str, said: str):
+    attack(flow, script)
+    for _ in range(2):  # what was taken in the first run is looked at in the second
+        assert not flow.run().success
+        assert state(flow, "bad") == ([TWO], [ONE])
+        assert said in flow.report()["failed"][ONE]["reason"]
+
+
 def test_deep_tree_in_the_temporary_folder_is_removed(flow: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     temporary = tmp_path / "tmp"
     temporary.mkdir()

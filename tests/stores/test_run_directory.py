@@ -75,6 +75,18 @@ def test_results_of_operators_are_kept_until_the_directory_is_removed(directorie
         directory.result("other")
 
 
+def test_folder_on_another_disk_is_reached_by_a_link(tmp_path: Path) -> None:
+    (tmp_path / "other-disk").mkdir()
+    (tmp_path / "data").symlink_to(tmp_path / "other-disk")
+    directories = RunDirectories(tmp_path / "data")
+    directory = begun(directories)
+    with directory.opened("batch", "1.2.3", "made", make=True) as folder:
+        folder.write("x", b"x")
+    assert directories.find("r1").for_series("1.2.3").conf() == {"asked": "this"}
+    assert directories.remove(directory) == []
+    assert list((tmp_path / "other-disk").glob("my-flow-*")) == []
+
+
 def test_removing_a_run_removes_its_single_series_and_no_other_run(directories: RunDirectories) -> None:
     first, second = begun(directories, "r1"), begun(directories, "r2")
     first.for_series("1.2.3")

@@ -105,6 +105,22 @@ def test_output_with_a_link_is_refused_and_the_others_are_published(shelf: Shelf
     assert shelf.manifest("w", "op", "1.1") is None
 
 
+def test_sparse_file_takes_no_more_room_than_before(shelf: Shelf, output: Callable[..., Path], tmp_path: Path) -> None:
+    source = output("sparse")
+    with (source / "hole").open("wb") as file:
+        file.seek(200 << 20)
+        file.write(b"end")
+        file.truncate(300 << 20)
+    shelf.publish(ORIGIN, {"1.2.3": (source, "f1")})
+    shelf.fetch("w", "op", "1.2.3", tmp_path / "fetched")
+    for copy in (shelf.entry("w", "op", "1.2.3"), tmp_path / "fetched"):
+        status = (copy / "hole").stat()
+        assert (status.st_size, status.st_blocks * 512 < 10 << 20) == (300 << 20, True)
+        with (copy / "hole").open("rb") as file:
+            file.seek(200 << 20)
+            assert file.read(4) == b"end\0"
+
+
 def test_file_with_the_name_of_the_manifest_is_refused(shelf: Shelf, output: Callable[..., Path]) -> None:
     bad = output("bad", x="one")
     (bad / ".manifest.json").write_text("{}")
