@@ -64,7 +64,8 @@ def find_site(working_directory: Path) -> Site:
         if not has_settings and not is_home(folder / NAME):
             continue
         found = env_file if has_settings else folder / NAME
-        if folder != working_directory and found.stat().st_uid != os.geteuid():
+        owners = {found.stat().st_uid, found.lstat().st_uid}  # a link is trusted as little as what it leads to
+        if folder != working_directory and owners != {os.geteuid()}:
             raise ConfigurationError(
                 f"{found} belongs to another user, and is not taken from {working_directory} for that reason: set "
                 f"KAAPANA_HOME={folder / NAME} if it is the home you mean"
@@ -134,7 +135,7 @@ def _close(home: Path, gid: int | None) -> None:
 
 
 def check_private(home: Path, *, group: str = "") -> None:
-    """See that nobody but its user and the group, if there is one, may enter a home.
+    """See that nobody but this user, root and the group, if there is one, may enter a home.
 
     Raises:
         ConfigurationError: others may; says the command that ends that.
@@ -143,6 +144,11 @@ def check_private(home: Path, *, group: str = "") -> None:
     status = home.stat()
     mode = stat.S_IMODE(status.st_mode)
     where = f"KAAPANA_HOME={home}"
+    if status.st_uid not in (0, os.geteuid()):
+        raise ConfigurationError(
+            f"{where} belongs to another user (number {status.st_uid}), who can read and change all in it. This makes "
+            f"it the platform's:\n  chown -R {os.geteuid()} {shlex.quote(str(home))}"
+        )
     if gid is None and mode & 0o077:
         raise ConfigurationError(
             f"{where} holds data of patients and can be entered by other users (mode {mode:04o}). This makes it "

@@ -103,6 +103,34 @@ def test_what_belongs_to_another_user_is_not_taken_from_a_folder_above(project, 
         find_site(project / "deep")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+@pytest.mark.parametrize("what", [NAME, ".env"])
+def test_link_of_another_user_is_not_taken_from_a_folder_above_though_it_leads_to_own_files(project, tmp_path, what):
+    own = tmp_path / "own"
+    if what == NAME:
+        make_home(own)
+    else:
+        own.write_text("KAAPANA_RUNNER=docker\n")
+    (project / what).symlink_to(own)
+    assert find_site(project / "deep").folder == project
+    os.chown(project / what, 12345, 12345, follow_symlinks=False)
+    with pytest.raises(ConfigurationError, match="belongs to another user"):
+        find_site(project / "deep")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders to another user")
+def test_home_that_another_user_owns_is_refused_until_it_is_given_to_the_platform(project):
+    home = project / NAME
+    home.mkdir(mode=0o700)
+    os.chown(home, 12345, 12345)
+    command = ("import", str(project / "deep"))
+    refused = kaapana(project, *command)
+    assert (refused.returncode, "chown -R 0" in refused.stderr, "Traceback" in refused.stderr) == (2, True, False)
+    assert list(home.iterdir()) == []
+    os.chown(home, 0, 0)
+    assert kaapana(project, *command).returncode == 0
+
+
 READING = [
     ("status",),
     ("query",),
