@@ -53,7 +53,7 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def cohorts(self) -> Path:
         """The folder of frozen selections."""
-        return self.settings.home / "cohorts"
+        return self.settings.paths.cohorts
 
     def runner(self) -> Runner:
         """What launches operators."""

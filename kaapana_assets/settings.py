@@ -30,6 +30,7 @@ from kaapana_assets.accounts import OPERATOR_UID, POSTGRES_UID
 from kaapana_assets.addresses import authority, bracketed, split_address, split_database_address
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.home import NAME, Site, find_site
+from kaapana_assets.home_paths import HomePaths
 from kaapana_assets.withheld import is_withheld
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -473,14 +474,19 @@ class Settings(BaseSettings):
             archive += f" {self.dimse_url}"
         servers = " ".join(sorted(self.elasticsearch_urls))
         return {
-            "pacs": f"folder {self.home / 'archive'}" if self.pacs == "folder" else archive,
+            "pacs": f"folder {self.paths.archive}" if self.pacs == "folder" else archive,
             "index": (
-                f"sqlite {self.home / 'index.sqlite'}"
+                f"sqlite {self.paths.index}"
                 if self.index == "sqlite"
                 else f"elasticsearch {servers}, {self.elasticsearch_index}"
             ),
-            "objects": f"folder {self.home / 'objects'}" if self.objects == "folder" else f"s3 {self.s3_endpoint}",
+            "objects": f"folder {self.paths.objects}" if self.objects == "folder" else f"s3 {self.s3_endpoint}",
         }
+
+    @property
+    def paths(self) -> HomePaths:
+        """What is where in the home."""
+        return HomePaths(self.home)
 
     @property
     def receiver_share(self) -> int:

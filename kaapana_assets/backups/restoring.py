@@ -19,9 +19,9 @@ from kaapana_assets.backups.folders import FOLDER, copied, names_in, open_file
 from kaapana_assets.backups.manifest import Entry, Header
 from kaapana_assets.errors import ConfigurationError, DamagedBackup, StoreUnavailable
 from kaapana_assets.home import RESTORING, make_home
+from kaapana_assets.home_paths import HomePaths
 from kaapana_assets.shown import shown
 from kaapana_assets.stores.transfer import sync_file_system
-from kaapana_assets.supervision.parts import Places
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOT_WRITABLE_BY_OTHERS = 0o755
@@ -127,7 +127,7 @@ class Restore:
         make_home(self._home)
 
     def _load(self, entry: Entry, advance: Callable[[int], object]) -> None:
-        data = Places(self._home, Path()).dagster_home / "postgres" / "data"
+        data = HomePaths(self._home).postgres_data
         shutil.rmtree(data.parent, ignore_errors=True)  # of a restore that was cut short
         with self._folder.content(entry.sha256, shown(entry.path)) as content:
             if copied(content, None, advance) != (entry.size, entry.sha256):

@@ -36,6 +36,7 @@ from kaapana_assets.backups.databases import dump, served
 from kaapana_assets.backups.folders import Found, names_in, open_tree, opened, walk
 from kaapana_assets.backups.manifest import Entry, Header, Writer
 from kaapana_assets.errors import ConfigurationError, StoreUnavailable, TemporaryError
+from kaapana_assets.home_paths import HomePaths
 from kaapana_assets.ingest.spool import open_spool
 from kaapana_assets.shown import shown
 from kaapana_assets.supervision.needs import POSTGRES
@@ -152,7 +153,7 @@ class Backup:
 
     @property
     def _data(self) -> Path:
-        return Places(self._home, Path()).dagster_home / "postgres" / "data"
+        return HomePaths(self._home).postgres_data
 
     @property
     def _has_postgres(self) -> bool:

@@ -29,6 +29,7 @@ from kaapana_assets.containers.image_files import image_files
 from kaapana_assets.containers.package_index import secret_files
 from kaapana_assets.containers.references import reference_of
 from kaapana_assets.errors import ConfigurationError, EngineUnavailable, KaapanaAssetsError, NotFound
+from kaapana_assets.home_paths import HomePaths
 
 CONTENT_LABEL = "kaapana-assets.content-digest"
 BASES_LABEL = "kaapana-assets.base-images"
@@ -204,7 +205,7 @@ def log_of(name: str, *, home: Path, shown: Callable[[str], None]) -> Iterator[C
     Raises:
         ConfigurationError: what happened inside; after a build it names the file.
     """
-    file = home / "logs" / "images" / f"{name}.log"
+    file = HomePaths(home).log(f"images/{name}")
     file.parent.mkdir(parents=True, exist_ok=True)
     staged = file.with_name(f".{file.name}.{os.getpid()}")
     with staged.open("w", encoding="utf-8") as log:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kaapana_assets.durable import write_file
 from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.home_paths import HomePaths
 from kaapana_assets.locks import locked
 
 
@@ -46,7 +47,7 @@ class BuiltImages:
     """All images that were built on this home."""
 
     def __init__(self, home: Path) -> None:
-        self._file = home / "images.json"
+        self._file = HomePaths(home).images_record
 
     def all(self) -> dict[str, BuiltImage]:
         """By reference.

@@ -24,7 +24,7 @@ _REDACTED = b"x"
 def archive_place(settings: Settings, forgetting: Forgetting) -> Place:
     """The instances in the PACS."""
     stores: list[Pacs] = [open_pacs(settings)]
-    before = settings.home / "archive"
+    before = settings.paths.archive
     if settings.pacs != "folder" and before.is_dir():
         stores.append(FolderPacs(before))
 
@@ -41,7 +41,7 @@ def archive_place(settings: Settings, forgetting: Forgetting) -> Place:
 
 def index_place(settings: Settings, forgetting: Forgetting) -> Place:
     """The documents in the metadata index, with the words in them."""
-    before = settings.home / "index.sqlite"
+    before = settings.paths.index
 
     def opened() -> Iterator[MetadataIndex]:
         yield open_index(settings)

@@ -49,7 +49,7 @@ def dagster_place(settings: Settings, forgetting: Forgetting, *, storage_is_up: 
 
 def dagster_home(settings: Settings) -> Path | None:
     """DAGSTER_HOME of the platform; None where Dagster has never run."""
-    for home in (settings.home / "dagster", Path(os.environ.get("DAGSTER_HOME") or settings.home / "dagster")):
+    for home in (settings.paths.dagster, Path(os.environ.get("DAGSTER_HOME") or settings.paths.dagster)):
         if (home / "dagster.yaml").exists():
             return home
     return None

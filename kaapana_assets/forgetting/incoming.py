@@ -14,6 +14,7 @@ from kaapana_assets.durable import sync_folder
 from kaapana_assets.errors import InputError, StoreUnavailable
 from kaapana_assets.forgetting.copies import uid_pattern
 from kaapana_assets.forgetting.place import Place
+from kaapana_assets.home_paths import HomePaths
 from kaapana_assets.stores.durable import remove_if_empty
 from kaapana_assets.stores.forgotten import Forgetting
 
@@ -36,8 +37,9 @@ _LEFT_BEHIND_S = 3600.0
 
 def spool_place(home: Path, forgetting: Forgetting) -> Place:
     """What waits of the series."""
-    folders = [home / "incoming" / uid for uid in forgetting.series]
-    notes = [home / "incoming" / ".abnormal-ends" / uid for uid in forgetting.series]
+    incoming = HomePaths(home).incoming
+    folders = [incoming / uid for uid in forgetting.series]
+    notes = [incoming / ".abnormal-ends" / uid for uid in forgetting.series]
 
     def clear() -> list[str]:
         for folder in folders:
@@ -65,7 +67,7 @@ def quarantine_place(home: Path, limits: ReadingLimits, forgetting: Forgetting) 
             sync_folder(path.parent)
             remove_if_empty(path.parent)
         for uid in series:
-            _remove(home / "quarantine" / uid)
+            _remove(HomePaths(home).quarantine / uid)
         return []
 
     return Place(name="quarantine", unit="files", count=lambda: len(found()), clear=clear)
@@ -78,10 +80,10 @@ def scratch_place(home: Path, limits: ReadingLimits, forgetting: Forgetting) -> 
     has written to for an hour are removed.
     """
     series = set(forgetting.series)
-    record = home / "index-rebuild.txt"
+    record = HomePaths(home).index_rebuild
 
     def found() -> list[Path]:
-        folders = [path for path in (home / "scratch").glob("*") if path.is_dir()]
+        folders = [path for path in HomePaths(home).scratch.glob("*") if path.is_dir()]
         folders = [folder for folder in folders if any(_is_of(path, series, limits) for path in _files(folder))]
         files = [path for path in aside_files(home) if _is_of(path, series, limits)]
         results = [path for path in _files(home / _RESULTS_ASIDE) if _is_left(path) or _is_of(path, series, limits)]
@@ -104,7 +106,7 @@ def scratch_place(home: Path, limits: ReadingLimits, forgetting: Forgetting) -> 
 
 def quarantined_files(home: Path) -> Iterator[Path]:
     """All files that were set aside, without the notes beside them."""
-    for path in _files(home / "quarantine"):
+    for path in _files(HomePaths(home).quarantine):
         is_note = path.suffix == ".json" and path.with_suffix("").is_file()
         if not is_note and not path.parent.name.startswith("."):
             yield path

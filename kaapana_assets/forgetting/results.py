@@ -10,6 +10,7 @@ from pathlib import Path
 from kaapana_assets.cohorts import cohort as cohort_files
 from kaapana_assets.errors import InvalidIdentifier, NotFound, StoreUnavailable
 from kaapana_assets.forgetting.place import Place
+from kaapana_assets.home_paths import HomePaths
 from kaapana_assets.stores.forgotten import Forgetting, Marks
 from kaapana_assets.stores.objects import ObjectStore
 from kaapana_assets.stores.run_directory import RunDirectories
@@ -23,7 +24,9 @@ _STAGING = ".staging"
 def cohorts_with(home: Path, shelf: Shelf, series: Iterable[str]) -> tuple[str, ...]:
     """The cohorts that hold one of the series, or of whose runs a report names one."""
     wanted = set(series)
-    found = {name for name in cohort_files.names(home / "cohorts") if _holds(home / "cohorts", name, wanted)}
+    folder = HomePaths(home).cohorts
+    folder = HomePaths(home).cohorts
+    found = {name for name in cohort_files.names(folder) if _holds(folder, name, wanted)}
     for report in shelf.folder.glob(f"*/{_REPORT}/*/report.json"):
         text = report.read_text(errors="replace")
         if any(f'"{uid}"' in text for uid in wanted):
@@ -93,7 +96,7 @@ def runs_place(directories: RunDirectories, forgetting: Forgetting) -> Place:
 
 def cohorts_place(home: Path, forgetting: Forgetting) -> Place:
     """The cohorts stay, with a mark instead of each series."""
-    folder = home / "cohorts"
+    folder = HomePaths(home).cohorts
 
     def found() -> list[str]:
         return [name for name in cohort_files.names(folder) if _holds(folder, name, set(forgetting.series))]

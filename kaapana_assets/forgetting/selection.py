@@ -69,7 +69,7 @@ def _not_indexed(settings: Settings, indexed: set[str], keyword: str, wanted: st
     pacs = open_pacs(settings)
     unknown = [uid for uid in pacs.series_uids() if uid not in indexed]
     for uid in unknown:
-        scratch = settings.home / "scratch"
+        scratch = settings.paths.scratch
         scratch.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=scratch))
         try:

@@ -45,7 +45,7 @@ def check_runner(settings: Settings) -> Finding:
 
 def check_spool(settings: Settings) -> Finding:
     """The spool and the quarantine beside it; a disk with too little room takes nothing in."""
-    where = f"folder {settings.home / 'incoming'}"
+    where = f"folder {settings.paths.incoming}"
     spool = open_spool(settings)
     try:
         backlog = spool.backlog()

@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from kaapana_assets.health.findings import Finding, State
+from kaapana_assets.home_paths import HomePaths
 from kaapana_assets.withheld import without_secrets
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class WorkflowFiles:
 
     @property
     def _where(self) -> str:
-        return f"folder {self._home / 'workflows' / 'dags'}"
+        return f"folder {HomePaths(self._home).workflow_files}"
 
     def _ask(self) -> None:
         try:

@@ -65,7 +65,7 @@ def ingest_series(context: dg.AssetExecutionContext, platform: Platform):  # typ
         spool=open_spool(settings),
         pacs=platform.pacs(),
         index=platform.index(),
-        scratch=settings.home / "scratch",
+        scratch=settings.paths.scratch,
         limits=limits_of(settings),
     )
     with reception.spool.one_taker():

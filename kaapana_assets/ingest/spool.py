@@ -422,8 +422,8 @@ def _unavailable(folder: Path) -> Iterator[None]:
 def open_spool(settings: Settings) -> Spool:
     """The spool in the folder of data."""
     return Spool(
-        settings.home / "incoming",
-        settings.home / "quarantine",
+        settings.paths.incoming,
+        settings.paths.quarantine,
         min_free_bytes=settings.min_free_bytes,
         limits=limits_of(settings),
     )

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from kaapana_assets.durable import make_folder, sync_folder, write_file
 from kaapana_assets.errors import StoreUnavailable
+from kaapana_assets.home_paths import HomePaths
 from kaapana_assets.locks import open_lock
 
 Kind = Literal["series", "study", "patient"]
@@ -73,7 +74,7 @@ class Marks:
     """
 
     def __init__(self, home: Path) -> None:
-        path = home / "forgotten" / ".salt"
+        path = HomePaths(home).forgotten / ".salt"
         try:
             with suppress(FileExistsError):
                 write_file(path, secrets.token_hex(32), mode=_MODE, replace=False)
@@ -94,7 +95,7 @@ class ForgottenRecords:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._folder = home / "forgotten"
+        self._folder = HomePaths(home).forgotten
         self._pending = self._folder / ".pending"
 
     @contextmanager

@@ -22,7 +22,7 @@ def open_pacs(settings: Settings) -> Pacs:
     if settings.pacs == "folder":
         from kaapana_assets.stores.folder_pacs import FolderPacs
 
-        return FolderPacs(settings.home / "archive", limits=limits_of(settings))
+        return FolderPacs(settings.paths.archive, limits=limits_of(settings))
     return _open_archive(settings)
 
 
@@ -31,7 +31,7 @@ def open_index(settings: Settings) -> MetadataIndex:
     if settings.index == "sqlite":
         from kaapana_assets.stores.sqlite_index import SqliteIndex
 
-        return SqliteIndex(settings.home / "index.sqlite")
+        return SqliteIndex(settings.paths.index)
     from kaapana_assets.stores.elastic_index import ElasticIndex
 
     return ElasticIndex(elastic_connection(settings))
@@ -41,14 +41,14 @@ def open_shelf(settings: Settings) -> Shelf:
     """The outputs that stay."""
     from kaapana_assets.stores.shelf import Shelf
 
-    return Shelf(settings.home / "assets")
+    return Shelf(settings.paths.shelf)
 
 
 def open_run_directories(settings: Settings) -> RunDirectories:
     """The directories that operators work in."""
     from kaapana_assets.stores.run_directory import RunDirectories
 
-    return RunDirectories(settings.home / "workflows" / "data")
+    return RunDirectories(settings.paths.run_directories)
 
 
 def elastic_connection(settings: Settings) -> ElasticConnection:
@@ -76,7 +76,7 @@ def open_objects(settings: Settings) -> ObjectStore:
     if settings.objects == "folder":
         from kaapana_assets.stores.folder_objects import FolderObjects
 
-        return FolderObjects(settings.home / "objects")
+        return FolderObjects(settings.paths.objects)
     from kaapana_assets.stores.minio_objects import MinioObjects
     from kaapana_assets.stores.s3_connection import S3Connection
 
@@ -125,5 +125,5 @@ def _open_archive(settings: Settings) -> Pacs:
         )
     # What is known of one archive says nothing of another.
     name = hashlib.sha256(settings.dicomweb_url.encode()).hexdigest()[:16]
-    folder = settings.home / "archives" / name
+    folder = settings.paths.archives / name
     return DicomwebPacs(archive, sender, folder, cache_bytes=settings.series_cache_bytes, limits=limits_of(settings))

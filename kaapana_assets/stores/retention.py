@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from kaapana_assets.home_paths import HomePaths
 from kaapana_assets.stores.run_directory import RunDirectories
 from kaapana_assets.stores.shelf import Shelf
 from kaapana_assets.untrusted import opened
@@ -27,11 +28,12 @@ def remove_left_behind(
         dry_run: only tell.
         left: called with each file or folder that cannot be removed, and why; the others are removed.
     """
-    directories = RunDirectories(home / "workflows" / "data")
+    paths = HomePaths(home)
+    directories = RunDirectories(paths.run_directories)
     for directory in directories.older_than(days):
         problems = [] if dry_run else directories.remove(directory)
         yield from _told(directory.path, problems, left)
-    for path in Shelf(home / "assets").abandoned(older_than_days=max(days, _SHORTEST_DAYS)):
+    for path in Shelf(paths.shelf).abandoned(older_than_days=max(days, _SHORTEST_DAYS)):
         with opened(path.parent) as staging:
             problems = [] if dry_run else staging.remove(path.name)
         yield from _told(path, problems, left)

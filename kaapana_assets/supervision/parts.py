@@ -15,6 +15,7 @@ import psutil
 
 from kaapana_assets.errors import ConfigurationError, DagsterUnavailable
 from kaapana_assets.graphql import DagsterClient
+from kaapana_assets.home_paths import HomePaths
 from kaapana_assets.settings import Settings
 from kaapana_assets.supervision.instance import LOCATION, VARIABLES
 from kaapana_assets.supervision.needs import CODE, DAEMON, HEALTH, POSTGRES, RECEIVER, WEBSERVER, given_to
@@ -35,7 +36,7 @@ class Places:
     @property
     def dagster_home(self) -> Path:
         """DAGSTER_HOME of all parts."""
-        return self.home / "dagster"
+        return HomePaths(self.home).dagster
 
     @property
     def code_socket(self) -> Path:
@@ -64,7 +65,7 @@ class Places:
 
     def log(self, part: str) -> Path:
         """What the part prints."""
-        return self.home / "logs" / f"{part}.log"
+        return HomePaths(self.home).log(part)
 
 
 def child_environment(settings: Settings, places: Places, token: str, *, part: str) -> dict[str, str]:

@@ -76,7 +76,7 @@ class Platform:
         self._accept_copy = accept_copy
         check_postgres_account(settings)
         self.settings = parts.claim_ports(settings)
-        self._launching = launching(self.settings, self.settings.home / "dagster")
+        self._launching = launching(self.settings, self.settings.paths.dagster)
         self.client = DagsterClient(self.settings.dagster_url, location=LOCATION)
         self._say = say
         self._token = uuid.uuid4().hex
@@ -135,7 +135,7 @@ class Platform:
         self._say(f"up after {time.monotonic() - began:.1f} s; Ctrl-C stops all")
 
     def _has_forgetting_to_end(self) -> bool:
-        return any((self.settings.home / "forgotten" / ".pending").glob("*.json"))
+        return any((self.settings.paths.forgotten / ".pending").glob("*.json"))
 
     def _go_on_forgetting(self) -> None:
         """End what was cut short while series were forgotten, before anything can work on them or take them in."""
@@ -157,7 +157,7 @@ class Platform:
         if self.settings.postgres_url:
             self._say(f"{POSTGRES:<12} {self._wait_for_server()}")
             return storage_of(self.settings)
-        data = self._places.dagster_home / "postgres" / "data"
+        data = self.settings.paths.postgres_data
         postgres = Postgres(data, self._places.postgres_socket, uid=self.settings.postgres_uid)
         self._start_together([parts.postgres_part(postgres)])
         return {"postgres_url": postgres.url}

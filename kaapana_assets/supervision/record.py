@@ -19,6 +19,7 @@ from kaapana_assets import home_record
 from kaapana_assets.addresses import bracketed
 from kaapana_assets.durable import write_file
 from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.home_paths import HomePaths
 from kaapana_assets.locks import is_locked, open_lock
 from kaapana_assets.settings import Settings, load_settings, take_environment
 
@@ -223,8 +224,8 @@ def lock_home(home: Path) -> BinaryIO:
 
 
 def _record_path(home: Path) -> Path:
-    return home / "platform.json"
+    return HomePaths(home).platform_record
 
 
 def _lock_path(home: Path) -> Path:
-    return home / "platform.lock"
+    return HomePaths(home).platform_lock

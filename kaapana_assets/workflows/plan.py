@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kaapana_assets.home_paths import HomePaths
+
 BUILT_IN = Path(__file__).parent / "built_in"
 PLAN_TAG = "kaapana_assets/plan"
 """Tag of jobs and runs: the digest of the plan that they are of."""
@@ -84,11 +86,11 @@ class Plan:
 
 def read_plan_files(home: Path) -> PlanFiles:
     """Read the built-in workflow files, and all that is below the user's folders of workflows and plugins."""
-    folder = home / "workflows"
+    in_home = HomePaths(home)
     sources: dict[Path, bytes] = {}
     digests: dict[str, str] = {}
     paths: dict[str, Path] = {}
-    for name, root in (("built_in", BUILT_IN), ("dags", folder / "dags"), ("plugins", folder / "plugins")):
+    for name, root in (("built_in", BUILT_IN), ("dags", in_home.workflow_files), ("plugins", in_home.plugins)):
         for path in files_below(root):
             key = f"{name}/{path.relative_to(root).as_posix()}"
             paths[key] = path
@@ -100,7 +102,7 @@ def read_plan_files(home: Path) -> PlanFiles:
                     digests[key] = file_digest(path)
             except OSError as exc:
                 digests[key] = f"cannot be read: {exc.strerror}"
-    return PlanFiles(folder / "dags", folder / "plugins", sources, digests, paths)
+    return PlanFiles(in_home.workflow_files, in_home.plugins, sources, digests, paths)
 
 
 def files_below(root: Path) -> Iterator[Path]:
