@@ -225,15 +225,16 @@ def run_here(cohort: str, mode: str) -> None:
 
     from kaapana_assets.definitions import defs
     from kaapana_assets.settings import load_settings
+    from kaapana_assets.workflows.launch_request import cohort_run_config
 
     config = {"mode": mode, "force": os.environ["BATCH_FORCED"] == "True"}
     with dg.DagsterInstance.get() as instance:
         result = defs.resolve_job_def(JOB).execute_in_process(
             instance=instance,
             partition_key=cohort,
-            run_config={"ops": {f"{JOB}_cohort": {"ops": {f"{JOB}_prepare": {"config": config}}}}},
+            run_config=cohort_run_config(JOB, config),
         )
-    report = load_settings().home / "assets" / WORKFLOW / "report" / cohort / "report.json"
+    report = load_settings().paths.shelf / WORKFLOW / "report" / cohort / "report.json"
     launches = sum(row["launches"] for row in json.loads(report.read_text())["operators"])
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     found = {"own": own.ru_utime + own.ru_stime, "containers": children.ru_utime + children.ru_stime}

@@ -33,6 +33,7 @@ _COMMANDS = {
     "receive": "Receive DICOM objects over the network.",
     "restore": "Make a home from a backup.",
     "run": "Send a cohort to a workflow.",
+    "runs": "Show, follow, cancel and repeat runs.",
     "send": "Send the DICOM files of a folder over the network.",
     "status": "Show what works, what waits, what is stored and what went wrong.",
     "workflows": "Show what there is to run.",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import click
 
-from kaapana_assets.cli.homes import settings_to_change
+from kaapana_assets.cli.homes import session_to_change
 from kaapana_assets.shown import shown
-from kaapana_assets.stores.retention import remove_left_behind
 
 
 @click.command()
@@ -21,16 +20,15 @@ def command(days: float | None, dry_run: bool) -> None:
 
     Assets, the archive and the spool are never touched. The platform does this every night.
     """
-    settings = settings_to_change()
+    from kaapana_assets.operations.cleaning import clean
+
     verb = "would remove" if dry_run else "removed"
-    count = 0
-    limit = settings.run_retention_days if days is None else days
-    problems: list[str] = []
-    for path in remove_left_behind(settings.home, days=limit, dry_run=dry_run, left=problems.append):
+    with session_to_change() as session:
+        cleaned = clean(session, days=days, dry_run=dry_run)
+    for path in cleaned.removed:
         click.echo(f"{verb} {path}")
-        count += 1
-    click.echo(f"{verb} {count} folders not written to for {limit:g} days")
-    for problem in problems:
+    click.echo(f"{verb} {len(cleaned.removed)} folders not written to for {cleaned.days:g} days")
+    for problem in cleaned.problems:
         click.echo(f"not removed: {shown(problem)}", err=True)
-    if problems:
+    if cleaned.problems:
         raise SystemExit(1)

@@ -13,19 +13,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 
 import click
 
 from kaapana_assets.cli.demo_data import DemoFile, demo_files
-from kaapana_assets.cli.homes import enter_home
-from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.errors import TemporaryError
 from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.ingest.spool import open_spool
+from kaapana_assets.operations import cohorts, runs
+from kaapana_assets.operations.session import Session, enter_home
 from kaapana_assets.settings import Settings, load_settings
-from kaapana_assets.stores.opening import open_index
 from kaapana_assets.supervision.record import running_platform, settings_in_use
 
 COHORT = "demo-ct-mr"
@@ -64,7 +62,7 @@ def _walk(settings: Settings, stages: dict[str, float]) -> list[str]:
     client = DagsterClient(settings.dagster_url)
     with _stage("choose files", stages):
         files = demo_files()
-        outgoing = _lay_out(settings.home / "demo" / "outgoing", files)
+        outgoing = _lay_out(settings.paths.demo_outgoing, files)
     modalities = Counter(modality for _, modality in {(file.series_instance_uid, file.modality) for file in files})
     click.echo(
         f"{len(files)} real DICOM files in {modalities.total()} series "
@@ -78,7 +76,9 @@ def _walk(settings: Settings, stages: dict[str, float]) -> list[str]:
     with _stage("ingest", stages):
         _wait_for_ingest(settings, client, {file.series_instance_uid for file in files})
     with _stage("cohort", stages):
-        cohort = _name_of_cohort(settings)
+        with Session(settings) as session:
+            # A cohort is frozen: series that came since its making, or other stores, make another one.
+            cohort = cohorts.free_name(session, COHORT, QUERY)
         _kaapana("cohort", "create", cohort, "--query", QUERY)
     failed = []
     for workflow in ("pool-study-ids", "dcm2nrrd"):
@@ -89,12 +89,6 @@ def _walk(settings: Settings, stages: dict[str, float]) -> list[str]:
     if not _show_volumes(settings, client):
         failed.append("dcm2nrrd made no NRRD file")
     return failed
-
-
-def _name_of_cohort(settings: Settings) -> str:
-    # A cohort is frozen: series that came since its making, or other stores, make another one.
-    frozen = cohorts.freeze(open_index(settings), name=COHORT, query=QUERY, now=datetime.now(timezone.utc))
-    return cohorts.name_for(settings.home / "cohorts", frozen)
 
 
 def _lay_out(folder: Path, files: list[DemoFile]) -> Path:
@@ -111,7 +105,7 @@ def _ensure_up(settings: Settings, options: list[str]) -> bool:
         click.echo(f"using the platform that is up on {settings.home}")
         return False
     enter_home(settings)
-    console = settings.home / "logs" / "up.log"
+    console = settings.paths.log("up")
     console.parent.mkdir(exist_ok=True)
     argv = ["up", *options]
     for option, host, port in (
@@ -174,9 +168,9 @@ def _wait_for_ingest(settings: Settings, client: DagsterClient, wanted: set[str]
 
 
 def _show_pooled(settings: Settings, client: DagsterClient, cohort: str) -> bool:
-    folder = settings.home / "assets" / "pool-study-ids" / "pool-jsons" / cohort
-    made = sorted(folder.rglob("*.json"))
-    pooled = [path for path in made if not path.name.startswith(("manifest", "."))]
+    with Session(settings) as session:
+        output = runs.output(session, "pool-study-ids", "pool-jsons", cohort)
+    pooled = [] if output is None else [output.folder / file.path for file in output.manifest.files]
     click.echo("\nPooled study identifiers:")
     for path in pooled:
         click.echo(f"  {path} ({len(json.loads(path.read_text()))} entries)")
@@ -185,7 +179,7 @@ def _show_pooled(settings: Settings, client: DagsterClient, cohort: str) -> bool
 
 
 def _show_volumes(settings: Settings, client: DagsterClient) -> bool:
-    made = sorted((settings.home / "assets" / "dcm2nrrd").rglob("*.nrrd"))
+    made = sorted((settings.paths.shelf / "dcm2nrrd").rglob("*.nrrd"))
     click.echo(f"\n{len(made)} NRRD volumes:")
     for path in made[:3]:
         click.echo(f"  {path} ({path.stat().st_size} bytes)")

@@ -22,9 +22,9 @@ def command(host: str | None, port: int | None, ready_file: Path | None) -> None
 
     /health.json is the same as JSON. Both have the status 503 when something that should work does not.
     """
-    from kaapana_assets.cli.health_check import open_health_check
     from kaapana_assets.cli.homes import settings_to_read
     from kaapana_assets.health.server import KeptReport, serve
+    from kaapana_assets.operations.health import open_health_check
     from kaapana_assets.settings import load_settings
 
     given = {"health_host": host, "health_port": port}

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kaapana_assets.cli.homes import settings_to_read, settings_to_write
+from kaapana_assets.cli.homes import settings_to_read
 from kaapana_assets.containers.builders import NAMES
 from kaapana_assets.containers.dockerfile.findings import Weight
 from kaapana_assets.errors import ConfigurationError, KaapanaAssetsError
+from kaapana_assets.operations.session import settings_to_write
 
 if TYPE_CHECKING:
     from kaapana_assets.containers.building import Place, State

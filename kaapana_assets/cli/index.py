@@ -34,8 +34,8 @@ def rebuild() -> None:
     work = Rebuild(
         pacs=open_pacs(settings),
         index=index,
-        record=settings.home / "index-rebuild.txt",
-        scratch=settings.home / "scratch",
+        record=settings.paths.index_rebuild,
+        scratch=settings.paths.scratch,
         limits=limits_of(settings),
     )
     try:

@@ -16,19 +16,13 @@ def command(series: str, out: Path | None, size: int) -> None:
 
     The platform itself stores no pictures: they show persons.
     """
-    from kaapana_assets.cli.homes import settings_to_read
-    from kaapana_assets.dicom.identifiers import checked_uid
-    from kaapana_assets.dicom.limits import limits_of
+    from kaapana_assets.cli.homes import session_to_read
     from kaapana_assets.errors import InputError
-    from kaapana_assets.stores.opening import open_pacs
-    from kaapana_assets.stores.series_preview import preview_of_series
+    from kaapana_assets.operations.series import preview
 
-    settings = settings_to_read()
-    uid = checked_uid(series, keyword="SeriesInstanceUID")
-    path = out or Path(f"{uid}.png")
-    pacs = open_pacs(settings)
-    picture = preview_of_series(pacs, uid, size=size, scratch=settings.home / "scratch", limits=limits_of(settings))
-    pacs.close()
+    with session_to_read() as session:
+        picture = preview(session, series, size=size)
+    path = out or Path(f"{series}.png")
     try:
         path.write_bytes(picture)
     except OSError as exc:

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import cast, get_args
+from typing import TYPE_CHECKING
 
 import click
 
-from kaapana_assets.cli.homes import settings_to_read
-from kaapana_assets.stores.index import (
-    Bucket,
-    DateHistogramFacet,
-    DateInterval,
-    Facet,
-    HistogramFacet,
-    Page,
-    SortKey,
-    TermsFacet,
-)
-from kaapana_assets.stores.opening import open_index
-from kaapana_assets.stores.query import parse, unknown_fields
+from kaapana_assets.cli.homes import session_to_read
+
+if TYPE_CHECKING:
+    from kaapana_assets.stores.index import Bucket, Facet, Page
 
 _COLUMNS = ("SeriesInstanceUID", "Modality", "SeriesDescription", "StudyDate", "InstanceCount")
 _WIDEST = 64
@@ -40,47 +31,34 @@ _WIDEST = 64
 @click.option("--json", "as_json", is_flag=True, help="Print whole documents as JSON.")
 def command(text: str, facets: tuple[str, ...], sort: str | None, limit: int, as_json: bool) -> None:
     """Search the metadata index for TEXT, for example "Modality:CT AND PatientAge:[40 TO 60]"."""
-    query = parse(text)
+    from kaapana_assets.operations.series import search, sort_from_text
+
     wanted = [_facet(facet) for facet in facets]
-    index = open_index(settings_to_read())
-    try:
-        page = index.search(query, sort=_sort(sort), limit=limit) if limit else Page((), index.count(query), None)
-        found = index.facets(query, wanted) if wanted else []
-        hints = [] if page.total else unknown_fields(query, index.count)
-    finally:
-        index.close()
+    with session_to_read() as session:
+        found = search(session, text, facets=wanted, sort=sort_from_text(sort or ""), limit=limit)
+    page = found.page
     if as_json:
-        click.echo(_as_json(page, facets, found))
+        click.echo(_as_json(page, facets, found.facets))
         return
     if page.documents:
         _print_table(page)
     click.echo(f"{page.total} series" + (f", {len(page.documents)} shown" if page.total > len(page.documents) else ""))
-    for hint in hints:
+    for hint in found.hints:
         click.echo(hint, err=True)
-    for name, buckets in zip(facets, found, strict=True):
+    for name, buckets in zip(facets, found.facets, strict=True):
         click.echo(f"\n{name}")
         for bucket in buckets:
             click.echo(f"  {bucket.count:>8}  {_printable(bucket.key)}")
 
 
 def _facet(text: str) -> Facet:
-    field, _, step = text.partition(":")
-    if not step:
-        return TermsFacet(field)
-    if step in get_args(DateInterval):
-        return DateHistogramFacet(field, cast("DateInterval", step))
+    from kaapana_assets.errors import InputError
+    from kaapana_assets.operations.series import facet_from_text
+
     try:
-        return HistogramFacet(field, float(step))
-    except ValueError as exc:
-        raise click.BadParameter(
-            f"{text!r}: the step is a number, or year, month or day", param_hint="--facet"
-        ) from exc
-
-
-def _sort(text: str | None) -> tuple[SortKey, ...]:
-    if not text:
-        return ()
-    return (SortKey(text.removeprefix("-"), descending=text.startswith("-")),)
+        return facet_from_text(text)
+    except InputError as exc:
+        raise click.BadParameter(str(exc), param_hint="--facet") from exc
 
 
 def _as_json(page: Page, names: Sequence[str], found: Sequence[Sequence[Bucket]]) -> str:

@@ -23,9 +23,9 @@ import click
 )
 def command(host: str | None, port: int | None, aet: str | None, ready_file: Path | None) -> None:
     """Receive DICOM objects (C-STORE) until SIGTERM or Ctrl-C; answers C-ECHO."""
-    from kaapana_assets.cli.homes import enter_home
     from kaapana_assets.ingest.receiver import Receiver
     from kaapana_assets.ingest.spool import open_spool
+    from kaapana_assets.operations.session import enter_home
     from kaapana_assets.settings import load_settings
 
     given = {"receiver_host": host, "receiver_port": port, "receiver_ae_title": aet}

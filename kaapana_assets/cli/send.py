@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -17,45 +17,19 @@ import click
 @click.option("--calling", default="KAAPANA_SEND", show_default=True, help="AE title to call oneself.")
 def command(folder: Path, host: str | None, port: int | None, called: str | None, calling: str) -> None:
     """Send the DICOM files in FOLDER and below over the network (C-STORE)."""
-    from tqdm import tqdm
-
-    from kaapana_assets.dicom.limits import limits_of
-    from kaapana_assets.errors import TemporaryError
-    from kaapana_assets.ingest.dicom_folder import files_in, inspect
+    from kaapana_assets.cli.progress import bars
+    from kaapana_assets.operations import arrivals
     from kaapana_assets.shown import shown
-    from kaapana_assets.stores.dimse import Echo, Peer, echo, send_files
     from kaapana_assets.supervision.record import settings_in_use
 
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     settings = settings_in_use()
-    peer = Peer(
-        host=host or settings.receiver_host,
-        port=port or settings.receiver_port,
-        called_ae_title=called or settings.receiver_ae_title,
-        calling_ae_title=calling,
-    )
-    files = files_in(folder)
-    if echo(peer) is not Echo.ANSWERS:
-        raise TemporaryError(
-            f"no DICOM receiver answers at {peer.host}:{peer.port} as {peer.called_ae_title}, or it does not take "
-            f"{peer.calling_ae_title}: is the platform up?"
-        )
-    found = [
-        inspect(path, limits=limits_of(settings))
-        for path in tqdm(files, desc="reading", unit="file", leave=False, disable=None)
-    ]
-    objects = [file for file in found if file.identity is not None]
-    failures = [(file.path, file.damage) for file in found if file.damage]
-    sent = 0
-    for result in tqdm(send_files(peer, objects), total=len(objects), desc="sending", unit="file", disable=None):
-        if result.failure:
-            failures.append((result.path, result.failure))
-        else:
-            sent += 1
-    skipped = [file for file in found if file.skipped]
-    click.echo(f"{sent} sent, {len(failures)} failed, {len(skipped)} skipped")
-    for file in skipped:
+    own = arrivals.receiver_of(settings, calling_ae_title=calling)
+    peer = replace(own, host=host or own.host, port=port or own.port, called_ae_title=called or own.called_ae_title)
+    with bars("file") as progress:
+        sent = arrivals.send_folder(settings, folder, peer=peer, progress=progress)
+    click.echo(f"{sent.instances} sent, {len(sent.failed)} failed, {len(sent.skipped)} skipped")
+    for file in sent.skipped:
         click.echo(f"skipped {shown(file.path)}: {file.skipped}")
-    for path, reason in failures:
-        click.echo(f"failed {shown(path)}: {shown(reason)}", err=True)
-    sys.exit(1 if failures else 0)
+    for failed in sent.failed:
+        click.echo(f"failed {shown(failed.path)}: {shown(failed.reason)}", err=True)
+    sys.exit(1 if sent.failed else 0)

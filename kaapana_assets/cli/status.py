@@ -21,10 +21,10 @@ def command(as_json: bool) -> None:
 
     Ends with exit code 1 when something that should work does not. That no platform is up is no failure.
     """
-    from kaapana_assets.cli.health_check import open_health_check
-    from kaapana_assets.cli.homes import settings_to_read
+    from kaapana_assets.operations.health import open_health_check
+    from kaapana_assets.operations.session import settings_to_read
 
-    report = open_health_check(settings_to_read(say=False)).report()
+    report = open_health_check(settings_to_read()).report()
     if as_json:
         click.echo(json.dumps(report.as_json(), indent=1))
     else:

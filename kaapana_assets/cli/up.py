@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from kaapana_assets.cli.homes import enter_home
-from kaapana_assets.cli.quiet import quiet_libraries
 from kaapana_assets.durable import suppress_no_room
 from kaapana_assets.health.stores import check_before_start
+from kaapana_assets.operations.library_logs import quiet_libraries
+from kaapana_assets.operations.session import enter_home
 from kaapana_assets.settings import PROJECT_ROOT, current_site, load_settings, take_environment
 from kaapana_assets.supervision.platform import Platform
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kaapana_assets.cli.homes import settings_to_read
+from kaapana_assets.cli.homes import session_to_read
 
 if TYPE_CHECKING:
     from kaapana_assets.workflows.loader import Loaded
@@ -22,13 +22,11 @@ def command(as_json: bool) -> None:
 
     Ends with exit code 1 when something is wrong with a file.
     """
-    from kaapana_assets.containers.opening import open_runner
-    from kaapana_assets.workflows.loader import load_workflow_files
+    from kaapana_assets.operations.workflows import load_workflows
 
-    settings = settings_to_read()
     # What files print when they are loaded is no part of the answer.
-    with redirect_stdout(sys.stderr):
-        loaded = load_workflow_files(settings.home, open_runner(settings))
+    with session_to_read() as session, redirect_stdout(sys.stderr):
+        loaded = load_workflows(session)
     if as_json:
         click.echo(json.dumps(_as_json(loaded), indent=1))
     else:

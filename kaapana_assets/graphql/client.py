@@ -56,6 +56,10 @@ class DagsterClient:
         # A proxy from the environment is never meant for a webserver on this machine.
         self._session.trust_env = False
 
+    def close(self) -> None:
+        """Let go of connections."""
+        self._session.close()
+
     def launch(
         self,
         job: str,

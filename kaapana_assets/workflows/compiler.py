@@ -16,6 +16,7 @@ from kaapana_assets.errors import WorkflowError
 from kaapana_assets.partitions import COHORT, COHORTS, SERIES
 from kaapana_assets.resources import Platform
 from kaapana_assets.workflows import opening, steps
+from kaapana_assets.workflows.launch_request import PREPARE, graph_name, op_name
 from kaapana_assets.workflows.model import REPORT, Workflow
 from kaapana_assets.workflows.operators import ContainerOperator, Operator, name_in_dagster
 from kaapana_assets.workflows.plan import PLAN_TAG
@@ -105,7 +106,7 @@ def _cohort_assets(workflow: Workflow, versions: Mapping[str, str], gate: Gate) 
     report = _report_op(workflow, gate)
 
     @dg.graph(
-        name=f"{workflow.job_name}_cohort",
+        name=graph_name(workflow.job_name),
         ins={name: dg.GraphIn() for name in (*upstream, "cohort")},
         out={name: dg.GraphOut() for name in (*(name_in_dagster(o.full_name) for o in pooled), REPORT)},
     )
@@ -142,7 +143,7 @@ def _cohort_assets(workflow: Workflow, versions: Mapping[str, str], gate: Gate) 
 
 def _prepare_op(workflow: Workflow, inputs: Sequence[str], gate: Gate) -> dg.OpDefinition:
     @dg.op(
-        name=f"{workflow.job_name}_prepare",
+        name=op_name(workflow.job_name, PREPARE),
         description="Reads the frozen cohort and lays out the run directory.",
         ins={name: dg.In(dg.Nothing) for name in inputs},
         out=dg.Out(dg.Nothing),
@@ -166,7 +167,7 @@ def _operator_op(workflow: Workflow, operator: Operator, gate: Gate) -> dg.OpDef
     name = name_in_dagster(operator.full_name)
 
     @dg.op(
-        name=f"{workflow.job_name}_{name}",
+        name=op_name(workflow.job_name, name),
         description=_description(workflow, operator),
         ins={"after": dg.In(dg.Nothing)},
         out={name: dg.Out(dg.Nothing)},
@@ -187,7 +188,7 @@ def _operator_op(workflow: Workflow, operator: Operator, gate: Gate) -> dg.OpDef
 
 def _report_op(workflow: Workflow, gate: Gate) -> dg.OpDefinition:
     @dg.op(
-        name=f"{workflow.job_name}_{REPORT}",
+        name=op_name(workflow.job_name, REPORT),
         description="Says what became of each series; fails the run when a series failed.",
         ins={"after": dg.In(dg.Nothing)},
         out={REPORT: dg.Out(dg.Nothing)},

@@ -15,13 +15,14 @@ from typing import Any
 from kaapana_assets.clocks import is_future
 from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.errors import NotFound
+from kaapana_assets.home_paths import HomePaths
 from kaapana_assets.run_ends import reason_of_end
 from kaapana_assets.stores.run_directory import RunDirectories, RunDirectory
 from kaapana_assets.stores.shelf import Shelf
 from kaapana_assets.workflows.inputs import results_in
+from kaapana_assets.workflows.launch_request import PREPARE, operator_of_step
 from kaapana_assets.workflows.model import Workflow
-from kaapana_assets.workflows.operators import name_in_dagster
-from kaapana_assets.workflows.report import PREPARE, Reported, RunState, read_report, write_report
+from kaapana_assets.workflows.report import Reported, RunState, read_report, write_report
 from kaapana_assets.workflows.work import Done, OperatorResult, Request
 
 
@@ -51,7 +52,7 @@ def write_last_report(home: Path, workflow: Workflow, run: EndedRun) -> dict[str
     Raises:
         StoreUnavailable: the shelf cannot be written.
     """
-    shelf = Shelf(home / "assets")
+    shelf = Shelf(HomePaths(home).shelf)
     there = read_report(shelf, workflow, run.cohort)
     if there is not None and there.get("dagster_run_id") == run.run_id:
         if there.get("status") in ("success", "failed", "cancelled"):
@@ -86,14 +87,6 @@ def state_of(workflow: Workflow, state: RunState) -> RunState:
     return replace(state, reason=reason_of_end(state.reason), begun=begun, failed=named(state.failed))
 
 
-def operator_of_step(workflow: Workflow, step: str) -> str | None:
-    """The operator of a step of a cohort run, or PREPARE; None for any other step."""
-    name = step.rpartition(".")[2].removeprefix(f"{workflow.job_name}_")
-    if name == PREPARE:
-        return PREPARE
-    return next((o.full_name for o in workflow.operators if name_in_dagster(o.full_name) == name), None)
-
-
 def _is_later(report: Mapping[str, Any], ended: datetime) -> bool:
     written = report.get("written")
     if written is None:
@@ -105,7 +98,7 @@ def _is_later(report: Mapping[str, Any], ended: datetime) -> bool:
 
 def _directory(home: Path, run: EndedRun) -> RunDirectory | None:
     try:
-        return RunDirectories(home / "workflows" / "data").find(run.root_run_id)
+        return RunDirectories(HomePaths(home).run_directories).find(run.root_run_id)
     except NotFound:
         return None
 
@@ -118,7 +111,7 @@ def _request(home: Path, workflow: Workflow, run: EndedRun, directory: RunDirect
     except NotFound:
         pass
     try:
-        series = cohorts.read(home / "cohorts", run.cohort).series
+        series = cohorts.read(HomePaths(home).cohorts, run.cohort).series
     except NotFound:
         series = ()
     return Request(

@@ -17,12 +17,10 @@ from kaapana_assets.containers.reasons import short_reason
 from kaapana_assets.durable import full_disk_told
 from kaapana_assets.errors import StoreUnavailable
 from kaapana_assets.stores.shelf import Origin, Shelf
+from kaapana_assets.workflows.launch_request import PREPARE
 from kaapana_assets.workflows.model import REPORT, Workflow
 from kaapana_assets.workflows.operators import Operator
 from kaapana_assets.workflows.work import OperatorResult, Request
-
-PREPARE = "prepare"
-"""The step before the operators, as reports call it."""
 
 Status = Literal["running", "success", "failed", "cancelled"]
 _GOES_ON = "the run goes on"

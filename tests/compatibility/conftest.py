@@ -17,6 +17,7 @@ from kaapana_assets.cohorts.cohort import Cohort, list_digest, save
 from kaapana_assets.definitions import build_definitions
 from kaapana_assets.settings import load_settings
 from kaapana_assets.stores.folder_pacs import FolderPacs
+from kaapana_assets.workflows.launch_request import cohort_run_config
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -53,7 +54,7 @@ class Platform:
             instance=self.instance,
             partition_key="all",
             raise_on_error=False,
-            run_config={"ops": {"flow_cohort": {"ops": {"flow_prepare": {"config": config}}}}},
+            run_config=cohort_run_config("flow", config),
         )
         report = json.loads(self.output("report", "all", "report.json"))
         assert ran.success, report["failed"]

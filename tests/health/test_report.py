@@ -8,11 +8,11 @@ from datetime import datetime, timezone
 import pytest
 from health.conftest import all_stores_at
 
-from kaapana_assets.cli.health_check import open_health_check
 from kaapana_assets.health import wording
 from kaapana_assets.health.findings import Finding, State
 from kaapana_assets.health.past import first_line
 from kaapana_assets.ingest.spool import open_spool
+from kaapana_assets.operations.health import open_health_check
 
 
 def test_servers_that_hang_are_broken_within_the_deadline_and_no_secret_is_told(settings_of, silent_port):

@@ -9,10 +9,10 @@ from health.conftest import all_stores_at
 from services.plugin import service
 from services.running import Running
 
-from kaapana_assets.cli.health_check import open_health_check
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.health.findings import State
 from kaapana_assets.health.stores import check_before_start, store_checks
+from kaapana_assets.operations.health import open_health_check
 from kaapana_assets.supervision.postgres_server import check_server
 
 pytestmark = pytest.mark.services

@@ -277,6 +277,7 @@ def test_commands_of_another_user_end_with_one_sentence(home: Path) -> None:
     lock_home(home).close()
     script = (
         "import os, sys; from kaapana_assets.cli import main; import kaapana_assets.cli.query\n"
+        "import kaapana_assets.operations.series, kaapana_assets.supervision.record\n"
         f"os.setgroups([]); os.setgid({NOBODY_UID}); os.setuid({NOBODY_UID})\n"
         "sys.argv = ['kaapana-assets', 'query']; main()"
     )

@@ -151,6 +151,11 @@ class Platforms:
         self._started: list[RunningPlatform] = []
         self._folders: list[Path] = []
 
+    @property
+    def newest(self) -> RunningPlatform:
+        """The one that was started last."""
+        return self._started[-1]
+
     def new_home(self) -> Path:
         """A folder with a short path: sockets' paths are limited to about 100 characters."""
         self._folders.append(Path(tempfile.mkdtemp(prefix="ka-")))

@@ -15,6 +15,7 @@ from kaapana_assets.cohorts.cohort import Cohort, list_digest, save
 from kaapana_assets.definitions import build_definitions
 from kaapana_assets.partitions import SERIES
 from kaapana_assets.settings import load_settings
+from kaapana_assets.workflows.launch_request import cohort_run_config
 
 CHAIN = """
 from kaapana_assets.workflows import ContainerOperator, Parameter, Workflow
@@ -51,12 +52,11 @@ class Platform:
         return build_definitions(load_settings()).resolve_job_def(self.job_name)
 
     def run(self, cohort: str = "all", **config: Any) -> dg.ExecuteInProcessResult:
-        prepare = {"ops": {f"{self.job_name}_prepare": {"config": config}}}
         return self.job().execute_in_process(
             instance=self.instance,
             partition_key=cohort,
             raise_on_error=False,
-            run_config={"ops": {f"{self.job_name}_cohort": prepare}},
+            run_config=cohort_run_config(self.job_name, config),
         )
 
     def backfill(self, operator: str, first: str, last: str) -> dg.ExecuteInProcessResult:

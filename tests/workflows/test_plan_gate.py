@@ -9,6 +9,7 @@ import pytest
 from kaapana_assets.containers.process import ProcessRunner
 from kaapana_assets.definitions import build_definitions
 from kaapana_assets.settings import Settings
+from kaapana_assets.workflows.launch_request import cohort_run_config
 from kaapana_assets.workflows.loader import load_workflow_files
 from kaapana_assets.workflows.plan import PLAN_TAG, Plan
 
@@ -39,7 +40,7 @@ class Site:
             partition_key="all",
             raise_on_error=False,
             tags=tags,
-            run_config={"ops": {"a_study_cohort": {"ops": {"a_study_prepare": {"config": config}}}}},
+            run_config=cohort_run_config("a_study", config),
         )
 
     def reason(self, result: dg.ExecuteInProcessResult) -> str:

@@ -1,4 +1,4 @@
-"""The health of the platform as commands ask for it: put together from settings and the platform's record."""
+"""The health of the platform, put together from settings and the record of the platform that is up."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kaapana_assets.cli.quiet import quiet_libraries
 from kaapana_assets.health.checking import HealthCheck
 from kaapana_assets.health.findings import ErrorKind, PastError
 from kaapana_assets.health.platform_state import PlatformState
+from kaapana_assets.operations.library_logs import quiet_libraries
 from kaapana_assets.supervision.parts import Places
 from kaapana_assets.supervision.postgres_server import check_embedded, check_server
 from kaapana_assets.supervision.record import Crash, running_platform

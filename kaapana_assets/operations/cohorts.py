@@ -1,0 +1,92 @@
+"""Cohorts: selections of series that are frozen, and recorded in Dagster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from kaapana_assets.cohorts import cohort as cohort_files
+from kaapana_assets.cohorts.cohort import Cohort
+from kaapana_assets.errors import NotFound
+from kaapana_assets.operations.session import Session
+
+_PARTITIONS = "cohorts"
+_RECORD_JOB = "record_cohort"
+_RECORD_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """How the recording of a cohort as an asset ended.
+
+    Attributes:
+        status: of Dagster's run, ``SUCCESS`` or another.
+        url: page of the asset's partition, or of the run where it did not succeed.
+    """
+
+    status: str
+    url: str
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it is an asset now."""
+        return self.status == "SUCCESS"
+
+
+def freeze(session: Session, name: str, query: str) -> tuple[Cohort, Path]:
+    """Keep the series that match a query now as a cohort; the cohort and its file.
+
+    Raises:
+        InvalidIdentifier: the name is not valid.
+        QueryError: the query cannot be read.
+        NotFound: no series matches.
+        ConflictingContent: there is a cohort of that name with other series.
+        StoreUnavailable: the index does not answer, or the disk is full.
+    """
+    frozen = cohort_files.freeze(session.index, name=name, query=query, now=datetime.now(timezone.utc))
+    return frozen, cohort_files.save(session.settings.paths.cohorts, frozen)
+
+
+def record(session: Session, name: str) -> Recorded:
+    """Make a cohort a partition in Dagster and record it as an asset there.
+
+    Raises:
+        DagsterUnavailable: Dagster does not answer; the platform does this once it is up.
+    """
+    dagster = session.dagster
+    dagster.add_dynamic_partition(_PARTITIONS, name)
+    run_id = dagster.launch(_RECORD_JOB, partition=name)
+    ended = dagster.wait(run_id, timeout_s=_RECORD_TIMEOUT_S)
+    return Recorded(ended.status, dagster.asset_url("cohort", name) if ended.succeeded else dagster.run_url(run_id))
+
+
+def read(session: Session, name: str) -> Cohort:
+    """The cohort of that name.
+
+    Raises:
+        NotFound: there is none, or its file is damaged.
+    """
+    return cohort_files.read(session.settings.paths.cohorts, name)
+
+
+def all_cohorts(session: Session) -> tuple[list[Cohort], list[str]]:
+    """All cohorts by name, and what is wrong with the files of others."""
+    folder = session.settings.paths.cohorts
+    found, problems = [], []
+    for name in cohort_files.names(folder):
+        try:
+            found.append(cohort_files.read(folder, name))
+        except NotFound as exc:
+            problems.append(str(exc))
+    return found, problems
+
+
+def free_name(session: Session, name: str, query: str) -> str:
+    """The name, with ``-2``, ``-3`` … where it is taken by a cohort of other series than match now.
+
+    Raises:
+        NotFound: no series matches.
+    """
+    frozen = cohort_files.freeze(session.index, name=name, query=query, now=datetime.now(timezone.utc))
+    return cohort_files.name_for(session.settings.paths.cohorts, frozen)
