@@ -130,7 +130,7 @@ def fill_pacs(place: Path, count: int) -> list[str]:
     from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
-    from kaapana_assets.stores.folder_pacs import FolderPacs
+    from kaapana_assets.stores.pacs.folder import FolderPacs
 
     pacs, files, series = FolderPacs(place / "home" / "archive"), [], []
     (place / "sent").mkdir()
@@ -289,7 +289,7 @@ def contract(directory: Path) -> dict[str, str]:
 
 
 def python_of_image() -> Path:
-    from kaapana_assets.containers.process import ProcessRunner
+    from kaapana_assets.containers.process.runner import ProcessRunner
     from kaapana_assets.settings import load_settings
 
     settings = load_settings()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kaapana_assets.dicom.attributes import Document
-from kaapana_assets.stores.index import DateHistogramFacet, HistogramFacet, SortKey, TermsFacet
+from kaapana_assets.stores.index.protocol import DateHistogramFacet, HistogramFacet, SortKey, TermsFacet
 from kaapana_assets.stores.query import parse
 from kaapana_assets.stores.sqlite_index import SqliteIndex
 

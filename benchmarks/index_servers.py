@@ -26,7 +26,7 @@ from index import FACETS, FILTER, documents, seconds
 
 from kaapana_assets.dicom.attributes import Document
 from kaapana_assets.stores.elastic_index import ElasticConnection, ElasticIndex
-from kaapana_assets.stores.index import DateHistogramFacet, HistogramFacet, SortKey
+from kaapana_assets.stores.index.protocol import DateHistogramFacet, HistogramFacet, SortKey
 from kaapana_assets.stores.query import parse
 
 BARE_FILTER = {

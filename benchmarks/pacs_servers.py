@@ -28,9 +28,9 @@ from services.orthanc import AE_TITLE, Orthanc
 from services.running import Running
 
 from kaapana_assets.settings import load_settings
-from kaapana_assets.stores.opening import open_pacs
-from kaapana_assets.stores.pacs import Pacs, StoreOutcome
-from kaapana_assets.stores.pacs_candidates import Candidate, read_candidate
+from kaapana_assets.stores.factory import open_pacs
+from kaapana_assets.stores.pacs.candidates import Candidate, read_candidate
+from kaapana_assets.stores.pacs.protocol import Pacs, StoreOutcome
 
 ROOT = Path(__file__).resolve().parent.parent
 SERIES = ("ct_phantom", "mr_epi")

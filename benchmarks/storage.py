@@ -3,7 +3,7 @@
     python benchmarks/storage.py [--events 2000]
 
 Each row is a run of its own that records materializations of one partition each, as ingest does: through
-``kaapana_assets.events`` and as a plain ``context.log_event``. PostgreSQL is the server that the platform
+``kaapana_assets.defs.events`` and as a plain ``context.log_event``. PostgreSQL is the server that the platform
 starts; ``batch`` is DAGSTER_EVENT_BATCH_SIZE. Prints one Markdown table.
 """
 
@@ -26,8 +26,8 @@ from kaapana_assets.supervision.postgres import Postgres
 RUN = """
 import sys, time
 import dagster as dg
-from kaapana_assets.events import Made, record_made
-from kaapana_assets.partitions import DICOM_SERIES, SERIES
+from kaapana_assets.defs.events import Made, record_made
+from kaapana_assets.defs.partitions import DICOM_SERIES, SERIES
 
 count, way = int(sys.argv[1]), sys.argv[2]
 

@@ -3,20 +3,20 @@
 import dagster as dg
 
 from kaapana_assets import home_record
-from kaapana_assets.containers.opening import open_runner
+from kaapana_assets.containers.factory import open_runner
+from kaapana_assets.defs.cohorts import cohort, frozen_cohorts, record_cohort_job
+from kaapana_assets.defs.ingest.assets import ingest_job, ingest_series
+from kaapana_assets.defs.ingest.sensors import arrivals
+from kaapana_assets.defs.maintenance import clean, nightly_clean
+from kaapana_assets.defs.resources import Platform
+from kaapana_assets.defs.workflows.compiler import Compiled, compile_workflow
+from kaapana_assets.defs.workflows.plan_gate import gate_for, hand_on, launched_plan, stand_ins
+from kaapana_assets.defs.workflows.report_sensors import last_report_sensors
 from kaapana_assets.errors import WorkflowError
 from kaapana_assets.home import keep_private
-from kaapana_assets.ingest.assets import ingest_job, ingest_series
-from kaapana_assets.ingest.sensors import arrivals
-from kaapana_assets.resources import Platform
 from kaapana_assets.settings import Settings, load_settings
-from kaapana_assets.workflows.cleaning import clean, nightly_clean
-from kaapana_assets.workflows.cohort_asset import cohort, frozen_cohorts, record_cohort_job
-from kaapana_assets.workflows.compiler import Compiled, compile_workflow
 from kaapana_assets.workflows.loader import load_workflow_files
 from kaapana_assets.workflows.plan import Plan
-from kaapana_assets.workflows.plan_gate import gate_for, hand_on, launched_plan, stand_ins
-from kaapana_assets.workflows.report_sensors import last_report_sensors
 
 
 def build_definitions(settings: Settings, *, launched: Plan | None = None) -> dg.Definitions:

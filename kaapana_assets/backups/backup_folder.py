@@ -27,8 +27,8 @@ from kaapana_assets.backups.folders import copied, names_in, open_file, opened
 from kaapana_assets.backups.manifest import Reader
 from kaapana_assets.errors import ConfigurationError, DamagedBackup, NotFound, StoreUnavailable, TemporaryError
 from kaapana_assets.shown import shown
-from kaapana_assets.stores.durable import free_bytes
-from kaapana_assets.stores.transfer import sync_file_system
+from kaapana_assets.stores.files.durable import free_bytes
+from kaapana_assets.stores.files.transfer import sync_file_system
 
 MARKER = "kaapana-backup"
 _MANIFESTS, _FILES, _TEMPORARY, _KNOWN = "manifests", "files", "tmp", "known.sqlite"

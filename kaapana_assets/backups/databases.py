@@ -19,7 +19,7 @@ from pathlib import Path
 import psycopg2
 
 from kaapana_assets.errors import ConfigurationError, DamagedBackup, StoreUnavailable
-from kaapana_assets.stores.durable import free_bytes
+from kaapana_assets.stores.files.durable import free_bytes
 from kaapana_assets.supervision.postgres import ROLE, Postgres, program
 from kaapana_assets.withheld import without_secrets
 

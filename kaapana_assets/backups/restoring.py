@@ -21,7 +21,7 @@ from kaapana_assets.errors import ConfigurationError, DamagedBackup, StoreUnavai
 from kaapana_assets.home import RESTORING, make_home
 from kaapana_assets.home_paths import HomePaths
 from kaapana_assets.shown import shown
-from kaapana_assets.stores.transfer import sync_file_system
+from kaapana_assets.stores.files.transfer import sync_file_system
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOT_WRITABLE_BY_OTHERS = 0o755

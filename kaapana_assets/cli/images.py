@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import click
 
 from kaapana_assets.cli.homes import settings_to_read
-from kaapana_assets.containers.builders import NAMES
-from kaapana_assets.containers.dockerfile.findings import Weight
 from kaapana_assets.errors import ConfigurationError, KaapanaAssetsError
+from kaapana_assets.image_builds.builders import NAMES
+from kaapana_assets.image_builds.dockerfile.findings import Weight
 from kaapana_assets.operations.session import settings_to_write
 
 if TYPE_CHECKING:
-    from kaapana_assets.containers.building import Place, State
-    from kaapana_assets.containers.dockerfile.findings import Finding
+    from kaapana_assets.image_builds.build import Place, State
+    from kaapana_assets.image_builds.dockerfile.findings import Finding
     from kaapana_assets.settings import Settings
 
 _COLUMNS = ("NAME", "REFERENCE", "BUILT", "ID", "PUSHED", "FOLDER")
@@ -61,9 +61,9 @@ def build(
 
     An image that is there is left as it is while its folder and its base image stay the same.
     """
-    from kaapana_assets.containers.builders import checked_options, find_builder
-    from kaapana_assets.containers.building import Wish, build_image, log_of, save_image
-    from kaapana_assets.containers.built_images import BuiltImages
+    from kaapana_assets.image_builds.build import Wish, build_image, log_of, save_image
+    from kaapana_assets.image_builds.builders import checked_options, find_builder
+    from kaapana_assets.image_builds.record import BuiltImages
 
     settings = settings_to_write()
     place, record = _place(settings), BuiltImages(settings.home)
@@ -92,8 +92,8 @@ def build(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list with everything.")
 def list_images(as_json: bool) -> None:
     """Show which images were built here, and which folders have changed since."""
-    from kaapana_assets.containers.building import states
-    from kaapana_assets.containers.built_images import BuiltImages
+    from kaapana_assets.image_builds.build import states
+    from kaapana_assets.image_builds.record import BuiltImages
 
     settings = settings_to_read()
     found = list(states(_wanted(settings, ()), place=_place(settings), record=BuiltImages(settings.home)))
@@ -118,9 +118,9 @@ def push(names: tuple[str, ...], builder_name: str | None, insecure: bool) -> No
 
     The builder has to be logged in there: docker login, podman login, buildah login.
     """
-    from kaapana_assets.containers.builders import find_builder
-    from kaapana_assets.containers.building import push_image
-    from kaapana_assets.containers.built_images import BuiltImages
+    from kaapana_assets.image_builds.build import push_image
+    from kaapana_assets.image_builds.builders import find_builder
+    from kaapana_assets.image_builds.record import BuiltImages
 
     settings = settings_to_read()
     if not settings.image_registry:
@@ -145,9 +145,9 @@ def check(names: tuple[str, ...], as_json: bool) -> None:
 
     Ends with exit code 1 if Docker could not build one of them either.
     """
-    from kaapana_assets.containers.image import load_image
-    from kaapana_assets.containers.image_report import findings
-    from kaapana_assets.containers.opening import base_requirements
+    from kaapana_assets.containers.factory import base_requirements
+    from kaapana_assets.image_builds.folder import load_image
+    from kaapana_assets.image_builds.report import findings
     from kaapana_assets.supervision.record import settings_in_use
 
     settings = settings_in_use()
@@ -186,13 +186,13 @@ def _finding_as_json(finding: Finding) -> dict[str, object]:
 
 
 def _place(settings: Settings) -> Place:
-    from kaapana_assets.containers.building import Place
+    from kaapana_assets.image_builds.build import Place
 
     return Place(images=settings.images, registry=settings.image_registry, suffix=settings.image_tag_suffix)
 
 
 def _wanted(settings: Settings, names: tuple[str, ...]) -> tuple[str, ...]:
-    from kaapana_assets.containers.image import image_names, load_image
+    from kaapana_assets.image_builds.folder import image_names, load_image
 
     # Names are checked before anything is built.
     return tuple(load_image(settings.images, name).name for name in names) or image_names(settings.images)

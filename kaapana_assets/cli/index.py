@@ -26,8 +26,8 @@ def rebuild() -> None:
     from tqdm import tqdm
 
     from kaapana_assets.dicom.limits import limits_of
-    from kaapana_assets.stores.opening import open_index, open_pacs
-    from kaapana_assets.stores.rebuild import Rebuild
+    from kaapana_assets.stores.factory import open_index, open_pacs
+    from kaapana_assets.stores.index.rebuild import Rebuild
 
     settings = settings_to_change()
     index = open_index(settings)
@@ -65,7 +65,7 @@ def migrate() -> None:
     """
     from kaapana_assets.errors import ConfigurationError
     from kaapana_assets.stores.elastic_index.migration import migrate as brought
-    from kaapana_assets.stores.opening import elastic_connection
+    from kaapana_assets.stores.factory import elastic_connection
 
     settings = settings_to_change()
     if settings.index != "elasticsearch":

@@ -11,7 +11,7 @@ import click
 from kaapana_assets.cli.homes import session_to_read
 
 if TYPE_CHECKING:
-    from kaapana_assets.stores.index import Bucket, Facet, Page
+    from kaapana_assets.stores.index.protocol import Bucket, Facet, Page
 
 _COLUMNS = ("SeriesInstanceUID", "Modality", "SeriesDescription", "StudyDate", "InstanceCount")
 _WIDEST = 64

@@ -34,7 +34,7 @@ def command(as_json: bool) -> None:
 
 
 def _show(report: HealthReport) -> None:
-    from kaapana_assets.health import wording
+    from kaapana_assets.health import texts as wording
     from kaapana_assets.shown import shown
 
     click.echo(f"{'home':<11} {shown(report.home)}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from kaapana_assets.dicom.identifiers import checked_name, checked_uid, is_name
 from kaapana_assets.durable import full_disk_told, write_file
 from kaapana_assets.errors import ConflictingContent, NotFound
-from kaapana_assets.stores.index import MetadataIndex
+from kaapana_assets.stores.index.protocol import MetadataIndex
 from kaapana_assets.stores.query import parse
 
 QUERY_REMOVED = "(removed, because series of the cohort were forgotten)"

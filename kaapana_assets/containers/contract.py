@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from kaapana_assets.containers.runner import Launch
+from kaapana_assets.containers.protocol import Launch
 from kaapana_assets.errors import ParameterError
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

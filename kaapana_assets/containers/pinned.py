@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
-from kaapana_assets.containers.runner import Launch, Outcome, Runner
+from kaapana_assets.containers.protocol import Launch, Outcome, Runner
 from kaapana_assets.errors import OperatorFailed
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from kaapana_assets.errors import NotFound, StoreUnavailable
 from kaapana_assets.forgetting.place import Place
 from kaapana_assets.settings import Settings
-from kaapana_assets.stores.folder_pacs import FolderPacs
+from kaapana_assets.stores.factory import open_index, open_pacs
 from kaapana_assets.stores.forgotten import Forgetting
-from kaapana_assets.stores.index import MetadataIndex
-from kaapana_assets.stores.opening import open_index, open_pacs
-from kaapana_assets.stores.pacs import Pacs
-from kaapana_assets.stores.pacs_catalog import PacsCatalog
-from kaapana_assets.stores.series_cache import SeriesCache
+from kaapana_assets.stores.index.protocol import MetadataIndex
+from kaapana_assets.stores.pacs.catalog import PacsCatalog
+from kaapana_assets.stores.pacs.folder import FolderPacs
+from kaapana_assets.stores.pacs.protocol import Pacs
+from kaapana_assets.stores.pacs.remote.series_cache import SeriesCache
 from kaapana_assets.stores.sqlite_index import SqliteIndex
 
 _REDACTED = b"x"

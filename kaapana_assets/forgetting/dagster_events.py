@@ -61,7 +61,7 @@ def _run(home: Path, asked: Mapping[str, object]) -> None:
         "KAAPANA_POSTGRES_PATIENCE_S": str(_PATIENCE_S),
     }
     ended = subprocess.run(
-        [sys.executable, "-m", "kaapana_assets.forgotten_events"],
+        [sys.executable, "-m", "kaapana_assets.defs.forgotten_events"],
         input=json.dumps(asked),
         env=environment,
         capture_output=True,

@@ -34,8 +34,8 @@ from kaapana_assets.forgetting.selection import series_of
 from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.ingest.spool import open_spool
 from kaapana_assets.settings import Settings
+from kaapana_assets.stores.factory import open_objects, open_run_directories, open_shelf
 from kaapana_assets.stores.forgotten import Forgetting, ForgottenRecords, Kind
-from kaapana_assets.stores.opening import open_objects, open_run_directories, open_shelf
 from kaapana_assets.supervision.record import running_platform
 
 Say = Callable[[str], None]

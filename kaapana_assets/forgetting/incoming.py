@@ -15,7 +15,7 @@ from kaapana_assets.errors import InputError, StoreUnavailable
 from kaapana_assets.forgetting.copies import uid_pattern
 from kaapana_assets.forgetting.place import Place
 from kaapana_assets.home_paths import HomePaths
-from kaapana_assets.stores.durable import remove_if_empty
+from kaapana_assets.stores.files.durable import remove_if_empty
 from kaapana_assets.stores.forgotten import Forgetting
 
 # Files that are written aside before they are put in place, and what the demo sends.

@@ -11,10 +11,10 @@ from kaapana_assets.cohorts import cohort as cohort_files
 from kaapana_assets.errors import InvalidIdentifier, NotFound, StoreUnavailable
 from kaapana_assets.forgetting.place import Place
 from kaapana_assets.home_paths import HomePaths
+from kaapana_assets.stores.files.run_directory import RunDirectories
+from kaapana_assets.stores.files.shelf import Shelf
 from kaapana_assets.stores.forgotten import Forgetting, Marks
-from kaapana_assets.stores.objects import ObjectStore
-from kaapana_assets.stores.run_directory import RunDirectories
-from kaapana_assets.stores.shelf import Shelf
+from kaapana_assets.stores.objects.protocol import ObjectStore
 
 _LISTING = "objects.json"  # of the operator put-objects
 _REPORT = "report"

@@ -13,9 +13,9 @@ from kaapana_assets.dicom.limits import ReadingLimits, limits_of
 from kaapana_assets.errors import InputError
 from kaapana_assets.forgetting.incoming import aside_files, quarantined_files
 from kaapana_assets.settings import Settings
+from kaapana_assets.stores.factory import open_index, open_pacs
 from kaapana_assets.stores.forgotten import Kind
-from kaapana_assets.stores.index import MetadataIndex
-from kaapana_assets.stores.opening import open_index, open_pacs
+from kaapana_assets.stores.index.protocol import MetadataIndex
 from kaapana_assets.stores.query import All, Term
 
 _KEYWORDS = {"study": "StudyInstanceUID", "patient": "PatientID"}

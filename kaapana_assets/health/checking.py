@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kaapana_assets.health import checks
 from kaapana_assets.health.findings import Finding, HealthReport, PastError, State
 from kaapana_assets.health.parallel import Parallel
-from kaapana_assets.health.past import FailedRuns, newest_quarantined
+from kaapana_assets.health.past_errors import FailedRuns, newest_quarantined
 from kaapana_assets.health.stores import DEADLINE_S, store_checks
 from kaapana_assets.health.workflow_files import WorkflowFiles
 

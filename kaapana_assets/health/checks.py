@@ -11,7 +11,7 @@ from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.health.findings import Finding, State
 from kaapana_assets.health.stores import REQUEST_TIMEOUT_S, ask_runner
 from kaapana_assets.ingest.spool import open_spool
-from kaapana_assets.stores.dimse import Echo, Peer, echo
+from kaapana_assets.stores.pacs.remote.dimse import Echo, Peer, echo
 
 if TYPE_CHECKING:
     from kaapana_assets.health.platform_state import PlatformState

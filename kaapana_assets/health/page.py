@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from kaapana_assets.health import wording
+from kaapana_assets.health import texts as wording
 from kaapana_assets.health.findings import ErrorKind, Finding, HealthReport, PastError
 from kaapana_assets.shown import shown
 

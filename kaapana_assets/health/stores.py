@@ -6,10 +6,10 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from kaapana_assets.containers.opening import open_runner
+from kaapana_assets.containers.factory import open_runner
 from kaapana_assets.errors import ConfigurationError, KaapanaAssetsError, StoreUnavailable
 from kaapana_assets.health.parallel import Parallel
-from kaapana_assets.stores.opening import open_index, open_objects, open_pacs
+from kaapana_assets.stores.factory import open_index, open_objects, open_pacs
 
 if TYPE_CHECKING:
     from kaapana_assets.settings import Settings

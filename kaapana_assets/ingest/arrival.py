@@ -21,8 +21,8 @@ from kaapana_assets.dicom.headers import identity_of, read_header
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
 from kaapana_assets.errors import InputError, NotFound
 from kaapana_assets.ingest.spool import Spool
-from kaapana_assets.stores.index import MetadataIndex
-from kaapana_assets.stores.pacs import Pacs, StoredSeries, StoreOutcome
+from kaapana_assets.stores.index.protocol import MetadataIndex
+from kaapana_assets.stores.pacs.protocol import Pacs, StoredSeries, StoreOutcome
 
 
 @dataclass(frozen=True, kw_only=True)

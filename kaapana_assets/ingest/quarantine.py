@@ -18,7 +18,7 @@ from kaapana_assets.durable import make_folder, sync_folder, write_all
 from kaapana_assets.errors import SpoolUnavailable
 from kaapana_assets.ingest.series_folders import entries_of
 from kaapana_assets.shown import shown, shown_lines
-from kaapana_assets.stores.durable import link_or_copy
+from kaapana_assets.stores.files.durable import link_or_copy
 
 UNKNOWN_SERIES = "unknown"
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")

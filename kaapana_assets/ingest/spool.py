@@ -41,7 +41,7 @@ from kaapana_assets.ingest.quarantine import Quarantine, QuarantinedFile
 from kaapana_assets.ingest.series_folders import SeriesFolders, dicom_files
 from kaapana_assets.locks import is_locked, open_lock
 from kaapana_assets.stores.checks import free_where
-from kaapana_assets.stores.durable import copy_into, free_bytes, remove_if_empty
+from kaapana_assets.stores.files.durable import copy_into, free_bytes, remove_if_empty
 
 if TYPE_CHECKING:
     from kaapana_assets.settings import Settings

@@ -14,7 +14,7 @@ from kaapana_assets.ingest.dicom_folder import FolderFile, files_in, inspect
 from kaapana_assets.ingest.folder_import import ImportedFile, ImportOutcome, import_files
 from kaapana_assets.ingest.spool import open_spool
 from kaapana_assets.operations.progress import Progress, no_progress
-from kaapana_assets.stores.dimse import Echo, Peer, echo, send_files
+from kaapana_assets.stores.pacs.remote.dimse import Echo, Peer, echo, send_files
 
 if TYPE_CHECKING:
     from kaapana_assets.settings import Settings

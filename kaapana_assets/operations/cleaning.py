@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kaapana_assets.operations.session import Session
-from kaapana_assets.stores.retention import remove_left_behind
+from kaapana_assets.stores.files.retention import remove_left_behind
 
 
 @dataclass(frozen=True)

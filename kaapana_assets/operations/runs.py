@@ -12,16 +12,16 @@ from typing import Any
 from kaapana_assets.cohorts import cohort as cohort_files
 from kaapana_assets.containers.reasons import short_reason
 from kaapana_assets.errors import ConfigurationError, DagsterUnavailable, InputError, NotFound
+from kaapana_assets.execution.last_report import EndedRun, state_of, write_last_report
+from kaapana_assets.execution.report import RunState, read_report, report_path
 from kaapana_assets.graphql.answers import Run, told
 from kaapana_assets.operations.session import Session
 from kaapana_assets.operations.workflows import load_workflows
-from kaapana_assets.stores.shelf import Manifest
-from kaapana_assets.workflows.last_report import EndedRun, state_of, write_last_report
+from kaapana_assets.stores.files.shelf import Manifest
 from kaapana_assets.workflows.launch_request import Mode, launch_request, step_name
 from kaapana_assets.workflows.loader import Loaded
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.plan import PLAN_TAG
-from kaapana_assets.workflows.report import RunState, read_report, report_path
 
 _PARTITIONS = "cohorts"
 _PARTITION_TAG = "dagster/partition"

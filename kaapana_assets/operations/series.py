@@ -10,7 +10,7 @@ from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.dicom.limits import limits_of
 from kaapana_assets.errors import InputError
 from kaapana_assets.operations.session import Session
-from kaapana_assets.stores.index import (
+from kaapana_assets.stores.index.protocol import (
     Bucket,
     DateHistogramFacet,
     DateInterval,
@@ -20,8 +20,8 @@ from kaapana_assets.stores.index import (
     SortKey,
     TermsFacet,
 )
+from kaapana_assets.stores.pacs.preview import preview_of_series
 from kaapana_assets.stores.query import parse, unknown_fields
-from kaapana_assets.stores.series_preview import preview_of_series
 
 EVERYTHING = "*"
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from kaapana_assets.home import check_home, check_private, keep_private, make_home
-from kaapana_assets.stores.opening import open_index, open_pacs, open_shelf
+from kaapana_assets.stores.factory import open_index, open_pacs, open_shelf
 from kaapana_assets.supervision.record import settings_in_use
 
 if TYPE_CHECKING:
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from kaapana_assets.graphql import DagsterClient
     from kaapana_assets.settings import Settings
-    from kaapana_assets.stores.index import MetadataIndex
-    from kaapana_assets.stores.pacs import Pacs
-    from kaapana_assets.stores.shelf import Shelf
+    from kaapana_assets.stores.files.shelf import Shelf
+    from kaapana_assets.stores.index.protocol import MetadataIndex
+    from kaapana_assets.stores.pacs.protocol import Pacs
 
 
 class Session:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kaapana_assets.containers.opening import open_runner
+from kaapana_assets.containers.factory import open_runner
 from kaapana_assets.operations.session import Session
 from kaapana_assets.workflows.loader import Loaded, load_workflow_files
 

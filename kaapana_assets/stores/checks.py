@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kaapana_assets.errors import StoreUnavailable
-from kaapana_assets.stores.durable import free_bytes
+from kaapana_assets.stores.files.durable import free_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

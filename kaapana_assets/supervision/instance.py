@@ -57,7 +57,7 @@ def _instance(dagster_home: Path, storage: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "storage": {
             "custom": {
-                "module": "kaapana_assets.patient_storage",
+                "module": "kaapana_assets.defs.storage",
                 "class": "PatientPostgresStorage",
                 "config": dict(storage),
             }

@@ -113,7 +113,7 @@ def dagster_parts(settings: Settings, places: Places, client: DagsterClient) -> 
     python = [sys.executable, "-m"]
     address = ["--host", settings.webserver_host, "--port", str(settings.webserver_port)]
     quiet = ["--dagster-log-level", "warning", "--uvicorn-log-level", "warning"]
-    webserver = [*python, "kaapana_assets.webserver", "-w", str(places.workspace), *address, *quiet]
+    webserver = [*python, "kaapana_assets.defs.webserver", "-w", str(places.workspace), *address, *quiet]
     daemon = [*python, "dagster._daemon", "run", "-w", str(places.workspace)]
     heartbeat = _Heartbeat(client)
     return [

@@ -185,7 +185,7 @@ class Platform:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", "kaapana_assets.dagster_storage"],
+                [sys.executable, "-m", "kaapana_assets.defs.storage_migration"],
                 env=parts.child_environment(self.settings, self._places, self._token, part=MIGRATION),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -312,7 +312,7 @@ class Platform:
         if not abandoned:
             return
         subprocess.run(
-            [sys.executable, "-m", "kaapana_assets.abandoned_runs", *abandoned],
+            [sys.executable, "-m", "kaapana_assets.defs.abandoned_runs", *abandoned],
             env=parts.child_environment(self.settings, self._places, self._token, part=ABANDONED_RUNS),
             check=False,
             stdout=subprocess.DEVNULL,

@@ -6,10 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from kaapana_assets.containers.runner import Runner
+from kaapana_assets.containers.protocol import Runner
 from kaapana_assets.errors import WorkflowError
+from kaapana_assets.execution.inputs import Inputs
 from kaapana_assets.workflows.function_code import code_of
-from kaapana_assets.workflows.inputs import Inputs
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.operators import ContainerOperator, Operator, PythonOperator
 from kaapana_assets.workflows.parameters import Value, as_text

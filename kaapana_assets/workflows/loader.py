@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kaapana_assets.containers.pinned import PinnedRunner
-from kaapana_assets.containers.runner import Runner
+from kaapana_assets.containers.protocol import Runner
 from kaapana_assets.errors import KaapanaAssetsError, NotFound
 from kaapana_assets.workflows.file_states import (
     FileState,

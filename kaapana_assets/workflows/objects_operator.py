@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from kaapana_assets.errors import NotFound, OutputMissing
-from kaapana_assets.stores.objects import ObjectStore
+from kaapana_assets.stores.objects.protocol import ObjectStore
 from kaapana_assets.untrusted import opened
 from kaapana_assets.workflows.operators import Level, Operator, OperatorContext, PythonOperator
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from kaapana_assets.errors import WorkflowError
-from kaapana_assets.stores.objects import ObjectStore
+from kaapana_assets.stores.objects.protocol import ObjectStore
 from kaapana_assets.untrusted import opened
 from kaapana_assets.workflows.parameters import Value
 

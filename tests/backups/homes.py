@@ -11,8 +11,8 @@ from system.series import write_series
 
 from kaapana_assets.home import make_home
 from kaapana_assets.ingest.spool import Spool
-from kaapana_assets.stores.folder_pacs import FolderPacs
-from kaapana_assets.stores.shelf import Origin, Shelf
+from kaapana_assets.stores.files.shelf import Origin, Shelf
+from kaapana_assets.stores.pacs.folder import FolderPacs
 from kaapana_assets.stores.sqlite_index import SqliteIndex
 
 ORIGIN = Origin(workflow="w", operator="op", run="w-1", dagster_run_id="r", created="2026-01-01T00:00:00+00:00")

@@ -20,8 +20,8 @@ from kaapana_assets.backups.taking import Backup
 from kaapana_assets.errors import ConfigurationError, DamagedBackup, StoreUnavailable, TemporaryError
 from kaapana_assets.ingest.spool import Spool
 from kaapana_assets.settings import load_settings
-from kaapana_assets.stores.folder_pacs import FolderPacs
-from kaapana_assets.stores.shelf import Shelf
+from kaapana_assets.stores.files.shelf import Shelf
+from kaapana_assets.stores.pacs.folder import FolderPacs
 from kaapana_assets.stores.sqlite_index import SqliteIndex
 
 

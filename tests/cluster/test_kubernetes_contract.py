@@ -11,7 +11,7 @@ from services.cluster import Cluster
 from services.images import BASE_IMAGE
 from services.operators import Operators, operators_of
 
-from kaapana_assets.containers.runner import Launch, Outcome
+from kaapana_assets.containers.protocol import Launch, Outcome
 from kaapana_assets.errors import OperatorFailed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]

@@ -10,7 +10,7 @@ import pytest
 from services.operators import Background, Operators, operators_of, wait_until
 from services.plugin import own_cluster
 
-from kaapana_assets.containers.runner import Outcome
+from kaapana_assets.containers.protocol import Outcome
 from kaapana_assets.errors import EngineUnavailable, OperatorFailed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]

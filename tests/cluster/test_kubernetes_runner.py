@@ -14,9 +14,8 @@ from services.cluster import Cluster as RealCluster
 from services.images import BASE_IMAGE
 from services.operators import PROJECT_ROOT, UID, Background, Operators, operators_of, wait_until
 
-from kaapana_assets.containers.built_images import BuiltImage, BuiltImages
 from kaapana_assets.containers.kubernetes import Cluster
-from kaapana_assets.containers.runner import Launch, Outcome
+from kaapana_assets.containers.protocol import Launch, Outcome
 from kaapana_assets.errors import (
     ConfigurationError,
     EngineUnavailable,
@@ -25,6 +24,7 @@ from kaapana_assets.errors import (
     OperatorOutOfMemory,
     OperatorTimeout,
 )
+from kaapana_assets.image_builds.record import BuiltImage, BuiltImages
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -216,7 +216,7 @@ WORKER = """
 import json, sys
 from pathlib import Path
 from kaapana_assets.containers.kubernetes import Cluster, ClusterPlace, KubernetesRunner
-from kaapana_assets.containers.runner import Launch
+from kaapana_assets.containers.protocol import Launch
 given = json.loads(sys.argv[1])
 launch = given["launch"] | {"directory": Path(given["launch"]["directory"])}
 for name in ("command", "image_pull_secrets"):

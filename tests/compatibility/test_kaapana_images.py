@@ -11,10 +11,10 @@ from compatibility.conftest import IMAGES, Platform
 from services.container_engine import ContainerEngine
 from services.images import BASE_IMAGE
 
-from kaapana_assets.containers.base_requirements import BaseRequirements
-from kaapana_assets.containers.image import image_names, load_image
-from kaapana_assets.containers.image_report import not_obeyed
-from kaapana_assets.containers.references import reference_of
+from kaapana_assets.image_builds.base_requirements import BaseRequirements
+from kaapana_assets.image_builds.folder import image_names, load_image
+from kaapana_assets.image_builds.references import reference_of
+from kaapana_assets.image_builds.report import not_obeyed
 
 BASES = BaseRequirements(IMAGES, {"local-only/base-python-cpu": []})
 CHAIN = """

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kaapana_assets.containers.runner import Launch, Outcome, Runner
+from kaapana_assets.containers.protocol import Launch, Outcome, Runner
 from kaapana_assets.errors import (
     ConfigurationError,
     InvalidIdentifier,

@@ -23,11 +23,11 @@ from services.images import BASE_IMAGE
 from services.plugin import engine
 
 from kaapana_assets.accounts import OPERATOR_UID
-from kaapana_assets.containers.docker import DockerRunner
-from kaapana_assets.containers.engine import PullSecrets
-from kaapana_assets.containers.references import reference_of
-from kaapana_assets.containers.runner import Launch, Outcome
+from kaapana_assets.containers.docker.engine import PullSecrets
+from kaapana_assets.containers.docker.runner import DockerRunner
+from kaapana_assets.containers.protocol import Launch, Outcome
 from kaapana_assets.errors import ConfigurationError, EngineUnavailable, NotFound, OperatorTimeout
+from kaapana_assets.image_builds.references import reference_of
 
 pytestmark = pytest.mark.services
 
@@ -214,8 +214,8 @@ class Worker:
 import sys
 from pathlib import Path
 from kaapana_assets.accounts import OPERATOR_UID
-from kaapana_assets.containers.docker import DockerRunner
-from kaapana_assets.containers.runner import Launch
+from kaapana_assets.containers.docker.runner import DockerRunner
+from kaapana_assets.containers.protocol import Launch
 images, url, directory, timeout = sys.argv[1:]
 DockerRunner(Path(images), url=url, uid=1000, own_uid=0).run(
     Launch(run_id="flow-261123", workflow="flow", operator="made", image="made", directory=Path(directory),

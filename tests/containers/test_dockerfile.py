@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kaapana_assets.containers.dockerfile.findings import Weight
-from kaapana_assets.containers.image import Image, load_image
 from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.image_builds.dockerfile.findings import Weight
+from kaapana_assets.image_builds.folder import Image, load_image
 
 
 def image_of(folder: Path, dockerfile: str, **files: str) -> Image:

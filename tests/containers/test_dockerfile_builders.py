@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kaapana_assets.containers.image import load_image
+from kaapana_assets.image_builds.folder import load_image
 
 from .image_building import Store
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from kaapana_assets.containers.docker import DockerRunner
-from kaapana_assets.containers.engine import PullSecrets, registry_of
+from kaapana_assets.containers.docker.engine import PullSecrets, registry_of
+from kaapana_assets.containers.docker.runner import DockerRunner
 from kaapana_assets.errors import ConfigurationError
 
 HUB = "https://index.docker.io/v1/"

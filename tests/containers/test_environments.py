@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from kaapana_assets.containers.dockerfile.stages import Packages
-from kaapana_assets.containers.environments import environment_for
+from kaapana_assets.containers.process.environments import environment_for
 from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.image_builds.dockerfile.stages import Packages
 
 
 @pytest.fixture
@@ -92,8 +92,8 @@ def test_two_at_once_make_one_environment(wheels: Path) -> None:
 _MAKE = """
 import os, sys
 from pathlib import Path
-from kaapana_assets.containers.dockerfile.stages import Packages
-from kaapana_assets.containers.environments import environment_for
+from kaapana_assets.image_builds.dockerfile.stages import Packages
+from kaapana_assets.containers.process.environments import environment_for
 wanted = [Packages(lines=(sys.argv[1],))]
 environment_for(wanted, environments=Path(sys.argv[2]), output=print, install_variables=dict(os.environ))
 """

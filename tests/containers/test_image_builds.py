@@ -16,7 +16,7 @@ from services.plugin import service
 from services.running import Running
 from services.service import Missing
 
-from kaapana_assets.containers.built_images import BuiltImages
+from kaapana_assets.image_builds.record import BuiltImages
 
 from .image_building import Site, Store
 

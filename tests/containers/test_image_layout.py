@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kaapana_assets.containers.base_requirements import BaseRequirements
-from kaapana_assets.containers.process import ProcessRunner
-from kaapana_assets.containers.runner import Outcome
+from kaapana_assets.containers.process.runner import ProcessRunner
+from kaapana_assets.containers.protocol import Outcome
 from kaapana_assets.errors import ConfigurationError, OperatorFailed
+from kaapana_assets.image_builds.base_requirements import BaseRequirements
 from kaapana_assets.settings import load_settings
 
 from .runner_contract import Place as ContractPlace

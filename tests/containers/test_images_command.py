@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from kaapana_assets.containers.builder import Build
-from kaapana_assets.containers.builders import checked_options, find_builder
-from kaapana_assets.containers.built_images import BuiltImage, BuiltImages
-from kaapana_assets.containers.image import base_images, content_digest, image_names, load_image, takes_argument
-from kaapana_assets.containers.package_index import secret_files
-from kaapana_assets.containers.references import reference_of
 from kaapana_assets.errors import ConfigurationError, NotFound
+from kaapana_assets.image_builds.builder import Build
+from kaapana_assets.image_builds.builders import checked_options, find_builder
+from kaapana_assets.image_builds.folder import base_images, content_digest, image_names, load_image, takes_argument
+from kaapana_assets.image_builds.package_index import secret_files
+from kaapana_assets.image_builds.record import BuiltImage, BuiltImages
+from kaapana_assets.image_builds.references import reference_of
 from kaapana_assets.settings import PROJECT_ROOT
 
 from .image_building import Site

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kaapana_assets.containers.kubernetes.job import ClusterPlace, identity_of, job, label, name_of, place_of
-from kaapana_assets.containers.runner import Launch
+from kaapana_assets.containers.protocol import Launch
 from kaapana_assets.errors import ConfigurationError
 
 HOME = Path("/srv/kaapana")

@@ -15,8 +15,8 @@ import pytest
 from containers.runner_contract import PYTHON, SHELL, RunnerContract, until
 from containers.runner_contract import Place as ContractPlace
 
-from kaapana_assets.containers.process import ProcessRunner
-from kaapana_assets.containers.runner import Outcome
+from kaapana_assets.containers.process.runner import ProcessRunner
+from kaapana_assets.containers.protocol import Outcome
 from kaapana_assets.errors import ConfigurationError, OperatorFailed, OperatorOutOfMemory
 from kaapana_assets.settings import load_settings
 
@@ -183,8 +183,8 @@ _WORKER = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background process would ignore it
 from pathlib import Path
-from kaapana_assets.containers.process import ProcessRunner
-from kaapana_assets.containers.runner import Launch
+from kaapana_assets.containers.process.runner import ProcessRunner
+from kaapana_assets.containers.protocol import Launch
 images, environments, directory = map(Path, sys.argv[1:])
 ProcessRunner(images, environments).run(
     Launch(run_id="r", workflow="w", operator="o", image="made", directory=directory,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kaapana_assets.containers.endings import outcome_of
+from kaapana_assets.containers.outcomes import outcome_of
+from kaapana_assets.containers.protocol import Launch
 from kaapana_assets.containers.reasons import short_reason, telling_line
-from kaapana_assets.containers.runner import Launch
 from kaapana_assets.errors import OperatorError
 
 SERIES = "1.2.3.2"

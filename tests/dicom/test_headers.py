@@ -182,7 +182,7 @@ def test_deflated_bomb_takes_no_memory(tmp_path, dataset, save):
         "from kaapana_assets.dicom.preview import preview_png\n"
         "from kaapana_assets.dicom.sameness import same_object\n"
         "from kaapana_assets.errors import OverLimit\n"
-        "from kaapana_assets.stores.pacs_candidates import read_candidate\n"
+        "from kaapana_assets.stores.pacs.candidates import read_candidate\n"
         "import PIL.Image\n"
         "path = pathlib.Path(sys.argv[1])\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

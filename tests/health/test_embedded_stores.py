@@ -12,7 +12,7 @@ from kaapana_assets.errors import ConfigurationError, StoreUnavailable
 from kaapana_assets.health.stores import check_before_start, store_checks
 from kaapana_assets.home import MARKER
 from kaapana_assets.home_record import RECORD
-from kaapana_assets.stores.opening import open_index, open_objects, open_pacs
+from kaapana_assets.stores.factory import open_index, open_objects, open_pacs
 
 CT = Path(pydicom.data.get_testdata_file("CT_small.dcm"))
 EMPTY = {

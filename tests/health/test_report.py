@@ -8,9 +8,9 @@ from datetime import datetime, timezone
 import pytest
 from health.conftest import all_stores_at
 
-from kaapana_assets.health import wording
+from kaapana_assets.health import texts as wording
 from kaapana_assets.health.findings import Finding, State
-from kaapana_assets.health.past import first_line
+from kaapana_assets.health.past_errors import first_line
 from kaapana_assets.ingest.spool import open_spool
 from kaapana_assets.operations.health import open_health_check
 

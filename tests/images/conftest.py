@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
-from kaapana_assets.containers.process import ProcessRunner
-from kaapana_assets.containers.runner import Launch, Outcome
+from kaapana_assets.containers.process.runner import ProcessRunner
+from kaapana_assets.containers.protocol import Launch, Outcome
 from kaapana_assets.errors import OperatorFailed
 from kaapana_assets.settings import PROJECT_ROOT, load_settings
 

@@ -18,7 +18,7 @@ import SimpleITK as sitk  # noqa: N813  (its own name for it)
 from pydicom.data import get_testdata_file
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from kaapana_assets.containers.runner import Outcome
+from kaapana_assets.containers.protocol import Outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 

@@ -11,7 +11,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedMRImageStorage, SecondaryCaptureImageStorage, UltrasoundMultiFrameImageStorage
 from series_made_up import COLUMNS, ROWS, SERIES, one, stack, stored, without_place
 
-from kaapana_assets.containers.runner import Outcome
+from kaapana_assets.containers.protocol import Outcome
 
 
 def written(batch, datasets: list[Dataset]) -> sitk.Image:

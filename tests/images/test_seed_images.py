@@ -11,10 +11,10 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
-from kaapana_assets.containers.base_requirements import BaseRequirements
-from kaapana_assets.containers.image import load_image
-from kaapana_assets.containers.image_report import findings, not_obeyed
-from kaapana_assets.containers.runner import Outcome
+from kaapana_assets.containers.protocol import Outcome
+from kaapana_assets.image_builds.base_requirements import BaseRequirements
+from kaapana_assets.image_builds.folder import load_image
+from kaapana_assets.image_builds.report import findings, not_obeyed
 from kaapana_assets.settings import PROJECT_ROOT
 
 IMAGES = PROJECT_ROOT / "images"

@@ -15,7 +15,7 @@ from kaapana_assets.dicom.geometry import FindingKind
 from kaapana_assets.errors import NotFound, StoreUnavailable
 from kaapana_assets.ingest.arrival import Arrival, Reception
 from kaapana_assets.ingest.spool import Spool
-from kaapana_assets.stores.folder_pacs import FolderPacs
+from kaapana_assets.stores.pacs.folder import FolderPacs
 from kaapana_assets.stores.query import parse
 from kaapana_assets.stores.sqlite_index import SqliteIndex
 

@@ -13,7 +13,7 @@ from kaapana_assets.ingest.arrival import Reception
 from kaapana_assets.ingest.dicom_folder import files_in, inspect
 from kaapana_assets.ingest.folder_import import ImportOutcome, import_files
 from kaapana_assets.ingest.spool import Spool
-from kaapana_assets.stores.folder_pacs import FolderPacs
+from kaapana_assets.stores.pacs.folder import FolderPacs
 from kaapana_assets.stores.query import parse
 from kaapana_assets.stores.sqlite_index import SqliteIndex
 

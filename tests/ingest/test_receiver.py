@@ -22,7 +22,7 @@ from pynetdicom.sop_class import Verification
 
 from kaapana_assets.dicom.digests import content_digest
 from kaapana_assets.ingest.dicom_folder import files_in, inspect
-from kaapana_assets.stores.dimse import Peer, send_files
+from kaapana_assets.stores.pacs.remote.dimse import Peer, send_files
 
 # pynetdicom leaves sockets of refused or broken connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

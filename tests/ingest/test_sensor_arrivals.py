@@ -17,13 +17,13 @@ from dagster._core.storage.runs.schema import RunsTable
 from pydicom.dataset import Dataset
 
 from kaapana_assets.definitions import build_definitions
-from kaapana_assets.ingest.assets import ARRIVALS_TAG, CHECK
-from kaapana_assets.ingest.sensors import Asked, arrivals
+from kaapana_assets.defs.ingest.assets import ARRIVALS_TAG, CHECK
+from kaapana_assets.defs.ingest.sensors import Asked, arrivals
+from kaapana_assets.defs.partitions import DICOM_SERIES, SERIES, SERIES_METADATA
+from kaapana_assets.defs.resources import Platform
 from kaapana_assets.ingest.spool import Spool
-from kaapana_assets.partitions import DICOM_SERIES, SERIES, SERIES_METADATA
-from kaapana_assets.resources import Platform
 from kaapana_assets.settings import load_settings
-from kaapana_assets.stores.opening import open_pacs
+from kaapana_assets.stores.factory import open_pacs
 
 
 @dataclass
@@ -222,7 +222,7 @@ DYING_OVER_A_SERIES = """
 import os, signal, sys
 import dagster as dg
 from kaapana_assets.definitions import build_definitions
-from kaapana_assets.resources import Platform
+from kaapana_assets.defs.resources import Platform
 from kaapana_assets.settings import load_settings
 
 FATAL = sys.argv[2].split()

@@ -18,7 +18,7 @@ from kaapana_assets.ingest.dicom_folder import files_in
 from kaapana_assets.ingest.folder_import import import_files
 from kaapana_assets.ingest.spool import open_spool
 from kaapana_assets.settings import load_settings
-from kaapana_assets.stores.opening import open_index
+from kaapana_assets.stores.factory import open_index
 
 NAME = "Zyxander"
 PATIENT = "ZYX-77193"

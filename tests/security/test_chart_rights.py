@@ -14,7 +14,7 @@ import yaml
 from services.service import CACHE
 
 from kaapana_assets.containers.kubernetes.job import ClusterPlace, job
-from kaapana_assets.containers.runner import Launch
+from kaapana_assets.containers.protocol import Launch
 from kaapana_assets.settings import PROJECT_ROOT, Settings
 
 CHART = PROJECT_ROOT / "helm" / "kaapana-assets"

@@ -9,17 +9,17 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from kaapana_assets import dagster_storage
+from kaapana_assets.defs import storage_migration as dagster_storage
+from kaapana_assets.defs.ingest.sensors import Asked
 from kaapana_assets.errors import NotFound
-from kaapana_assets.ingest.sensors import Asked
+from kaapana_assets.execution.last_report import EndedRun, write_last_report
+from kaapana_assets.execution.report import RunState
 from kaapana_assets.ingest.spool import Spool
-from kaapana_assets.stores.refusals import Refusals
-from kaapana_assets.stores.retention import remove_left_behind
-from kaapana_assets.stores.run_directory import RunDirectories
-from kaapana_assets.workflows.last_report import EndedRun, write_last_report
+from kaapana_assets.stores.files.retention import remove_left_behind
+from kaapana_assets.stores.files.run_directory import RunDirectories
+from kaapana_assets.stores.pacs.remote.refusals import Refusals
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.operators import ContainerOperator
-from kaapana_assets.workflows.report import RunState
 
 DAY_S = 86_400.0
 

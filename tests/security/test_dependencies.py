@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 from pydicom.data import get_testdata_file
 
-from kaapana_assets.containers.dockerfile.stages import Packages
-from kaapana_assets.containers.environments import environment_for
+from kaapana_assets.containers.process.environments import environment_for
 from kaapana_assets.dicom import preview_process
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS
 from kaapana_assets.dicom.preview import decoded_preview, preview_png
 from kaapana_assets.errors import ConfigurationError, UnreadableDicom
+from kaapana_assets.image_builds.dockerfile.stages import Packages
 from kaapana_assets.settings import PROJECT_ROOT
 
 IMAGES = sorted((PROJECT_ROOT / "images").glob("*/requirements.txt"))

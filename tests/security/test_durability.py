@@ -41,10 +41,10 @@ sys.addaudithook(heard)
 
 from kaapana_assets import home_record
 from kaapana_assets.cohorts.cohort import Cohort, list_digest, save
-from kaapana_assets.containers.built_images import BuiltImage, BuiltImages
+from kaapana_assets.image_builds.record import BuiltImage, BuiltImages
 from kaapana_assets.home import make_home
-from kaapana_assets.stores.run_directory import RunDirectories
-from kaapana_assets.stores.shelf import Origin, Shelf
+from kaapana_assets.stores.files.run_directory import RunDirectories
+from kaapana_assets.stores.files.shelf import Origin, Shelf
 from kaapana_assets.supervision.instance import write_instance
 
 home = Path(sys.argv[1])

@@ -19,8 +19,8 @@ from kaapana_assets.forgetting import forget
 from kaapana_assets.ingest.folder_import import import_files
 from kaapana_assets.ingest.spool import open_spool
 from kaapana_assets.settings import load_settings
-from kaapana_assets.stores.folder_objects import FolderObjects
-from kaapana_assets.stores.opening import open_index, open_pacs
+from kaapana_assets.stores.factory import open_index, open_pacs
+from kaapana_assets.stores.objects.folder import FolderObjects
 from kaapana_assets.stores.query import All
 
 GONE, GONE_TOO, KEPT = "1.2.77.1", "1.2.77.2", "1.2.88.1"

@@ -66,7 +66,7 @@ def test_lines_that_were_lost_are_said_when_there_is_room(tmp_path):
     disk = tmp_path / "disk"
     code = f"""
 import os, sys
-from kaapana_assets.workflows.printing import StepOutput
+from kaapana_assets.execution.step_output import StepOutput
 os.dup2(os.open({str(disk / "out")!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
 output = StepOutput()
 with open({str(disk / "filler")!r}, "wb", buffering=0) as file:
@@ -130,11 +130,11 @@ def test_records_on_a_full_disk_raise_no_raw_error_and_leave_nothing(tmp_path, v
     home = tmp_path / "home"
     code = f"""{PREPARE}
 from kaapana_assets.cohorts.cohort import Cohort, list_digest, names, read, save
-from kaapana_assets.containers.built_images import BuiltImage, BuiltImages
+from kaapana_assets.image_builds.record import BuiltImage, BuiltImages
 from kaapana_assets.durable import full_disk_told
 from kaapana_assets.errors import KaapanaAssetsError
 from kaapana_assets.settings import load_settings
-from kaapana_assets.stores.opening import open_index
+from kaapana_assets.stores.factory import open_index
 uids = place.series("1")
 big = "x" * 300_000
 cohort = Cohort("all", big, "2026-01-01T00:00:00+00:00", tuple(uids), list_digest(tuple(uids)))
@@ -143,7 +143,7 @@ index = open_index(load_settings())
 from kaapana_assets.workflows import ContainerOperator, Workflow
 workflow = Workflow(name="full", operators=(ContainerOperator(name="copy", image="copy"),))
 work = place.work(workflow, uids)
-from kaapana_assets.workflows.report import Reported, RunState, write_report
+from kaapana_assets.execution.report import Reported, RunState, write_report
 state = RunState(reason=big)
 reported = Reported(workflow=workflow, request=work.request, run="r", dagster_run_id="r", results={{}}, state=state)
 

@@ -20,10 +20,10 @@ from workflows.platform import POOL, Platform, rerun
 
 from kaapana_assets.cli import cli
 from kaapana_assets.errors import StoreUnavailable
-from kaapana_assets.stores.folder_objects import FolderObjects
-from kaapana_assets.stores.retention import remove_left_behind
-from kaapana_assets.stores.run_directory import RunDirectories
-from kaapana_assets.stores.shelf import Origin, Shelf
+from kaapana_assets.stores.files.retention import remove_left_behind
+from kaapana_assets.stores.files.run_directory import RunDirectories
+from kaapana_assets.stores.files.shelf import Origin, Shelf
+from kaapana_assets.stores.objects.folder import FolderObjects
 
 FLOW = """
 from kaapana_assets.workflows import ContainerOperator, Workflow, put_objects

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from kaapana_assets.containers.builder import Build, StoredImage
-from kaapana_assets.containers.building import Place, Wish, build_image
-from kaapana_assets.containers.built_images import BuiltImages
-from kaapana_assets.containers.image import content_digest, load_image
-from kaapana_assets.containers.image_files import ImageFile, image_files
-from kaapana_assets.containers.process import ProcessRunner
+from kaapana_assets.containers.process.runner import ProcessRunner
 from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.image_builds.build import Place, Wish, build_image
+from kaapana_assets.image_builds.builder import Build, StoredImage
+from kaapana_assets.image_builds.files import ImageFile, image_files
+from kaapana_assets.image_builds.folder import content_digest, load_image
+from kaapana_assets.image_builds.record import BuiltImages
 
 SECRET = "root-only-secret"
 DOCKERFILE = 'FROM scratch\nLABEL VERSION=1\nCOPY files/ /app/\nENTRYPOINT ["python", "/app/main.py"]\n'

@@ -28,7 +28,7 @@ from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.home import keep_private, make_home
 from kaapana_assets.locks import is_locked, open_lock
 from kaapana_assets.settings import Settings, load_settings
-from kaapana_assets.stores.folder_objects import FolderObjects
+from kaapana_assets.stores.objects.folder import FolderObjects
 from kaapana_assets.supervision.record import lock_home
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user to attack as")

@@ -8,8 +8,8 @@ import pytest
 from security.patient_home import NAME, files_with, freeze, kaapana, take_in, write_dicom
 from workflows.conftest import COPY, EACH_SERIES
 
-from kaapana_assets.dagster_logs import remove_logs
-from kaapana_assets.health.past import newest_quarantined
+from kaapana_assets.defs.logs import remove_logs
+from kaapana_assets.health.past_errors import newest_quarantined
 from kaapana_assets.ingest.quarantine import Quarantine
 from kaapana_assets.operations.health import open_health_check
 from kaapana_assets.settings import load_settings

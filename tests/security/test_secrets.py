@@ -21,8 +21,8 @@ from system.conftest import RunningPlatform, module_platforms  # noqa: F401 - a 
 from system.series import write_image, write_series
 
 from kaapana_assets.backups.databases import served
-from kaapana_assets.containers.process import ProcessRunner
-from kaapana_assets.containers.runner import Launch
+from kaapana_assets.containers.process.runner import ProcessRunner
+from kaapana_assets.containers.protocol import Launch
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.settings import Settings, load_settings, take_environment
 from kaapana_assets.supervision.needs import NEEDS, given_to

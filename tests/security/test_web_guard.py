@@ -16,10 +16,10 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from kaapana_assets.defs.webserver import graphql_refusal
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.settings import load_settings
 from kaapana_assets.web_guard import Hosts, WebGuard
-from kaapana_assets.webserver import graphql_refusal
 
 PORT = "{port}"
 PROXIES = ("pacs.example", "other.example:8443")

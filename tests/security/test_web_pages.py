@@ -261,7 +261,7 @@ def test_dagsters_options_and_variables_work_below_a_path(tmp_path, free_port):
     (tmp_path / "nothing.py").write_text("import dagster as dg\ndefs = dg.Definitions()\n")
     variables = {"DAGSTER_WEBSERVER_PATH_PREFIX": "/dagster", "KAAPANA_ALLOWED_HOSTS": "pacs.example"}
     variables |= {"DAGSTER_HOME": str(tmp_path), "KAAPANA_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-m", "kaapana_assets.webserver", "--port", str(free_port), "-f", "nothing.py"]
+    command = [sys.executable, "-m", "kaapana_assets.defs.webserver", "--port", str(free_port), "-f", "nothing.py"]
     url = f"http://127.0.0.1:{free_port}/dagster/graphql"
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | variables, stdout=log, stderr=log)

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from kaapana_assets.containers.kubernetes import Cluster, ClusterPlace, KubernetesRunner
-from kaapana_assets.containers.runner import Launch, Outcome
+from kaapana_assets.containers.protocol import Launch, Outcome
 from kaapana_assets.errors import KaapanaAssetsError
 from services.cluster import Cluster as RealCluster
 from services.images import BASE_IMAGE

@@ -14,8 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kaapana_assets.containers.builders import TIME_OF_FILES
-from kaapana_assets.containers.package_index import secret_files
+from kaapana_assets.image_builds.builders import TIME_OF_FILES
+from kaapana_assets.image_builds.package_index import secret_files
 from services import images
 from services.__main__ import HOME
 from services.cluster import Cluster

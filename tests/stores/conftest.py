@@ -4,8 +4,8 @@ import pytest
 import requests
 from services.running import Running
 
-from kaapana_assets.stores.minio_objects import MinioObjects
-from kaapana_assets.stores.s3_connection import S3Connection
+from kaapana_assets.stores.objects.s3 import MinioObjects
+from kaapana_assets.stores.objects.s3_connection import S3Connection
 
 
 def s3_connection(running: Running, **changed: object) -> S3Connection:

@@ -11,7 +11,7 @@ import pytest
 
 from kaapana_assets.errors import InputError, InvalidIdentifier, NotFound
 from kaapana_assets.stores.elastic_index import ElasticConnection, ElasticIndex
-from kaapana_assets.stores.index import (
+from kaapana_assets.stores.index.protocol import (
     Bucket,
     DateHistogramFacet,
     HistogramFacet,

@@ -5,7 +5,7 @@ import pytest
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.settings import load_settings
 from kaapana_assets.stores.elastic_index import ElasticIndex
-from kaapana_assets.stores.opening import elastic_connection, open_index
+from kaapana_assets.stores.factory import elastic_connection, open_index
 from kaapana_assets.stores.sqlite_index import SqliteIndex
 
 HERE = "http://127.0.0.1:9200"

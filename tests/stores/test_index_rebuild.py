@@ -11,9 +11,9 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from kaapana_assets.cli import cli
 from kaapana_assets.home import make_home
 from kaapana_assets.settings import load_settings
-from kaapana_assets.stores.opening import open_index, open_pacs
+from kaapana_assets.stores.factory import open_index, open_pacs
+from kaapana_assets.stores.index.rebuild import Rebuild
 from kaapana_assets.stores.query import All, parse
-from kaapana_assets.stores.rebuild import Rebuild
 
 LATER = datetime(2030, 1, 1, tzinfo=timezone.utc)
 

@@ -4,7 +4,7 @@ import tracemalloc
 
 import pytest
 
-from kaapana_assets.stores.multipart import MultipartFiles, boundary_of, write_parts
+from kaapana_assets.stores.pacs.remote.multipart import MultipartFiles, boundary_of, write_parts
 
 CONTENTS = [b"", b"\r\n", b"--", b"a\r\n--not-the-boundary\r\n\r\n", bytes(range(256)) * 5, b"\r\n--"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from kaapana_assets.errors import ConflictingContent, InvalidIdentifier, NotFound
-from kaapana_assets.stores.folder_objects import FolderObjects
-from kaapana_assets.stores.objects import ObjectStore, StoredObject, checked_bucket, checked_object_name
+from kaapana_assets.stores.objects.folder import FolderObjects
+from kaapana_assets.stores.objects.protocol import ObjectStore, StoredObject, checked_bucket, checked_object_name
 
 
 @pytest.fixture(params=["folder", pytest.param("minio", marks=pytest.mark.services)])

@@ -14,9 +14,9 @@ from services.proxy import fault_proxy, http_answer
 from stores.conftest import s3_connection
 
 from kaapana_assets.errors import ConfigurationError, KaapanaAssetsError, NotFound, StoreUnavailable
-from kaapana_assets.stores.minio_objects import MinioObjects
-from kaapana_assets.stores.s3_connection import LIBRARY_ERRORS, translated
-from kaapana_assets.stores.uploads import Fingerprint
+from kaapana_assets.stores.objects.checksums import Fingerprint
+from kaapana_assets.stores.objects.s3 import MinioObjects
+from kaapana_assets.stores.objects.s3_connection import LIBRARY_ERRORS, translated
 
 pytestmark = pytest.mark.services
 

@@ -11,9 +11,9 @@ from stores.instances import write
 from kaapana_assets.dicom.digests import content_digest, series_digest
 from kaapana_assets.errors import InvalidIdentifier, NotFound, StoreUnavailable
 from kaapana_assets.settings import load_settings
-from kaapana_assets.stores.folder_pacs import FolderPacs
-from kaapana_assets.stores.opening import open_pacs
-from kaapana_assets.stores.pacs import Pacs, StoreOutcome
+from kaapana_assets.stores.factory import open_pacs
+from kaapana_assets.stores.pacs.folder import FolderPacs
+from kaapana_assets.stores.pacs.protocol import Pacs, StoreOutcome
 
 KEEPING = [
     "folder",
@@ -204,7 +204,7 @@ def test_folder_with_a_damaged_catalog_says_what_to_do(tmp_path):
 
 STORE = """
 import sys, pathlib
-from kaapana_assets.stores.folder_pacs import FolderPacs
+from kaapana_assets.stores.pacs.folder import FolderPacs
 print("begin", flush=True)
 FolderPacs(pathlib.Path(sys.argv[1])).store(sorted(pathlib.Path(sys.argv[2]).iterdir()))
 """

@@ -24,9 +24,9 @@ from stores.instances import write
 from kaapana_assets.dicom.digests import content_digest
 from kaapana_assets.errors import ConfigurationError, KaapanaAssetsError, NotFound, StoreUnavailable
 from kaapana_assets.settings import load_settings
-from kaapana_assets.stores.archive_connection import LIBRARY_ERRORS, translated
-from kaapana_assets.stores.opening import open_pacs
-from kaapana_assets.stores.pacs import StoreOutcome
+from kaapana_assets.stores.factory import open_pacs
+from kaapana_assets.stores.pacs.protocol import StoreOutcome
+from kaapana_assets.stores.pacs.remote.connection import LIBRARY_ERRORS, translated
 
 pytestmark = pytest.mark.services
 
@@ -188,7 +188,7 @@ def test_failure_reasons_of_single_instances_are_read(empty_orthanc, tmp_path, s
 
 
 def test_what_is_not_listed_afterwards_is_not_stored(empty_orthanc, tmp_path, monkeypatch):
-    monkeypatch.setattr("kaapana_assets.stores.dicomweb_pacs._INDEXED_WITHIN_S", 1.0)
+    monkeypatch.setattr("kaapana_assets.stores.pacs.remote.pacs._INDEXED_WITHIN_S", 1.0)
     with fault_proxy(empty_orthanc.ports[0]) as proxy:
         pacs = open_archive(empty_orthanc, tmp_path / "home", dicomweb_url=through(proxy))
         liar = said(200, "9.9", 0x0110, referenced=["1.3.1"])

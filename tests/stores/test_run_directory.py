@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kaapana_assets.errors import InvalidIdentifier, NotFound, TemporaryError
-from kaapana_assets.stores.run_directory import RunDirectories, RunDirectory
+from kaapana_assets.stores.files.run_directory import RunDirectories, RunDirectory
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=timezone.utc)
 

@@ -6,8 +6,8 @@ import pytest
 from stores.instances import write
 
 from kaapana_assets.dicom.digests import content_digest
-from kaapana_assets.stores.pacs import StoredInstance, StoredSeries
-from kaapana_assets.stores.series_cache import SeriesCache
+from kaapana_assets.stores.pacs.protocol import StoredInstance, StoredSeries
+from kaapana_assets.stores.pacs.remote.series_cache import SeriesCache
 
 
 @pytest.fixture

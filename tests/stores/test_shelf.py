@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kaapana_assets.errors import InvalidIdentifier, NotFound
-from kaapana_assets.stores.shelf import Manifest, Origin, Shelf
+from kaapana_assets.stores.files.shelf import Manifest, Origin, Shelf
 
 ORIGIN = Origin(workflow="w", operator="op", run="w-1", dagster_run_id="r", created="2026-01-01T00:00:00+00:00")
 
@@ -169,7 +169,7 @@ def test_threads_that_publish_one_entry_end_with_one_of_them_while_readers_see_o
 PUBLISHER = """
 import sys
 from pathlib import Path
-from kaapana_assets.stores.shelf import Origin, Shelf
+from kaapana_assets.stores.files.shelf import Origin, Shelf
 shelf, made = Shelf(Path(sys.argv[1])), Path(sys.argv[2])
 origin = Origin(workflow="w", operator="op", run="w-1", dagster_run_id="r", created="now")
 number, rounds = int(sys.argv[3]), int(sys.argv[4])

@@ -8,8 +8,8 @@ from stores.instances import write
 
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.settings import load_settings
-from kaapana_assets.stores.opening import open_index, open_objects, open_pacs
-from kaapana_assets.stores.pacs import StoreOutcome
+from kaapana_assets.stores.factory import open_index, open_objects, open_pacs
+from kaapana_assets.stores.pacs.protocol import StoreOutcome
 from kaapana_assets.stores.query import All
 
 pytestmark = pytest.mark.services

@@ -14,7 +14,7 @@ from system.series import write_image, write_series
 
 from kaapana_assets.errors import DagsterUnavailable
 from kaapana_assets.settings import load_settings
-from kaapana_assets.stores.opening import open_index, open_objects, open_pacs
+from kaapana_assets.stores.factory import open_index, open_objects, open_pacs
 from kaapana_assets.stores.query import Term
 
 pytestmark = [pytest.mark.system, pytest.mark.services]

@@ -15,17 +15,17 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from workflows.platform import CHAIN, POOL, Platform
 
-from kaapana_assets.containers.process import ProcessRunner
-from kaapana_assets.stores.folder_objects import FolderObjects
-from kaapana_assets.stores.folder_pacs import FolderPacs
-from kaapana_assets.stores.run_directory import RunDirectories
-from kaapana_assets.stores.shelf import Shelf
+from kaapana_assets.containers.process.runner import ProcessRunner
+from kaapana_assets.execution.inputs import inputs_of
+from kaapana_assets.execution.operator_run import run_operator, run_pooled
+from kaapana_assets.execution.run_context import OperatorResult, Request, Stores, Work
+from kaapana_assets.stores.files.run_directory import RunDirectories
+from kaapana_assets.stores.files.shelf import Shelf
+from kaapana_assets.stores.objects.folder import FolderObjects
+from kaapana_assets.stores.pacs.folder import FolderPacs
 from kaapana_assets.workflows import Workflow
-from kaapana_assets.workflows.execution import run_operator, run_pooled
-from kaapana_assets.workflows.inputs import inputs_of
 from kaapana_assets.workflows.operators import Operator
 from kaapana_assets.workflows.parameters import complete
-from kaapana_assets.workflows.work import OperatorResult, Request, Stores, Work
 
 EACH_SERIES = """
 for folder in "$WORKFLOW_DIR/$BATCH_NAME"/*; do

@@ -13,7 +13,7 @@ from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from kaapana_assets.cohorts.cohort import Cohort, list_digest, save
 from kaapana_assets.definitions import build_definitions
-from kaapana_assets.partitions import SERIES
+from kaapana_assets.defs.partitions import SERIES
 from kaapana_assets.settings import load_settings
 from kaapana_assets.workflows.launch_request import cohort_run_config
 

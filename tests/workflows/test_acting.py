@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from kaapana_assets.errors import OperatorFailed, WorkflowError
+from kaapana_assets.execution.report import Reported, RunState, make_report
 from kaapana_assets.workflows import ContainerOperator, OperatorContext, PythonOperator, Workflow
-from kaapana_assets.workflows.report import Reported, RunState, make_report
 
 ACT = 'ls "$WORKFLOW_DIR/$BATCH_NAME" > /dev/null\n'
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from kaapana_assets.execution.run_context import Request
 from kaapana_assets.workflows import ContainerOperator, Parameter, Workflow
-from kaapana_assets.workflows.work import Request
 
 READ = 'cat "$WORKFLOW_DIR/conf/conf.json" > "$out/conf.json"'
 PARAMETERS = (Parameter("level", 1), Parameter("deep", True), Parameter("other", "x"))

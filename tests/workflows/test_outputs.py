@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from kaapana_assets.errors import NotFound, OperatorError, OperatorFailed
+from kaapana_assets.execution.operator_run import run_operator, run_pooled
 from kaapana_assets.workflows import ContainerOperator, OperatorContext, PythonOperator, Workflow
-from kaapana_assets.workflows.execution import run_operator, run_pooled
 
 COPY = 'cat "$in"/* > "$out/all.bin"'
 POOL = (

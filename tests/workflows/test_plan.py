@@ -10,7 +10,7 @@ import pytest
 from dagster._core.definitions.utils import DISALLOWED_NAMES
 
 from kaapana_assets.containers.pinned import PinnedRunner
-from kaapana_assets.containers.process import ProcessRunner
+from kaapana_assets.containers.process.runner import ProcessRunner
 from kaapana_assets.errors import NotFound, OperatorFailed
 from kaapana_assets.workflows.file_states import _is_word
 from kaapana_assets.workflows.loader import Loaded, load_workflow_files
@@ -99,7 +99,7 @@ def test_plan_is_the_same_in_another_process_and_after_a_way_as_text(site: Site)
         "KAAPANA_ENVIRONMENTS": str(site.place.environments),
     }
     script = (
-        "from kaapana_assets.containers.opening import open_runner\n"
+        "from kaapana_assets.containers.factory import open_runner\n"
         "from kaapana_assets.settings import load_settings\n"
         "from kaapana_assets.workflows.loader import load_workflow_files\n"
         "print(load_workflow_files(load_settings().home, open_runner(load_settings())).plan.digest)\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from kaapana_assets.containers.process import ProcessRunner
+from kaapana_assets.containers.process.runner import ProcessRunner
 from kaapana_assets.definitions import build_definitions
 from kaapana_assets.settings import Settings
 from kaapana_assets.workflows.launch_request import cohort_run_config

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from kaapana_assets.containers.process import ProcessRunner
+from kaapana_assets.containers.process.runner import ProcessRunner
 from kaapana_assets.errors import OperatorFailed, WorkflowError
-from kaapana_assets.stores.folder_objects import FolderObjects
+from kaapana_assets.execution.operator_run import run_operator
+from kaapana_assets.stores.objects.folder import FolderObjects
 from kaapana_assets.workflows import (
     ContainerOperator,
     OperatorContext,
@@ -19,7 +20,6 @@ from kaapana_assets.workflows import (
     Workflow,
     put_objects,
 )
-from kaapana_assets.workflows.execution import run_operator
 from kaapana_assets.workflows.fingerprints import code_version
 
 COPY = 'cat "$in"/* > "$out/all.bin"'

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kaapana_assets.containers.contract import environment
-from kaapana_assets.containers.runner import Launch, launch_digest
+from kaapana_assets.containers.protocol import Launch, launch_digest
 from kaapana_assets.errors import ConfigurationError
 
 Manifest = dict[str, Any]

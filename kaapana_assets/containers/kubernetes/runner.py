@@ -10,11 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kaapana_assets.containers.built_images import BuiltImages
-from kaapana_assets.containers.endings import SKIPPED, outcome_of, stopped
 from kaapana_assets.containers.kubernetes.api import Cluster, Gone, Taken
 from kaapana_assets.containers.kubernetes.diagnosis import Cause, PodState, Stage, state_of
-from kaapana_assets.containers.kubernetes.following import Following, Line, Seen
 from kaapana_assets.containers.kubernetes.job import (
     HOME_OF,
     LAUNCH,
@@ -31,10 +28,11 @@ from kaapana_assets.containers.kubernetes.job import (
     name_of,
     place_of,
 )
-from kaapana_assets.containers.kubernetes.waiting import Waiting, failure_of
+from kaapana_assets.containers.kubernetes.pod_wait import Waiting, failure_of
+from kaapana_assets.containers.kubernetes.pod_watch import Following, Line, Seen
+from kaapana_assets.containers.outcomes import SKIPPED, outcome_of, stopped
 from kaapana_assets.containers.ownership import check_users, hand_over
-from kaapana_assets.containers.references import is_folder_name, reference_of
-from kaapana_assets.containers.runner import Launch, Outcome
+from kaapana_assets.containers.protocol import Launch, Outcome
 from kaapana_assets.errors import (
     ConfigurationError,
     EngineUnavailable,
@@ -42,6 +40,8 @@ from kaapana_assets.errors import (
     NotFound,
     OperatorFailed,
 )
+from kaapana_assets.image_builds.record import BuiltImages
+from kaapana_assets.image_builds.references import is_folder_name, reference_of
 
 _POLL_S = 0.2
 _LOG_DRAIN_S = 15.0

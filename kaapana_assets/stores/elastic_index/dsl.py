@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from kaapana_assets.errors import InputError
 from kaapana_assets.stores.elastic_index.fields import LOWER_CASE, NAMES, WORDS_APART, coded, marker, other_key, tokens
-from kaapana_assets.stores.leaves import as_number, composed, end_of, stored
+from kaapana_assets.stores.index.values import as_number, composed, end_of, stored
 from kaapana_assets.stores.query.tree import All, And, Exists, Not, Or, Prefix, Query, Range, Term, Text
 
 DSL: TypeAlias = dict[str, Any]

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 from kaapana_assets.errors import InputError
 from kaapana_assets.stores.elastic_index.fields import LOWER_CASE, other_key
-from kaapana_assets.stores.index import Bucket, DateHistogramFacet, Facet, HistogramFacet, SortKey, TermsFacet
-from kaapana_assets.stores.leaves import Value, as_number, folded
+from kaapana_assets.stores.index.protocol import Bucket, DateHistogramFacet, Facet, HistogramFacet, SortKey, TermsFacet
+from kaapana_assets.stores.index.values import Value, as_number, folded
 
 JSON: TypeAlias = dict[str, Any]
 

@@ -29,7 +29,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from kaapana_assets.stores.leaves import Value, folded, has_words, leaves, stored, words
+from kaapana_assets.stores.index.values import Value, folded, has_words, leaves, stored, words
 from kaapana_assets.stores.query.tree import FIELD_NAME
 
 if TYPE_CHECKING:

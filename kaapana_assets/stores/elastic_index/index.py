@@ -14,7 +14,6 @@ from elasticsearch import AuthorizationException, NotFoundError
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.errors import InputError, NotFound, StoreUnavailable
 from kaapana_assets.stores.checks import StoreReport
-from kaapana_assets.stores.cursors import decoded, encoded
 from kaapana_assets.stores.elastic_index import schema
 from kaapana_assets.stores.elastic_index.budget import FieldBudget
 from kaapana_assets.stores.elastic_index.connection import ElasticConnection
@@ -24,7 +23,8 @@ from kaapana_assets.stores.elastic_index.expunging import expunge_deletes
 from kaapana_assets.stores.elastic_index.facets import aggregations, buckets, order, positions
 from kaapana_assets.stores.elastic_index.fields import indexed
 from kaapana_assets.stores.elastic_index.writer import BulkWriter, Operation
-from kaapana_assets.stores.index import Bucket, Facet, Page, SortKey
+from kaapana_assets.stores.index.cursors import decoded, encoded
+from kaapana_assets.stores.index.protocol import Bucket, Facet, Page, SortKey
 from kaapana_assets.stores.query.tree import Query
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from kaapana_assets.errors import InputError
-from kaapana_assets.stores.index import Bucket, Facet, HistogramFacet, TermsFacet
+from kaapana_assets.stores.index.protocol import Bucket, Facet, HistogramFacet, TermsFacet
 from kaapana_assets.stores.sqlite_index.selection import field_id
 
 _DATES = {

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kaapana_assets.errors import StoreUnavailable
-from kaapana_assets.stores.leaves import KEY_LENGTH, Value, words
+from kaapana_assets.stores.index.values import KEY_LENGTH, Value, words
 
 _PATIENCE_S = 30.0
 _LOOK_EVERY_S = 0.1

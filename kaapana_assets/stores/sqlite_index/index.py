@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.errors import InputError, NotFound, StoreUnavailable
 from kaapana_assets.stores.checks import StoreReport, free_where
-from kaapana_assets.stores.cursors import decoded, encoded
-from kaapana_assets.stores.index import Bucket, Facet, Page, SortKey
-from kaapana_assets.stores.leaves import Value
+from kaapana_assets.stores.index.cursors import decoded, encoded
+from kaapana_assets.stores.index.protocol import Bucket, Facet, Page, SortKey
+from kaapana_assets.stores.index.values import Value
 from kaapana_assets.stores.query.tree import Query
 from kaapana_assets.stores.sqlite_index.buckets import buckets
 from kaapana_assets.stores.sqlite_index.erasure import rewrite

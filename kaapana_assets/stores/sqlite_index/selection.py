@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kaapana_assets.stores.leaves import LAST_CHARACTER, Value, as_number, end_of, folded, stored, words
+from kaapana_assets.stores.index.values import LAST_CHARACTER, Value, as_number, end_of, folded, stored, words
 from kaapana_assets.stores.query.tree import All, And, Exists, Not, Or, Prefix, Query, Range, Term, Text
 
 _DOCUMENTS_HAVING = (

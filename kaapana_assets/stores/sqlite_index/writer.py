@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from kaapana_assets.stores.leaves import Value, folded, has_words, leaves, words
+from kaapana_assets.stores.index.values import Value, folded, has_words, leaves, words
 from kaapana_assets.stores.sqlite_index.erasure import remove_unused_values
 from kaapana_assets.stores.sqlite_index.schema import packed, unpacked
 

@@ -1,0 +1,1 @@
+"""Operators in containers of a Docker or Podman engine."""

@@ -1,0 +1,180 @@
+"""One launch's pod and its log, followed by two threads that survive a cluster that breaks off.
+
+What they find comes through one queue, so that the thread that waits for the operator hears
+everything in order and can be cancelled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from kaapana_assets.child_process import Lines
+from kaapana_assets.containers.kubernetes.api import Cluster, Gone
+from kaapana_assets.containers.kubernetes.job import CONTAINER, JobHandle
+from kaapana_assets.errors import KaapanaAssetsError
+
+_WATCH_S = 60
+_PAUSE_S = 0.5
+_TIMED = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) ?")
+_QUEUED = 10_000  # lines; an operator that prints faster than they are taken is read later
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the operator's output."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The pod as it is now.
+
+    Attributes:
+        pod: its last known state; None: there is none (yet, or any more, if there was one before).
+    """
+
+    pod: Mapping[str, Any] | None
+
+
+News = Line | Seen | KaapanaAssetsError
+
+
+class Following:
+    """The news of one pod, found by its Job's label; leaving the ``with`` block ends the threads."""
+
+    def __init__(self, cluster: Cluster, job: JobHandle) -> None:
+        self._cluster = cluster
+        self._selector = job.pods
+        self._news: queue.Queue[News] = queue.Queue(_QUEUED)
+        self._stop = threading.Event()
+        self._ended = threading.Event()
+        self._log: threading.Thread | None = None
+        self._watch = threading.Thread(target=self._watch_pod, name=f"watch {job.name}", daemon=True)
+
+    def __enter__(self) -> Following:
+        self._watch.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # The threads are not joined: they may hang in a connection, and end by themselves with its time-out.
+        self._stop.set()
+
+    def next(self, timeout_s: float) -> News | None:
+        """What happened next; None when nothing did in that time."""
+        try:
+            return self._news.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def follow_log(self, pod: str) -> None:
+        """Give the lines of the pod's log from now on; called when its container has started."""
+        if self._log is None:
+            self._log = threading.Thread(target=self._follow_log, args=(pod,), name=f"log {pod}", daemon=True)
+            self._log.start()
+
+    def finish_log(self) -> None:
+        """Say that the container has ended: the log is read to its end and no further."""
+        self._ended.set()
+
+    @property
+    def log_is_read(self) -> bool:
+        """Whether no more lines will come; those in the queue are still to be taken."""
+        return self._log is None or not self._log.is_alive()
+
+    def _give(self, news: News) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(queue.Full):
+                self._news.put(news, timeout=_PAUSE_S)
+                return
+
+    def _watch_pod(self) -> None:
+        last: Mapping[str, Any] | None = None
+        try:
+            while not self._stop.is_set():
+                pods, version = self._cluster.pods(self._selector)
+                pod = max(pods, key=lambda each: str(each["metadata"]["creationTimestamp"]), default=None)
+                if pod is None and last is not None:
+                    self._give(Seen(None))
+                elif pod is not None:
+                    self._give(Seen(pod))
+                last = pod or last
+                try:
+                    for kind, changed in self._cluster.changes(self._selector, version, within_s=_WATCH_S):
+                        if self._stop.is_set():
+                            return
+                        last = changed
+                        self._give(Seen(changed))
+                        if kind == "DELETED":
+                            self._give(Seen(None))
+                except Gone:
+                    self._stop.wait(_PAUSE_S)
+        except KaapanaAssetsError as exc:
+            self._give(exc)
+
+    def _follow_log(self, pod: str) -> None:
+        lines, told = Lines(), _Told()
+        while not self._stop.is_set():
+            last_time = self._ended.is_set()
+            try:
+                for piece in self._cluster.log(pod, container=CONTAINER, since=told.newest, follow=not last_time):
+                    for line in lines.feed(piece):
+                        self._heard(told.new_part(line))
+            except Gone:
+                if last_time:
+                    return
+            else:
+                if last_time:
+                    break
+            # What was cut in the middle comes again, whole.
+            lines = Lines()
+            told.begin_again()
+            self._ended.wait(_PAUSE_S)
+        for line in lines.feed(b"", final=True):
+            self._heard(told.new_part(line))
+
+    def _heard(self, text: str | None) -> None:
+        if text is not None:
+            self._give(Line(text))
+
+
+class _Told:
+    """Which lines of a log were given on, when it is read again from a time on.
+
+    Attributes:
+        newest: the time of the last line.
+    """
+
+    def __init__(self) -> None:
+        self.newest = ""
+        self._before = ""
+        self._giving = True
+
+    def begin_again(self) -> None:
+        """The log is read again from ``newest`` on, whose second is given whole."""
+        self._before = self.newest
+
+    def new_part(self, line: str) -> str | None:
+        """The text of a line; None where it was given before."""
+        found = _TIMED.match(line)
+        if found is None:
+            # What follows a carriage return, or a cut for the length, belongs to the line before.
+            return line if self._giving else None
+        self._giving = not self._before or _comparable(found[1]) > _comparable(self._before)
+        self.newest = max(self.newest, found[1], key=_comparable)
+        return line[found.end() :] if self._giving else None
+
+
+def _comparable(time: str) -> str:
+    """An RFC 3339 time in UTC with nanoseconds as text that sorts; the zeros at its end are left out."""
+    seconds, _, fraction = time.rstrip("Z").partition(".")
+    return f"{seconds}.{fraction:0<9}"

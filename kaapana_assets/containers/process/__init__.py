@@ -1,0 +1,1 @@
+"""Operators as processes of this machine, in environments made from their Dockerfiles."""

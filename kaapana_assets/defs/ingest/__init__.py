@@ -1,0 +1,1 @@
+"""The series that arrive, as assets and sensors."""

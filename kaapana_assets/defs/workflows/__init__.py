@@ -1,0 +1,1 @@
+"""Workflows in Dagster: compiled to assets and jobs, whose ops call ``execution``."""

@@ -1,0 +1,239 @@
+"""From a workflow to Dagster: per-series assets for backfills, and a job for cohorts.
+
+Each series operator is an asset partitioned by series. The cohort run is a graph-backed asset
+partitioned by cohorts: one step per operator, which records each series on the operator's own
+asset; its outputs are what pooled operators make, and the report. All of them go through the
+functions in ``steps``.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from kaapana_assets.defs.partitions import COHORT, COHORTS, SERIES
+from kaapana_assets.defs.resources import Platform
+from kaapana_assets.defs.workflows import ops as steps
+from kaapana_assets.defs.workflows import run_setup as opening
+from kaapana_assets.defs.workflows.plan_gate import Gate
+from kaapana_assets.errors import WorkflowError
+from kaapana_assets.workflows.launch_request import PREPARE, graph_name, op_name
+from kaapana_assets.workflows.model import REPORT, Workflow
+from kaapana_assets.workflows.operators import ContainerOperator, Operator, name_in_dagster
+from kaapana_assets.workflows.plan import PLAN_TAG
+
+_MODE = dg.Enum(
+    "mode",
+    [
+        dg.EnumValue("batch", description="One run directory; every operator gets all its series at once."),
+        dg.EnumValue("single", description="A run directory and launches for each series."),
+    ],
+)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What one workflow is in Dagster."""
+
+    assets: Sequence[dg.AssetsDefinition]
+    job: Any
+
+
+def compile_workflow(workflow: Workflow, versions: Mapping[str, str], gate: Gate, *, series_per_run: int) -> Compiled:
+    """The assets and the cohort job of a workflow.
+
+    Args:
+        workflow: a valid workflow.
+        versions: by operator, the version of its code, so that what a changed one made shows as out of date.
+        gate: what every step has to pass first.
+        series_per_run: at most this many partitions in one run of a backfill.
+
+    Raises:
+        WorkflowError: Dagster refuses it.
+    """
+    try:
+        return _compiled(workflow, versions, gate, series_per_run)
+    except dg.DagsterInvalidDefinitionError as exc:
+        raise WorkflowError(f"Dagster refuses it: {exc}") from exc
+
+
+def _compiled(workflow: Workflow, versions: Mapping[str, str], gate: Gate, series_per_run: int) -> Compiled:
+    series_assets = [
+        _series_asset(workflow, operator, versions[operator.full_name], gate, series_per_run=series_per_run)
+        for operator in workflow.operators
+        if operator.level == "series"
+    ]
+    cohort_assets = _cohort_assets(workflow, versions, gate)
+    job = dg.define_asset_job(
+        workflow.job_name,
+        selection=list(cohort_assets.keys),
+        executor_def=dg.in_process_executor,
+        description=workflow.description,
+        tags={"kaapana_assets/workflow": workflow.name, PLAN_TAG: gate.plan.digest},
+    )
+    return Compiled([*series_assets, cohort_assets], job)
+
+
+def _series_asset(
+    workflow: Workflow, operator: Operator, version: str, gate: Gate, *, series_per_run: int
+) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=steps.asset_key(workflow, operator.full_name),
+        partitions_def=SERIES,
+        deps=steps.upstream_keys(workflow, operator),
+        backfill_policy=dg.BackfillPolicy.multi_run(series_per_run),
+        output_required=False,
+        code_version=version,
+        group_name=workflow.job_name,
+        kinds=_kinds(operator),
+        description=_description(workflow, operator),
+        config_schema=gate.config({"force": _FORCE, "parameters": _parameters(workflow)}),
+    )
+    def output(context: dg.AssetExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        with opening.asked_again(context.op_execution_context), gate.passed(context.op_execution_context):
+            steps.backfill_step(context.op_execution_context, platform, workflow, operator)
+        return
+        yield  # each series was recorded in the step; Dagster only has to see a generator
+
+    return output
+
+
+def _cohort_assets(workflow: Workflow, versions: Mapping[str, str], gate: Gate) -> dg.AssetsDefinition:
+    pooled = [operator for operator in workflow.operators if operator.level == "cohort"]
+    upstream = {f"upstream_{place}": key for place, key in enumerate(steps.upstream_of_cohort(workflow))}
+    prepare = _prepare_op(workflow, [*upstream, "cohort"], gate)
+    ops = {operator.full_name: _operator_op(workflow, operator, gate) for operator in workflow.operators}
+    report = _report_op(workflow, gate)
+
+    @dg.graph(
+        name=graph_name(workflow.job_name),
+        ins={name: dg.GraphIn() for name in (*upstream, "cohort")},
+        out={name: dg.GraphOut() for name in (*(name_in_dagster(o.full_name) for o in pooled), REPORT)},
+    )
+    def cohort_run(**inputs):  # type: ignore[no-untyped-def]  # noqa: ANN003, ANN202
+        begun = prepare(**inputs)
+        ended: dict[str, Any] = {}
+        for operator in workflow.operators:
+            before = [ended[other.full_name] for other in workflow.predecessors(operator)]
+            ended[operator.full_name] = ops[operator.full_name](after=[begun, *before])
+        outputs = {name_in_dagster(operator.full_name): ended[operator.full_name] for operator in pooled}
+        return {**outputs, REPORT: report(after=list(ended.values()))}
+
+    assets = dg.AssetsDefinition.from_graph(
+        cohort_run,
+        keys_by_input_name={
+            **upstream,
+            "cohort": COHORT,
+        },
+        keys_by_output_name={
+            **{name_in_dagster(o.full_name): steps.asset_key(workflow, o.full_name) for o in pooled},
+            REPORT: steps.asset_key(workflow, REPORT),
+        },
+        partitions_def=COHORTS,
+        group_name=workflow.job_name,
+        backfill_policy=dg.BackfillPolicy.multi_run(1),
+        descriptions_by_output_name={
+            **{name_in_dagster(o.full_name): _description(workflow, o) for o in pooled},
+            REPORT: "What became of each series of the cohort: done, reused, skipped or failed, and what was made.",
+        },
+    )
+    by_key = {steps.asset_key(workflow, o.full_name): versions[o.full_name] for o in pooled}
+    return assets.map_asset_specs(lambda spec: spec.replace_attributes(code_version=by_key.get(spec.key)))
+
+
+def _prepare_op(workflow: Workflow, inputs: Sequence[str], gate: Gate) -> dg.OpDefinition:
+    @dg.op(
+        name=op_name(workflow.job_name, PREPARE),
+        description="Reads the frozen cohort and lays out the run directory.",
+        ins={name: dg.In(dg.Nothing) for name in inputs},
+        out=dg.Out(dg.Nothing),
+        config_schema=gate.config(
+            {
+                "mode": dg.Field(_MODE, default_value="batch", is_required=False),
+                "force": _FORCE,
+                "parameters": _parameters(workflow),
+            }
+        ),
+    )
+    def prepare(context: dg.OpExecutionContext, platform: Platform) -> None:
+        with opening.asked_again(context), gate.passed(context):
+            # At once, so that an earlier run's report never stands for this one.
+            steps.publish_report(context, opening.begin(context, platform, workflow))
+
+    return prepare
+
+
+def _operator_op(workflow: Workflow, operator: Operator, gate: Gate) -> dg.OpDefinition:
+    name = name_in_dagster(operator.full_name)
+
+    @dg.op(
+        name=op_name(workflow.job_name, name),
+        description=_description(workflow, operator),
+        ins={"after": dg.In(dg.Nothing)},
+        out={name: dg.Out(dg.Nothing)},
+        tags={"kind": sorted(_kinds(operator))[0]},
+    )
+    def operate(context: dg.OpExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        with opening.asked_again(context), gate.passed(context), opening.resume(context, platform, workflow) as work:
+            with steps.told_in_report(context, work, operator):
+                if operator.level == "cohort":
+                    output = steps.pooled_step(context, work, operator)
+                else:
+                    steps.series_step(context, work, operator)
+                    output = dg.Output(None, name)
+            yield output
+
+    return operate
+
+
+def _report_op(workflow: Workflow, gate: Gate) -> dg.OpDefinition:
+    @dg.op(
+        name=op_name(workflow.job_name, REPORT),
+        description="Says what became of each series; fails the run when a series failed.",
+        ins={"after": dg.In(dg.Nothing)},
+        out={REPORT: dg.Out(dg.Nothing)},
+    )
+    def report(context: dg.OpExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        with opening.asked_again(context), gate.passed(context), opening.resume(context, platform, workflow) as work:
+            if context.run.parent_run_id is not None:
+                with steps.told_in_report(context, work, None):
+                    steps.mend(context, work)
+            output, failure = steps.report_step(context, work)
+            yield output
+            if failure is not None:
+                raise failure
+            steps.finish(work, platform)
+
+    return report
+
+
+_FORCE = dg.Field(
+    bool, default_value=False, is_required=False, description="Compute again what is on the shelf already."
+)
+
+
+def _parameters(workflow: Workflow) -> dg.Field:
+    fields: dict[str, Any] = {
+        parameter.name: dg.Field(
+            type(parameter.default),
+            default_value=parameter.default,
+            is_required=False,
+            description=parameter.description or None,
+        )
+        for parameter in workflow.parameters
+    }
+    return dg.Field(dg.Shape(fields), is_required=False, description="The workflow's parameters.")  # type: ignore[no-untyped-call]
+
+
+def _description(workflow: Workflow, operator: Operator) -> str:
+    what = "for the whole cohort" if operator.level == "cohort" else "of each series"
+    made_by = f"image `{operator.image}`" if isinstance(operator, ContainerOperator) else "a function of the platform"
+    if operator.only_acts:
+        acts = "once for the whole cohort" if operator.level == "cohort" else "on each series"
+        return f"That operator `{operator.full_name}` of workflow `{workflow.name}` acted {acts}, by {made_by}."
+    return f"What operator `{operator.full_name}` of workflow `{workflow.name}` makes {what}, by {made_by}."
+
+
+def _kinds(operator: Operator) -> set[str]:
+    return {"docker"} if isinstance(operator, ContainerOperator) else {"python"}

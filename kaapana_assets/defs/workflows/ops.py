@@ -1,0 +1,271 @@
+"""What the steps of Dagster do: run one operator, record what became of it, report.
+
+The assets and jobs that these steps belong to are made by ``compiler``.
+"""
+
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from kaapana_assets.containers.reasons import short_reason
+from kaapana_assets.defs.events import Made, record_failed, record_made
+from kaapana_assets.defs.partitions import DICOM_SERIES
+from kaapana_assets.defs.resources import Platform
+from kaapana_assets.defs.workflows.run_setup import is_asked_again, join_backfill
+from kaapana_assets.durable import full_disk_told
+from kaapana_assets.errors import KaapanaAssetsError, OperatorError
+from kaapana_assets.execution.inputs import done_by, inputs_of, result_of, results_in, series_in
+from kaapana_assets.execution.operator_run import run_operator, run_pooled
+from kaapana_assets.execution.report import Reported, RunState, as_markdown, is_over, report_path, write_report
+from kaapana_assets.execution.run_context import OperatorResult, Work
+from kaapana_assets.workflows.model import REPORT, Workflow
+from kaapana_assets.workflows.operators import Operator, name_in_dagster
+
+_SHOWN = 20
+
+
+def asset_key(workflow: Workflow, name: str) -> dg.AssetKey:
+    """The key of an operator's output; Dagster's names have no hyphens."""
+    return dg.AssetKey([workflow.job_name, name_in_dagster(name)])
+
+
+def upstream_keys(workflow: Workflow, operator: Operator) -> list[dg.AssetKey]:
+    """The assets that a series operator's output is made from."""
+    sources = workflow.input_folders(operator).values()
+    keys = [asset_key(workflow, other.full_name) for other in workflow.predecessors(operator)]
+    return [DICOM_SERIES, *keys] if None in sources else keys
+
+
+def upstream_of_cohort(workflow: Workflow) -> list[dg.AssetKey]:
+    """The assets that the outputs of a whole cohort are made from.
+
+    What pooled operators read, and the series operators that no other one comes after.
+    """
+    pooled = [operator for operator in workflow.operators if operator.level == "cohort"]
+    before = [other for operator in pooled for other in workflow.predecessors(operator) if other.level == "series"]
+    keys = [asset_key(workflow, operator.full_name) for operator in (*workflow.leaves(), *before)]
+    reads_dicom = any(None in workflow.input_folders(operator).values() for operator in pooled)
+    return list(dict.fromkeys([DICOM_SERIES, *keys] if reads_dicom else keys))
+
+
+def series_step(context: dg.OpExecutionContext, work: Work, operator: Operator) -> OperatorResult:
+    """Run a series operator of a cohort run and record each series."""
+    result = run_operator(work, operator, inputs_of(work, operator))
+    _record_series(context, work, operator, result)
+    if result.failed and (not result.done or work.workflow.on_failure == "stop"):
+        raise _failure(operator, result)
+    return result
+
+
+def pooled_step(context: dg.OpExecutionContext, work: Work, operator: Operator) -> dg.Output[None]:
+    """Run a pooled operator of a cohort run."""
+    inputs = inputs_of(work, operator)
+    try:
+        result = run_pooled(work, operator, inputs)
+    except OperatorError as exc:
+        failed = OperatorResult(code_version="", failed={work.request.cohort: str(exc)})
+        work.directory.write_result(operator.full_name, failed.as_json())
+        context.log.error("%s failed: %s", operator.full_name, exc)
+        raise dg.Failure(short_reason(str(exc)), allow_retries=False) from exc
+    work.directory.write_result(operator.full_name, result.as_json())
+    cohort = work.request.cohort
+    entry = work.stores.shelf.entry(work.workflow.name, operator.full_name, cohort)
+    context.log.info("%s of cohort %s is at %s", operator.full_name, cohort, entry)
+    done = result.done[cohort]
+    metadata = {
+        "path": dg.MetadataValue.path(str(entry)),
+        "files": dg.MetadataValue.int(done.files),
+        "size (bytes)": dg.MetadataValue.int(done.size_bytes),
+        "reused": dg.MetadataValue.bool(done.reused),
+        "series": dg.MetadataValue.int(len(series_in(work, operator, inputs))),
+    }
+    return dg.Output(
+        None, name_in_dagster(operator.full_name), metadata=metadata, data_version=dg.DataVersion(done.fingerprint)
+    )
+
+
+def mend(context: dg.OpExecutionContext, work: Work) -> None:
+    """In a re-execution: make again what failed for single series, and what was pooled without them."""
+    if not any(result.failed for result in results_in(work.directory, work.workflow).values()):
+        return
+    for operator in work.workflow.operators:
+        if operator.level == "series":
+            series_step(context, work, operator)
+            continue
+        output = pooled_step(context, work, operator)
+        made = Made(
+            partition=work.request.cohort,
+            data_version=str(output.data_version.value) if output.data_version else "",
+            metadata=output.metadata,
+        )
+        record_made(context, asset_key(work.workflow, operator.full_name), [made])
+
+
+def publish_report(context: dg.OpExecutionContext, work: Work, state: RunState | None = None) -> dict[str, Any]:
+    """Put on the shelf what became of each operator so far, in the place of an earlier run's report."""
+    reported = Reported(
+        workflow=work.workflow,
+        request=work.request,
+        run=work.directory.name,
+        dagster_run_id=context.run_id,
+        results=results_in(work.directory, work.workflow),
+        state=state or RunState(),
+    )
+    return write_report(reported, work.stores.shelf)
+
+
+@contextmanager
+def told_in_report(context: dg.OpExecutionContext, work: Work, operator: Operator | None) -> Iterator[None]:
+    """Within it, what goes wrong comes into the report, and so does what other operators do after that.
+
+    The report's own step is skipped by Dagster once an operator has failed.
+
+    Args:
+        context: of the step.
+        work: the run.
+        operator: that the step runs; None for the report's own step.
+    """
+    if operator is not None:
+        work.directory.forget_result(operator.full_name)
+    try:
+        with full_disk_told("the run" if operator is None else f"operator {operator.full_name}"):
+            yield
+    except (dg.Failure, KaapanaAssetsError) as exc:
+        if not is_asked_again(context, exc):
+            said = exc.description or "" if isinstance(exc, dg.Failure) else str(exc)
+            if operator is not None and result_of(work, operator) is None:
+                work.directory.write_result(operator.full_name, OperatorResult(code_version="", error=said).as_json())
+            _publish_failed(context, work, is_last=operator is None)
+        raise
+    if operator is not None and any(
+        result.error or result.failed for result in results_in(work.directory, work.workflow).values()
+    ):
+        _publish_failed(context, work, is_last=False)
+
+
+def _publish_failed(context: dg.OpExecutionContext, work: Work, *, is_last: bool) -> None:
+    report = publish_report(context, work)
+    if is_last or is_over(report):
+        failed = (row for row in report["operators"] if row["state"] in ("failed", "partly failed"))
+        reason = next((f"{row['operator']}: {row['reason']}" for row in failed), "")
+        publish_report(context, work, RunState(status="failed", reason=reason))
+
+
+def report_step(context: dg.OpExecutionContext, work: Work) -> tuple[dg.Output[None], dg.Failure | None]:
+    """What became of each series, on the shelf; and the failure to raise when a series failed."""
+    report = publish_report(context, work, RunState(status="success"))
+    failure = None
+    if report["failed"]:
+        failure = _failure_of_run(work, report)
+        report = publish_report(context, work, RunState(status="failed", reason=_first_line(failure)))
+    entry = work.stores.shelf.entry(work.workflow.name, REPORT, work.request.cohort)
+    metadata: dict[str, Any] = {
+        "path": dg.MetadataValue.path(str(entry / "report.json")),
+        "operators": dg.MetadataValue.md(as_markdown(report)),
+        "run directory": dg.MetadataValue.path(str(work.directory.path)),
+        "mode": dg.MetadataValue.text(work.request.mode),
+        "series": dg.MetadataValue.int(len(work.request.series) + len(work.request.missing)),
+        "failed": dg.MetadataValue.int(len(report["failed"])),
+    }
+    return dg.Output(None, REPORT, metadata=metadata), failure
+
+
+def _failure_of_run(work: Work, report: Mapping[str, Any]) -> dg.Failure:
+    path = report_path(work.stores.shelf, work.workflow, work.request.cohort)
+    named = ", ".join(sorted(report["failed"])[:_SHOWN])
+    first, why = next(iter(report["failed"].items()))
+    return dg.Failure(
+        f"{len(report['failed'])} of {report['series']} series failed, the rest is done; "
+        f"first {first} at {why['operator']}: {why['line']}\n"
+        f"Failed: {named}. Why is in {path}; files and logs stay in {work.directory.path}",
+        allow_retries=False,
+    )
+
+
+def _first_line(failure: dg.Failure) -> str:
+    return (failure.description or "").partition("\n")[0]
+
+
+def backfill_step(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow, operator: Operator) -> None:
+    """Run a series operator for a range of partitions, as backfills do."""
+    series = list(context.partition_keys)
+    directories = platform.run_directories()
+    work = join_backfill(context, platform, workflow, series)
+    with directories.used(work.directory, context.run_id):
+        inputs = inputs_of(work, operator)
+        result = run_operator(work, operator, inputs)
+        ready = series_in(work, operator, inputs)
+        result.failed.update(_lacking(work, operator, set(series) - set(ready)))
+        _record_series(context, work, operator, result)
+        if result.failed:
+            raise _failure(operator, result)
+        last = workflow.leaves()[-1]
+        selected = {key.path[-1] for key in context.run.asset_selection or ()}
+        if operator is last or not selected & {name_in_dagster(o.full_name) for o in _after(workflow, operator)}:
+            finish(work, platform)
+
+
+def finish(work: Work, platform: Platform) -> None:
+    """Clean up after a run in which all went well."""
+    work.stores.runner.end_left(work.directory.name)
+    for problem in platform.run_directories().remove(work.directory):
+        work.log.warning("not removed: %s", problem)
+
+
+def _lacking(work: Work, operator: Operator, series: Set[str]) -> dict[str, str]:
+    """Why a backfill cannot work on these series."""
+    done = {other.full_name: done_by(work, other) for other in work.workflow.predecessors(operator)}
+    found = {uid: ", ".join(name for name, versions in done.items() if uid not in versions) for uid in sorted(series)}
+    return {uid: work.request.missing.get(uid, f"its input is not there: no {lack}") for uid, lack in found.items()}
+
+
+def _after(workflow: Workflow, operator: Operator) -> list[Operator]:
+    place = workflow.operators.index(operator)
+    return [other for other in workflow.operators[place + 1 :] if other.level == "series"]
+
+
+def _record_series(context: dg.OpExecutionContext, work: Work, operator: Operator, result: OperatorResult) -> None:
+    work.directory.write_result(operator.full_name, result.as_json())
+    key = asset_key(work.workflow, operator.full_name)
+    workflow = work.workflow
+    before = {asset_key(workflow, o.full_name): done_by(work, o) for o in workflow.predecessors(operator)}
+    if None in workflow.input_folders(operator).values():
+        before[DICOM_SERIES] = dict(work.request.series)
+    shelf = work.stores.shelf.entry(work.workflow.name, operator.full_name, "x").parent
+    made = []
+    for uid, done in result.done.items():
+        inputs = {other: versions[uid] for other, versions in before.items()}
+        metadata = {
+            "path": dg.MetadataValue.path(str(shelf / uid)),
+            "files": dg.MetadataValue.int(done.files),
+            "size (bytes)": dg.MetadataValue.int(done.size_bytes),
+            "reused": dg.MetadataValue.bool(done.reused),
+        }
+        made.append(Made(partition=uid, data_version=done.fingerprint, inputs=inputs, metadata=metadata))
+    record_made(context, key, made, code_version=result.code_version)
+    record_failed(context, key, sorted(result.failed))
+    for uid, reason in list(result.failed.items())[:_SHOWN]:
+        context.log.error("%s failed for series %s: %s", operator.full_name, uid, reason)
+    reused = sum(done.reused for done in result.done.values())
+    context.log.info(
+        "%s: %d series done (%d of them were on the shelf), %d skipped, %d failed; %d launches in %.1f s",
+        operator.full_name,
+        len(result.done),
+        reused,
+        len(result.skipped),
+        len(result.failed),
+        result.launches,
+        result.seconds,
+    )
+
+
+def _failure(operator: Operator, result: OperatorResult) -> dg.Failure:
+    first, reason = next(iter(result.failed.items()))
+    return dg.Failure(
+        f"{operator.full_name} failed for {len(result.failed)} series, {len(result.done)} are done; "
+        f"first {first}: {short_reason(reason, series=first)}",
+        metadata={"failed series": dg.MetadataValue.json(dict(list(result.failed.items())[:_SHOWN]))},
+        allow_retries=False,
+    )

@@ -1,0 +1,161 @@
+"""The work of a run: its directory laid out by the first step, found again by all others.
+
+What the steps then do with it is in ``steps``.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+
+import dagster as dg
+
+from kaapana_assets.cohorts import cohort as cohorts
+from kaapana_assets.defs.resources import Platform
+from kaapana_assets.durable import full_disk_told
+from kaapana_assets.errors import EngineUnavailable, NotFound, ParameterError, StoreUnavailable
+from kaapana_assets.execution.run_context import Request, Stores, Work
+from kaapana_assets.execution.step_output import StepOutput
+from kaapana_assets.stores.files.run_directory import RunDirectory
+from kaapana_assets.stores.forgotten import series_being_forgotten
+from kaapana_assets.untrusted import Limits
+from kaapana_assets.workflows.model import Workflow
+from kaapana_assets.workflows.parameters import complete
+
+_REPEATS = 5  # with pauses of 10 s to 160 s, beside what the stores wait themselves
+_FIRST_PAUSE_S = 10
+_OUTPUT = StepOutput()
+
+
+def begin(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow) -> Work:
+    """Lay out the run directory of a cohort run and say in it what was asked."""
+    cohort = cohorts.read(platform.cohorts(), context.partition_key)
+    series, missing = _versions(platform, cohort.series)
+    for uid, reason in missing.items():
+        context.log.error("series %s: %s", uid, reason)
+    if cohort.forgotten:
+        context.log.warning("%d series of cohort %s were forgotten", len(cohort.forgotten), cohort.name)
+    return _lay_out(context, platform, workflow, cohort=cohort, series=series, missing=missing)
+
+
+@contextmanager
+def resume(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow) -> Iterator[Work]:
+    """The work that ``begin`` laid out, in this run or in the one that it repeats; no other run goes on with it."""
+    directories = platform.run_directories()
+    directory = directories.find(context.run.root_run_id or context.run_id)
+    with directories.used(directory, context.run_id):
+        yield _work(context, platform, workflow, directory)
+
+
+def join_backfill(
+    context: dg.OpExecutionContext, platform: Platform, workflow: Workflow, series: Iterable[str]
+) -> Work:
+    """The work of a backfill over a range of series, which all operators of one run share.
+
+    Raises:
+        ParameterError: this operator was given other parameters than one before it in the run.
+    """
+    try:
+        directory = platform.run_directories().find(context.run.root_run_id or context.run_id)
+    except NotFound:
+        versions, missing = _versions(platform, series)
+        return _lay_out(context, platform, workflow, cohort=None, series=versions, missing=missing)
+    work = _work(context, platform, workflow, directory)
+    config = context.op_config or {}
+    given = complete(workflow.parameters, config.get("parameters", {}))
+    if (given, config.get("force", False)) != (dict(work.request.parameters), work.request.force):
+        raise ParameterError(f"give all operators of {workflow.name} the same parameters and force in one backfill")
+    return work
+
+
+@contextmanager
+def asked_again(context: dg.OpExecutionContext) -> Iterator[None]:
+    """Within it, a store or cluster that is away, or a full disk, makes Dagster repeat the step later.
+
+    That is said in the run's log. They have tried for a minute or two themselves. What the step made
+    already is on the shelf and is not made again; a container that goes on meanwhile is found again.
+    """
+    try:
+        with full_disk_told("the run"):
+            yield
+    except (StoreUnavailable, EngineUnavailable) as exc:
+        if not is_asked_again(context, exc):
+            raise
+        wait_s = _FIRST_PAUSE_S * 2**context.retry_number
+        context.log.warning("%s; the step is repeated in %d s", exc, wait_s)
+        raise dg.RetryRequested(max_retries=_REPEATS, seconds_to_wait=wait_s) from exc
+
+
+def is_asked_again(context: dg.OpExecutionContext, error: Exception) -> bool:
+    """Whether the step will be repeated after the error, so that it has not failed yet."""
+    return isinstance(error, (StoreUnavailable, EngineUnavailable)) and context.retry_number < _REPEATS
+
+
+def _versions(platform: Platform, series: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+    pacs = platform.pacs()
+    forgetting = series_being_forgotten(platform.settings.home)
+    found: dict[str, str] = {}
+    missing: dict[str, str] = {}
+    for uid in series:
+        if uid in forgetting:
+            missing[uid] = f"series {uid} is being forgotten"
+            continue
+        try:
+            found[uid] = pacs.series(uid).digest
+        except NotFound as exc:
+            missing[uid] = str(exc)
+    return found, missing
+
+
+def _lay_out(
+    context: dg.OpExecutionContext,
+    platform: Platform,
+    workflow: Workflow,
+    *,
+    cohort: cohorts.Cohort | None,
+    series: Mapping[str, str],
+    missing: Mapping[str, str],
+) -> Work:
+    now = datetime.now(timezone.utc)
+    config = context.op_config or {}
+    request = Request(
+        workflow=workflow.name,
+        dagster_run_id=context.run_id,
+        created=now.isoformat(timespec="seconds"),
+        cohort="" if cohort is None else cohort.name,
+        mode=config.get("mode", "batch"),
+        force=config.get("force", False),
+        parameters=complete(workflow.parameters, config.get("parameters", {})),
+        series=series,
+        missing=missing,
+        forgotten=0 if cohort is None else len(cohort.forgotten),
+    )
+    directory = platform.run_directories().create(workflow.name, context.run.root_run_id or context.run_id, now)
+    directory.write_conf(request.as_json())
+    context.log.info("run directory: %s", directory.path)
+    return _work(context, platform, workflow, directory)
+
+
+def _work(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow, directory: RunDirectory) -> Work:
+    return Work(
+        workflow=workflow,
+        request=Request.from_json(directory.conf()),
+        directory=directory,
+        stores=_stores(platform),
+        log=context.log,
+        output=_OUTPUT.print_line,
+    )
+
+
+def _stores(platform: Platform) -> Stores:
+    settings = platform.settings
+    return Stores(
+        pacs=platform.pacs(),
+        objects=platform.objects(),
+        shelf=platform.shelf(),
+        runner=platform.runner(),
+        series_per_launch=settings.series_per_launch,
+        parallel_series=settings.parallel_series,
+        # Files of a folder are linked or copied: more at once would only get in each other's way.
+        parallel_retrievals=1 if settings.pacs == "folder" else settings.dicomweb_parallel,
+        limits=Limits(settings.output_depth, settings.output_files, settings.output_bytes),
+    )

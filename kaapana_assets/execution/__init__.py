@@ -1,0 +1,1 @@
+"""A run of a workflow over series, without Dagster: staging, launches, verification, reports."""

@@ -1,0 +1,84 @@
+"""Inputs brought into the run directory, from the PACS and the shelf; what this run made is there already.
+
+What operators see is made of it in ``views``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from kaapana_assets.errors import NotFound
+from kaapana_assets.execution.inputs import Inputs
+from kaapana_assets.execution.run_context import Work
+from kaapana_assets.stores.files.run_directory import RunDirectory
+from kaapana_assets.untrusted import opened
+from kaapana_assets.workflows.operators import Operator
+
+
+def stage_series(
+    work: Work, operator: Operator, directory: RunDirectory, uid: str, by_folder: Mapping[str, str]
+) -> None:
+    """See that the directory holds what the operator reads of a series.
+
+    Args:
+        work: the run.
+        operator: the operator.
+        directory: of the run, or of the series in single mode.
+        uid: SeriesInstanceUID.
+        by_folder: the fingerprint of each folder that it reads.
+
+    Raises:
+        NotFound: it is not there any more, or another version of it.
+        UnsafePath: a link, or something else, stands where it belongs.
+    """
+    sources = work.workflow.input_folders(operator)
+    for name, fingerprint in by_folder.items():
+        source = sources[name]
+        with _staged(directory, *directory.place(uid, name)) as staged:
+            if staged is not None and source is not None:
+                _fetch(work, source, uid, staged, fingerprint)
+            elif staged is not None:
+                # No operator sees these files themselves, see ``views``.
+                stored = work.stores.pacs.retrieve(uid, staged, writable_copy=False)
+                if stored.digest != work.request.series[uid]:
+                    raise NotFound(
+                        f"series {uid} changed in the PACS while this run worked on it: send the cohort again"
+                    )
+
+
+def stage_pooled(work: Work, operator: Operator, inputs: Inputs) -> None:
+    """See that the run directory holds what the operator reads of the cohort as a whole."""
+    cohort = work.request.cohort
+    for name, source in work.workflow.input_folders(operator).items():
+        if source is not None and source.level == "cohort":
+            with _staged(work.directory, name) as staged:
+                if staged is not None:
+                    _fetch(work, source, cohort, staged, inputs[name][cohort])
+
+
+@contextmanager
+def _staged(directory: RunDirectory, *place: str) -> Iterator[Path | None]:
+    """A place to put together what then stands in the directory; None when it is there.
+
+    Raises:
+        UnsafePath: something else stands there, or above it.
+    """
+    with directory.opened(*place[:-1], make=True) as above:
+        if above.has_folder(place[-1]):
+            yield None
+            return
+        with directory.staging() as staged:
+            yield staged
+            with opened(staged.parent) as aside:
+                aside.rename(staged.name, above, place[-1])
+
+
+def _fetch(work: Work, source: Operator, partition: str, into: Path, fingerprint: str) -> None:
+    manifest = work.stores.shelf.fetch(work.workflow.name, source.full_name, partition, into)
+    if manifest.fingerprint != fingerprint:
+        raise NotFound(
+            f"the output of {source.full_name} for {partition} was replaced by another run, {manifest.run}, "
+            "while this one worked: run it again"
+        )

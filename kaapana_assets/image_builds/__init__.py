@@ -1,0 +1,1 @@
+"""The folders that images of operators are built from, and building them."""

@@ -1,0 +1,286 @@
+"""The programs that build images: docker, podman and buildah, each as it wants to be called.
+
+Where they keep images, how they isolate a build and how they log in to registries is their own
+configuration (``DOCKER_HOST``, ``CONTAINERS_STORAGE_CONF``, ``BUILDAH_ISOLATION``, ``docker login``).
+What is built, and when, is in ``building``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kaapana_assets.child_process import Child
+from kaapana_assets.errors import ConfigurationError, EngineUnavailable
+from kaapana_assets.image_builds.builder import Build, Builder, StoredImage
+from kaapana_assets.withheld import without_secrets
+
+NAMES = ("docker", "podman", "buildah")
+TIME_OF_FILES = 315_532_800
+"""1980-01-01, the modification time of all that is built: the same content makes the same image."""
+
+_ANSWERS_WITHIN_S = 20
+_UMASK = 0o022  # folders that builders make in images are for all users of a container; no data is in them
+_LAST_LINES = 25
+_NOT_THERE = re.compile(r"no such (image|object)|image not known|locating image|unable to find", re.IGNORECASE)
+_NOT_ALLOWED = re.compile(r"unauthori[sz]ed|denied|authentication required|forbidden", re.IGNORECASE)
+_NO_CONTAINER = re.compile(r"running container|creating container|while running runtime|clone|newuidmap|unshare")
+
+
+def find_builder(name: str | None = None) -> Builder:
+    """The builder of that name, else the first one that works here.
+
+    Raises:
+        ConfigurationError: there is none; the message says why for each.
+    """
+    reasons = []
+    for each in NAMES if name is None else (name,):
+        reason = _unusable(each)
+        if reason is None:
+            return _BUILDERS[each]()
+        reasons.append(f"{each}: {reason}")
+    raise ConfigurationError(
+        f"nothing here can build images ({'; '.join(reasons)}). Install one of {', '.join(NAMES)}; on Debian and "
+        "Ubuntu: apt-get install buildah"
+        if name is None
+        else f"images cannot be built with {reasons[0]}"
+    )
+
+
+def _unusable(name: str) -> str | None:
+    """Why a builder cannot be used; None if it can."""
+    if shutil.which(name) is None:
+        return "is not on the PATH"
+    if name != "docker":
+        return None
+    code, said = _try(["docker", "version", "--format", "{{.Client.Version}} {{.Server.Version}}"])
+    if code != 0:
+        return f"its daemon does not answer ({_last_line(said)})"
+    version = said.strip().partition(".")[0]
+    # Builds with secrets need BuildKit, which was in the client before 23 and is a plugin of it since.
+    if (not version.isdigit() or int(version) >= 23) and _try(["docker", "buildx", "version"])[0] != 0:
+        return "its plugin buildx is not installed"
+    return None
+
+
+class Docker:
+    """Docker with BuildKit; its daemon knows which registries are insecure."""
+
+    name = "docker"
+
+    def find(self, reference: str) -> StoredImage | None:
+        """See ``Builder.find``."""
+        return _inspected(["docker", "image", "inspect", reference])
+
+    def pull(self, reference: str) -> None:
+        """See ``Builder.pull``."""
+        _pull("docker", reference)
+
+    def build(self, build: Build, *, output: Callable[[str], None]) -> None:
+        """See ``Builder.build``."""
+        # Values are taken from the environment: what is on a command line can be seen by all users.
+        proxies = [name for name in os.environ if re.fullmatch("(?i)(http|https|no|ftp|all)_proxy", name)]
+        options = ["--progress=plain", *(f"--build-arg={name}" for name in proxies)]
+        command = ["docker", "build", *options, *_options(build), str(build.context)]
+        _build(command, build, output, DOCKER_BUILDKIT="1")
+
+    def push(self, reference: str, *, insecure: bool) -> str:
+        """See ``Builder.push``."""
+        if insecure:
+            raise ConfigurationError(
+                "docker has no option for registries without TLS: name it in `insecure-registries` of its daemon.json "
+                "(those on this machine need nothing), and leave out --insecure"
+            )
+        _push(["docker", "push", reference], reference)
+        repository = reference.rpartition(":")[0]
+        stored = self.find(reference)
+        for digest in stored.repo_digests if stored else ():
+            if digest.startswith(f"{repository}@"):
+                return digest.rpartition("@")[2]
+        raise EngineUnavailable(f"docker does not say under which digest the registry has {reference}")
+
+    def save(self, reference: str, file: Path) -> None:
+        """See ``Builder.save``."""
+        _save(["docker", "save", "--output", str(file), reference], reference)
+
+
+class _Containers:
+    """What podman and buildah have in common."""
+
+    name: str
+    _build_command: str
+
+    def pull(self, reference: str) -> None:
+        """See ``Builder.pull``."""
+        _pull(self.name, reference)
+
+    def build(self, build: Build, *, output: Callable[[str], None]) -> None:
+        """See ``Builder.build``."""
+        options = [f"--timestamp={TIME_OF_FILES}", "--identity-label=false", "--layers=true", "--force-rm=true"]
+        _build([self.name, self._build_command, *options, *_options(build), str(build.context)], build, output)
+
+    def push(self, reference: str, *, insecure: bool) -> str:
+        """See ``Builder.push``."""
+        with tempfile.TemporaryDirectory(prefix="push-") as folder:
+            file = Path(folder, "digest")
+            tls = ["--tls-verify=false"] if insecure else []
+            _push([self.name, "push", f"--digestfile={file}", *tls, reference], reference)
+            return file.read_text().strip()
+
+
+class Podman(_Containers):
+    """Podman."""
+
+    name = "podman"
+    _build_command = "build"
+
+    def find(self, reference: str) -> StoredImage | None:
+        """See ``Builder.find``."""
+        return _inspected(["podman", "image", "inspect", reference])
+
+    def save(self, reference: str, file: Path) -> None:
+        """See ``Builder.save``."""
+        _save(["podman", "save", "--format=docker-archive", f"--output={file}", reference], reference)
+
+
+class Buildah(_Containers):
+    """buildah, which builds without a service, also where containers cannot be run."""
+
+    name = "buildah"
+    _build_command = "bud"
+
+    def find(self, reference: str) -> StoredImage | None:
+        """See ``Builder.find``."""
+        code, said = _try(["buildah", "inspect", "--type=image", reference])
+        if code != 0:
+            _check_absent("buildah", said)
+            return None
+        found: dict[str, Any] = json.loads(said)
+        config = found["OCIv1"].get("config") or {}
+        return StoredImage(image_id=_digest(found["FromImageID"]), labels=config.get("Labels") or {})
+
+    def save(self, reference: str, file: Path) -> None:
+        """See ``Builder.save``."""
+        _save(["buildah", "push", "--quiet", reference, f"docker-archive:{file}:{reference}"], reference)
+
+
+_BUILDERS: dict[str, Callable[[], Builder]] = {"docker": Docker, "podman": Podman, "buildah": Buildah}
+
+
+def _options(build: Build) -> list[str]:
+    return [
+        "--pull=false",
+        *(["--no-cache"] if build.fresh else []),
+        f"--tag={build.reference}",
+        f"--file={build.context / 'Dockerfile'}",
+        *(f"--build-arg={name}={value}" for name, value in build.arguments.items()),
+        *(f"--label={name}={value}" for name, value in build.labels.items()),
+        *(f"--secret=id={name},src={file}" for name, file in build.secrets.items()),
+        *build.options,
+    ]
+
+
+def _build(command: Sequence[str], build: Build, output: Callable[[str], None], **environment: str) -> None:
+    last: deque[str] = deque(maxlen=_LAST_LINES)
+
+    def heard(line: str) -> None:
+        if line.strip():
+            last.append(line)
+        output(line)
+
+    variables = {**without_secrets(os.environ), **environment}
+    with Child(command, cwd=build.context, environment=variables, umask=_UMASK) as child:
+        code = child.wait(output=heard)
+    if code == 0:
+        return
+    said = "".join(f"\n  {line[:500]}" for line in last)
+    hint = ""
+    if command[0] != "docker" and "BUILDAH_ISOLATION" not in os.environ and _NO_CONTAINER.search(said):
+        hint = "\nwhere containers cannot be run, builds work with BUILDAH_ISOLATION=chroot in the environment"
+    raise ConfigurationError(f"{command[0]} ended with exit code {code}:{said}{hint}")
+
+
+def _pull(program: str, reference: str) -> None:
+    code, said = _try([program, "pull", reference], timeout_s=None)
+    if code != 0:
+        raise ConfigurationError(f"the image {reference} cannot be had by {program}: {_last_line(said)}")
+
+
+def _push(command: Sequence[str], reference: str) -> None:
+    code, said = _try(command, timeout_s=None)
+    if code == 0:
+        return
+    registry = reference.partition("/")[0]
+    reason = f"{reference} cannot be pushed: {_last_line(said)}"
+    if _NOT_ALLOWED.search(said):
+        raise ConfigurationError(f"{reason}\nlog in as a user who may push there: {command[0]} login {registry}")
+    raise EngineUnavailable(reason)
+
+
+def _save(command: Sequence[str], reference: str) -> None:
+    code, said = _try(command, timeout_s=None)
+    if code != 0:
+        raise EngineUnavailable(f"{reference} cannot be saved: {_last_line(said)}")
+
+
+def _inspected(command: Sequence[str]) -> StoredImage | None:
+    code, said = _try(command)
+    if code != 0:
+        _check_absent(command[0], said)
+        return None
+    (found,) = json.loads(said)
+    return StoredImage(
+        image_id=_digest(found["Id"]),
+        labels=(found.get("Config") or {}).get("Labels") or {},
+        repo_digests=tuple(found.get("RepoDigests") or ()),
+    )
+
+
+def _check_absent(program: str, said: str) -> None:
+    if not _NOT_THERE.search(said):
+        raise EngineUnavailable(f"{program} does not say which images it has: {_last_line(said)}")
+
+
+def _digest(image_id: str) -> str:
+    return image_id if ":" in image_id else f"sha256:{image_id}"
+
+
+def _try(command: Sequence[str], timeout_s: float | None = _ANSWERS_WITHIN_S) -> tuple[int, str]:
+    """Exit code, and what it said: its output, or of a failure its errors, too."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, check=False,
+            timeout=timeout_s, env=without_secrets(os.environ), umask=_UMASK,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return 1, f"no answer within {timeout_s:g} s"
+    except OSError as exc:
+        raise ConfigurationError(f"{command[0]} cannot be started: {exc.strerror}") from exc
+    return done.returncode, done.stdout if done.returncode == 0 else f"{done.stdout}\n{done.stderr}"
+
+
+def _last_line(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return lines[-1][:500] if lines else "it says nothing"
+
+
+def checked_options(options: Sequence[str]) -> tuple[str, ...]:
+    """The options as given.
+
+    Raises:
+        ConfigurationError: one is no option: the folder that is built would not be the image's.
+    """
+    for option in options:
+        if not option.startswith("-"):
+            raise ConfigurationError(
+                f"--builder-option takes one option with its value, --network=host, not {option!r}"
+            )
+    return tuple(options)

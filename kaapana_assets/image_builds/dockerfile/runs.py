@@ -1,0 +1,204 @@
+"""What a RUN does to a stage: Python packages, folders and modes; all else is a finding."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Sequence
+
+from kaapana_assets.image_builds.dockerfile.findings import Weight
+from kaapana_assets.image_builds.dockerfile.instructions import Instruction
+from kaapana_assets.image_builds.dockerfile.shell_commands import PYTHON, PipInstall, commands, is_clear, pip_install
+from kaapana_assets.image_builds.dockerfile.stages import Packages, Stage, as_list
+from kaapana_assets.image_builds.dockerfile.tree import absolute
+
+_SHELLS = {"", "sh", "bash", "/bin/sh", "/bin/bash"}
+_SYSTEM_INSTALLERS = {"apt-get", "apt", "aptitude", "apk", "yum", "dnf", "microdnf", "zypper"}
+_HARMLESS = {
+    "adduser": "operators run as the user of the platform",
+    "addgroup": "operators run as the user of the platform",
+    "useradd": "operators run as the user of the platform",
+    "groupadd": "operators run as the user of the platform",
+    "usermod": "operators run as the user of the platform",
+    "groupmod": "operators run as the user of the platform",
+    "userdel": "operators run as the user of the platform",
+    "chown": "files are the platform user's",
+    "chgrp": "files are the platform user's",
+    "ldconfig": "nothing was installed that it would find",
+    **dict.fromkeys(["echo", "true", "ls", "cat", "pwd", "which", "date", "env", "id", ":"], "only shows something"),
+}
+_MODE = re.compile(r"0?[0-7]{3,4}|[ugoa]*\+[rwxX]*x[rwxX]*")
+_WEB = re.compile(r"https?://|ftp://")
+_LOCAL = re.compile(r"(\.{1,2}$|\.{0,2}/|[^\s@]*\.(whl|tar\.gz|zip)$)")
+_NOT_INSTALLED = re.compile(r"(pip|uv)([=<>~!\[].*)?")
+
+
+def run(instruction: Instruction, stage: Stage) -> None:
+    """Do with the stage what its RUN does, as far as that needs no container."""
+    found = _commands(instruction, stage)
+    if found is None:
+        stage.note(instruction, Weight.MATTERS, "is not run: what it makes or installs has to be on this machine")
+        return
+    folder = stage.workdir
+    for words in found:
+        name = posixpath.basename(words[0])
+        short = f"RUN {' '.join(words)}"[:100]
+        if name == "cd" and len(words) == 2:
+            folder = absolute(words[1], folder)
+        elif not is_clear(words):
+            stage.note(instruction, Weight.MATTERS, "is not run: only a shell knows its variables", short=short)
+        elif (asked := pip_install(words)) is not None:
+            _install(instruction, stage, asked, folder, short)
+        elif name in _FILES and _FILES[name](stage, words[1:], folder):
+            continue
+        else:
+            weight, reason = _unknown(name, words)
+            stage.note(instruction, weight, reason, short=short)
+
+
+def _commands(instruction: Instruction, stage: Stage) -> list[list[str]] | None:
+    listed = as_list(instruction.value)
+    if listed:
+        return [list(listed)]
+    text = instruction.value
+    if instruction.heredocs:
+        before = text.partition("<<")[0].strip()
+        if before not in _SHELLS or len(instruction.heredocs) > 1:
+            return None
+        text = instruction.heredocs[0].text.replace("\\\n", " ")
+    found = commands(text, stage.known)
+    return None if found is None else list(found)
+
+
+def _unknown(name: str, words: Sequence[str]) -> tuple[Weight, str]:
+    if name in _SYSTEM_INSTALLERS:
+        if "install" not in words and "add" not in words:
+            return Weight.HARMLESS, "installs nothing"
+        asked = words[max(words.index(verb) for verb in ("install", "add") if verb in words) + 1 :]
+        packages = [word for word in asked if not word.startswith("-")]
+        return Weight.MATTERS, f"needed on this machine, unless only the build needs it: {', '.join(packages)}"
+    if name in _HARMLESS:
+        return Weight.HARMLESS, _HARMLESS[name]
+    if name == "rm":
+        return Weight.HARMLESS, "nothing of that name is here"
+    if PYTHON.fullmatch(name) and words[1:3] in (["-m", "compileall"], ["-m", "venv"], ["-m", "ensurepip"]):
+        return Weight.HARMLESS, "the operator has an environment of its own"
+    if PYTHON.fullmatch(name) and words[1:] in (["--version"], ["-V"]):
+        return Weight.HARMLESS, "only shows something"
+    if name.startswith("pip") and words[1:2] in (["cache"], ["check"], ["list"], ["--version"], ["freeze"]):
+        return Weight.HARMLESS, "installs nothing"
+    if name.startswith("pip") and words[1:2] == ["uninstall"]:
+        return Weight.HARMLESS, "the operator's environment holds only what is asked for"
+    return Weight.MATTERS, "is not run: what it makes or installs has to be on this machine"
+
+
+def _make_folders(stage: Stage, arguments: Sequence[str], folder: str) -> bool:
+    for path in [word for word in arguments if not word.startswith("-")]:
+        stage.tree.add_folder(absolute(path, folder))
+    return True
+
+
+def _change_modes(stage: Stage, arguments: Sequence[str], folder: str) -> bool:
+    """Only what is copied has a mode here; a mode that takes rights away changes nothing for its owner."""
+    plain = [word for word in arguments if not word.startswith("-")]
+    if len(plain) < 2 or not _MODE.fullmatch(plain[0]):
+        return False
+    matched = [path for pattern in plain[1:] for path in stage.tree.matching(absolute(pattern, folder))]
+    for path in matched:
+        bits = 0o755 if "+" in plain[0] else int(plain[0], 8)
+        stage.tree.change_mode(path, bits)
+    return bool(matched)
+
+
+def _remove(stage: Stage, arguments: Sequence[str], folder: str) -> bool:
+    patterns = [absolute(word, folder) for word in arguments if not word.startswith("-")]
+    matched = [path for pattern in patterns for path in stage.tree.matching(pattern)]
+    for path in matched:
+        for each in [*stage.tree.below(path), path]:
+            stage.tree.files.pop(each, None)
+            stage.tree.folders -= {each} - {"/"}
+    return bool(matched)
+
+
+_FILES: dict[str, Callable[[Stage, Sequence[str], str], bool]] = {
+    "mkdir": _make_folders,
+    "chmod": _change_modes,
+    "rm": _remove,
+}
+
+
+def _install(instruction: Instruction, stage: Stage, asked: PipInstall, folder: str, short: str) -> None:
+    if asked.unknown is not None:
+        stage.note(instruction, Weight.MATTERS, f"is not done: {asked.unknown} is not known here", short=short)
+        return
+    reading = _RequirementFiles(instruction, stage, short)
+    lines = [line for file in asked.files for line in reading.lines(file, folder)]
+    constraints = [line for file in asked.constraints for line in reading.lines(file, folder)] + reading.constraints
+    lines += [_line(package, folder) for package in asked.packages if not _NOT_INSTALLED.fullmatch(package)]
+    lines += [f"--editable {_line(path, folder)}" for path in asked.editable]
+    lines = [line for line in lines if reading.is_there(line)]
+    if any(line.strip() and not line.lstrip().startswith("#") for line in lines):
+        local = any(line.removeprefix("--editable ").startswith("/") for line in lines)
+        packages = Packages(lines=tuple(lines), constraints=tuple(constraints), options=asked.options, local=local)
+        stage.installs = (*stage.installs, packages)
+
+
+def _line(package: str, folder: str) -> str:
+    """A requirement as it stands; a path in the image as an absolute one."""
+    path, bracket, extras = package.partition("[")
+    if _LOCAL.match(path) and "://" not in package:
+        return absolute(path, folder) + bracket + extras
+    return package
+
+
+class _RequirementFiles:
+    """Files of requirements in an image, with those that they name put in their place."""
+
+    def __init__(self, instruction: Instruction, stage: Stage, short: str) -> None:
+        self._instruction, self._stage, self._short = instruction, stage, short
+        self._open: list[str] = []
+        self.constraints: list[str] = []
+
+    def lines(self, name: str, folder: str) -> list[str]:
+        if _WEB.match(name):
+            reason = f"{name} is not read: pin the versions in a file of the image, or in KAAPANA_BASE_REQUIREMENTS"
+            self._stage.note(self._instruction, Weight.MATTERS, reason, short=self._short)
+            return []
+        path = absolute(name, folder)
+        content = self._stage.tree.files.get(path)
+        if content is None:
+            reason = f"{path} is not here: it is copied nowhere before; an earlier RUN or the base image may have it"
+            self._stage.note(self._instruction, Weight.MATTERS, reason, short=self._short)
+            return []
+        if path in self._open:
+            return []
+        if content.file is not None:
+            self._stage.requirement_files |= {content.file.path}
+        self._open.append(path)
+        found = [each for line in content.read_text().splitlines() for each in self._resolved(line, path)]
+        self._open.remove(path)
+        return found
+
+    def is_there(self, line: str) -> bool:
+        """Whether a requirement that is a path in the image can be installed from there."""
+        path = line.removeprefix("--editable ").partition("[")[0]
+        projects = {path, f"{path}/pyproject.toml", f"{path}/setup.py"}
+        if not path.startswith("/") or projects & self._stage.tree.files.keys():
+            return True
+        reason = f"{path} is no Python project here: an earlier RUN or the base image may have made it"
+        self._stage.note(self._instruction, Weight.MATTERS, reason, short=self._short)
+        return False
+
+    def _resolved(self, line: str, file: str) -> list[str]:
+        text = re.sub(r"(^|\s)#.*", "", line).strip()
+        match = re.fullmatch(r"(-r|-c|--requirement|--constraint)[\s=]*(\S+)", text)
+        if match is not None:
+            named = self.lines(match[2], posixpath.dirname(file))
+            if match[1] in ("-r", "--requirement"):
+                return named
+            self.constraints += named
+            return []
+        editable = re.fullmatch(r"(?:-e|--editable)[\s=]*(\S+)", text)
+        if editable is not None:
+            return [f"--editable {_line(editable[1], self._stage.workdir)}"]
+        return [_line(text, self._stage.workdir)] if text.startswith((".", "/")) else [line]

@@ -1,0 +1,300 @@
+"""The stages of a Dockerfile: what each says of files, environment, packages and start.
+
+Build arguments have their defaults; files are those of the context and of other stages. What is not
+obeyed is a finding of the stage, never dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import posixpath
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.image_builds.dockerfile.findings import Finding, Weight
+from kaapana_assets.image_builds.dockerfile.instructions import Dockerfile, Instruction
+from kaapana_assets.image_builds.dockerfile.tree import Content, Tree, absolute, put
+from kaapana_assets.image_builds.dockerfile.variables import expanded, words
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Of images that set none, and of nearly all bases."""
+
+_ARCHIVE = re.compile(r".*\.(tar|tar\.(gz|bz2|xz|zst)|tgz|tbz2?|txz)")
+_ADDRESS = re.compile(r"(https?|ftp|ssh|git)://|git@")
+_OCTAL = re.compile(r"0?[0-7]{3,4}")
+_HARMLESS = {
+    "USER": "operators run as the user of the platform",
+    "VOLUME": "the folder is one of the operator's own",
+    "HEALTHCHECK": "operators are not asked for their health",
+    "EXPOSE": "operators use the network of the machine",
+    "STOPSIGNAL": "operators are ended by SIGTERM",
+    "MAINTAINER": "says nothing of how the image runs",
+    "ONBUILD": "speaks of images that are built on this one",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packages:
+    """One installation of Python packages.
+
+    Attributes:
+        lines: requirements, as files of requirements have them.
+        constraints: the same, of what is installed only if something needs it.
+        options: of pip, those that decide what is installed.
+        local: whether a line is a path in the image.
+    """
+
+    lines: tuple[str, ...]
+    constraints: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    local: bool = False
+
+
+@dataclass
+class Stage:
+    """What a stage holds after its last instruction.
+
+    Attributes:
+        base: reference of the image that it, or the stage that it begins with, begins with.
+        shell: what a shell form is started by.
+        installs: in their order.
+        requirement_files: the files of this machine that they were read from.
+    """
+
+    base: str = ""
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    workdir: str = "/"
+    shell: tuple[str, ...] = ("/bin/sh", "-c")
+    environment: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    tree: Tree = field(default_factory=Tree)
+    installs: tuple[Packages, ...] = ()
+    requirement_files: frozenset[Path] = frozenset()
+    findings: tuple[Finding, ...] = ()
+    arguments: dict[str, str] = field(default_factory=dict)
+    has_own_cmd: bool = False
+
+    @property
+    def known(self) -> dict[str, str]:
+        """The variables that instructions of the stage see."""
+        return {"PATH": PATH, **self.arguments, **self.environment}
+
+    def next(self) -> Stage:
+        """A stage that begins with this one."""
+        return Stage(
+            base=self.base,
+            entrypoint=self.entrypoint,
+            cmd=self.cmd,
+            workdir=self.workdir,
+            shell=self.shell,
+            environment=dict(self.environment),
+            labels=dict(self.labels),
+            tree=self.tree.copy(),
+            installs=self.installs,
+            requirement_files=self.requirement_files,
+            findings=self.findings,
+        )
+
+    def note(self, instruction: Instruction, weight: Weight, reason: str, *, short: str = "") -> None:
+        """Add a finding."""
+        found = Finding(instruction.line, short or instruction.short, weight, reason)
+        if found not in self.findings:
+            self.findings = (*self.findings, found)
+
+
+def last_stage(dockerfile: Dockerfile, context: Tree, run: Callable[[Instruction, Stage], None]) -> Stage:
+    """The stage that becomes the image.
+
+    Args:
+        dockerfile: its instructions.
+        context: the files of the build.
+        run: does with a stage what a RUN does.
+
+    Raises:
+        ConfigurationError: an instruction that cannot be read.
+    """
+    reading = _Reading(context, dockerfile.escape, run)
+    for instruction in dockerfile.instructions:
+        try:
+            reading.obey(instruction)
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"line {instruction.line}: {exc}") from exc
+    return reading.stage
+
+
+class _Reading:
+    def __init__(self, context: Tree, escape: str, run: Callable[[Instruction, Stage], None]) -> None:
+        self.stage = Stage()
+        self._context, self._escape = context, escape
+        self._defaults: dict[str, str] = {}
+        self._stages: dict[str, Stage] = {}
+        self._begun = False
+        self._obey: dict[str, Callable[[Instruction], None]] = {
+            "FROM": self._from,
+            "ARG": self._arg,
+            "ENV": lambda each: self.stage.environment.update(self._pairs(each)),
+            "LABEL": lambda each: self.stage.labels.update(self._pairs(each)),
+            "WORKDIR": self._workdir,
+            "COPY": self._copy,
+            "ADD": self._copy,
+            "ENTRYPOINT": self._entrypoint,
+            "CMD": self._cmd,
+            "SHELL": self._shell,
+            "RUN": lambda each: run(each, self.stage),
+        }
+
+    def obey(self, instruction: Instruction) -> None:
+        known = self._obey.get(instruction.keyword)
+        if known is not None:
+            known(instruction)
+        elif instruction.keyword in _HARMLESS:
+            self.stage.note(instruction, Weight.HARMLESS, _HARMLESS[instruction.keyword])
+        else:
+            self.stage.note(instruction, Weight.ERROR, "Docker knows no such instruction")
+
+    def _expanded(self, text: str) -> str:
+        return expanded(text, self.stage.known, escape=self._escape)
+
+    def _from(self, instruction: Instruction) -> None:
+        parts = expanded(instruction.value, {**_platform(), **self._defaults}, escape=self._escape).split()
+        reference = parts[0] if parts else ""
+        earlier = self._stages.get(reference.lower())
+        self.stage = earlier.next() if earlier is not None else Stage(base=reference)
+        if not self._begun:
+            self._begun = True
+        self._stages[str(len({id(stage) for stage in self._stages.values()}))] = self.stage
+        if len(parts) == 3 and parts[1].lower() == "as":
+            self._stages[parts[2].lower()] = self.stage
+
+    def _arg(self, instruction: Instruction) -> None:
+        known = self._defaults if not self._begun else self.stage.known
+        for word in words(instruction.value, known, escape=self._escape):
+            name, equals, default = word.partition("=")
+            if not self._begun:
+                self._defaults[name] = default
+            elif equals:
+                self.stage.arguments[name] = default
+            else:
+                inherited = {**_platform(), **self._defaults}
+                if name in inherited:
+                    self.stage.arguments[name] = inherited[name]
+
+    def _pairs(self, instruction: Instruction) -> dict[str, str]:
+        first = instruction.value.split(maxsplit=1)
+        if first and "=" not in first[0]:  # the old form: ENV NAME all the rest
+            return {first[0]: self._expanded(first[1]) if len(first) > 1 else ""}
+        pairs = (word.partition("=") for word in words(instruction.value, self.stage.known, escape=self._escape))
+        return {name: value for name, _, value in pairs}
+
+    def _workdir(self, instruction: Instruction) -> None:
+        self.stage.workdir = absolute(self._expanded(instruction.value), self.stage.workdir)
+        self.stage.tree.add_folder(self.stage.workdir)
+
+    def _entrypoint(self, instruction: Instruction) -> None:
+        self.stage.entrypoint = self._form(instruction)
+        if not self.stage.has_own_cmd:  # one of the base or of the stage before; one of this stage stays
+            self.stage.cmd = ()
+
+    def _cmd(self, instruction: Instruction) -> None:
+        self.stage.cmd, self.stage.has_own_cmd = self._form(instruction), True
+
+    def _shell(self, instruction: Instruction) -> None:
+        listed = as_list(instruction.value)
+        if not listed:
+            raise ConfigurationError('SHELL takes a list, such as SHELL ["/bin/bash", "-c"]')
+        self.stage.shell = listed
+
+    def _form(self, instruction: Instruction) -> tuple[str, ...]:
+        listed = as_list(instruction.value)
+        if listed is not None:
+            return listed
+        return (*self.stage.shell, instruction.value) if instruction.value else ()
+
+    def _copy(self, instruction: Instruction) -> None:
+        listed = as_list(instruction.value) or instruction.value.split()
+        given = [self._expanded(word) for word in listed]
+        if len(given) < 2:
+            raise ConfigurationError(f"{instruction.keyword} takes a source and a target")
+        *sources, target = given
+        place = posixpath.join(self.stage.workdir, target)
+        place = absolute(place) + ("/" if target.endswith(("/", "/.")) or target == "." else "")
+        self._note_flags(instruction)
+        heredocs = {f"<<{heredoc.name}": heredoc for heredoc in instruction.heredocs}
+        files = []
+        for source in sources:
+            if source in heredocs:
+                self._write(heredocs[source].text, heredocs[source].name, place, heredocs[source].expands)
+            elif instruction.keyword == "ADD" and (_ADDRESS.match(source) or _ARCHIVE.fullmatch(source)):
+                done = "fetched" if _ADDRESS.match(source) else "unpacked"
+                self.stage.note(instruction, Weight.MATTERS, f"{source} is not {done}: put the files below files/")
+            else:
+                files.append(source)
+        if files:
+            self._put(instruction, files, place if len(sources) == 1 else place.rstrip("/") + "/")
+
+    def _write(self, text: str, name: str, place: str, expands: bool) -> None:
+        content = Content(text=self._expanded_text(text) if expands else text)
+        self.stage.tree.add_file(absolute(name, place) if place.endswith("/") else place, content)
+
+    def _expanded_text(self, text: str) -> str:
+        # Quotes in a here-document are text.
+        return re.sub(
+            r"\$(?:\{(\w+)\}|([A-Za-z_]\w*))", lambda found: self.stage.known.get(found[1] or found[2], ""), text
+        )
+
+    def _put(self, instruction: Instruction, files: list[str], place: str) -> None:
+        mode = instruction.flags.get("chmod", "")
+        source = self._source(instruction)
+        if source is None:
+            reason = f"the files of the image {instruction.flags['from']} are not here: put them below files/"
+            self.stage.note(instruction, Weight.MATTERS, reason)
+            return
+        bits = int(mode, 8) if _OCTAL.fullmatch(mode) else None
+        missing = put(source.tree, files, self.stage.tree, place, mode=bits)
+        if not missing:
+            return
+        if "from" not in instruction.flags:
+            ignored = " (or .dockerignore leaves it out)"
+            self.stage.note(instruction, Weight.ERROR, f"{', '.join(missing)} is not in the image folder{ignored}")
+        elif source.installs:
+            self.stage.installs = tuple(dict.fromkeys([*self.stage.installs, *source.installs]))
+            self.stage.requirement_files |= source.requirement_files
+            self.stage.note(instruction, Weight.HARMLESS, "the packages of that stage are installed for this one")
+        else:
+            self.stage.note(instruction, Weight.MATTERS, f"{', '.join(missing)} was made by a RUN of that stage")
+
+    def _source(self, instruction: Instruction) -> Stage | None:
+        if "from" not in instruction.flags:
+            return Stage(tree=self._context)
+        return self._stages.get(self._expanded(instruction.flags["from"]).lower())
+
+    def _note_flags(self, instruction: Instruction) -> None:
+        for name, value in instruction.flags.items():
+            shown = f"{instruction.keyword} --{name}={value}"
+            if name == "chown":
+                self.stage.note(instruction, Weight.HARMLESS, "files are the platform user's", short=shown)
+            elif name in ("exclude", "parents") or (name == "chmod" and not _OCTAL.fullmatch(value)):
+                self.stage.note(instruction, Weight.MATTERS, "the option is not obeyed", short=shown)
+
+
+def as_list(value: str) -> tuple[str, ...] | None:
+    """The words of a JSON list of texts; None for anything else, which Docker takes for a shell's."""
+    if not value.startswith("["):
+        return None
+    try:
+        listed = json.loads(value)
+    except json.JSONDecodeError:
+        return None
+    return tuple(listed) if isinstance(listed, list) and all(isinstance(word, str) for word in listed) else None
+
+
+def _platform() -> Mapping[str, str]:
+    """The build arguments that Docker sets by itself."""
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    values = {"PLATFORM": f"linux/{machine}", "OS": "linux", "ARCH": machine, "VARIANT": ""}
+    return {f"{prefix}{name}": value for prefix in ("TARGET", "BUILD") for name, value in values.items()}

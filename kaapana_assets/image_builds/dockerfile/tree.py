@@ -1,0 +1,115 @@
+"""The files of an image, or of the context it is built from, by their absolute paths in it.
+
+A tree knows where the content of each file is; nothing is copied before an operator starts.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import translate
+
+from kaapana_assets.image_builds.files import ImageFile
+
+_PATTERN = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class Content:
+    """Where the content of a file is: a file of the image folder, or text of the Dockerfile."""
+
+    file: ImageFile | None = None
+    text: str = ""
+    mode: int | None = None
+    """Permission bits, where an instruction gave some."""
+
+    def read_text(self) -> str:
+        """The content; what is no UTF-8 is replaced."""
+        return self.text if self.file is None else self.file.read_text()
+
+
+def absolute(path: str, folder: str = "/") -> str:
+    """The path without dots and doubled slashes, taken from a folder if it is relative; none leaves the root."""
+    return "/" + posixpath.normpath(posixpath.join("/", folder, path)).lstrip("/")
+
+
+@dataclass
+class Tree:
+    """Files and folders by absolute path; the folders above each are there, too."""
+
+    files: dict[str, Content] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=lambda: {"/"})
+
+    def copy(self) -> Tree:
+        """The same, to be changed apart."""
+        return Tree(dict(self.files), set(self.folders))
+
+    def __contains__(self, path: str) -> bool:
+        return path in self.files or path in self.folders
+
+    def add_folder(self, path: str) -> None:
+        """A folder and those above it."""
+        while path not in self.folders:
+            self.folders.add(path)
+            path = posixpath.dirname(path)
+
+    def add_file(self, path: str, content: Content) -> None:
+        """A file, in the place of what was there."""
+        self.add_folder(posixpath.dirname(path))
+        self.files[path] = content
+
+    def below(self, folder: str) -> Iterator[str]:
+        """The files and folders below a folder, without itself."""
+        start = folder.rstrip("/") + "/"
+        yield from [path for path in (*self.files, *self.folders) if path.startswith(start) and path != "/"]
+
+    def matching(self, pattern: str) -> list[str]:
+        """The paths that fit; ``*``, ``?`` and ``[a-z]`` fit within one component, as Go's filepath.Match."""
+        if not _PATTERN.search(pattern):
+            plain = absolute(pattern)
+            return [plain] if plain in self else []
+        parts = [re.compile(translate(part.replace("[^", "[!"))) for part in absolute(pattern).split("/")[1:]]
+        return sorted(path for path in (*self.files, *self.folders) if _fits(path.split("/")[1:], parts))
+
+    def change_mode(self, path: str, mode: int) -> None:
+        """Give a file, or all files below a folder, these permission bits."""
+        for each in [path, *self.below(path)]:
+            if each in self.files:
+                self.files[each] = replace(self.files[each], mode=mode)
+
+
+def _fits(parts: Sequence[str], patterns: Sequence[re.Pattern[str]]) -> bool:
+    return len(parts) == len(patterns) and all(
+        pattern.match(part) for part, pattern in zip(parts, patterns, strict=True)
+    )
+
+
+def put(source: Tree, patterns: Sequence[str], target: Tree, place: str, *, mode: int | None = None) -> list[str]:
+    """Copy what fits the patterns to a place, as COPY does; the patterns that fit nothing.
+
+    Of a folder, what is in it is copied. A file goes into the place if that is a folder, or is to be
+    one (a slash at its end, several sources), and takes its name otherwise.
+    """
+    matches = {pattern: source.matching(pattern) for pattern in patterns}
+    count = sum(map(len, matches.values()))
+    folder = place.endswith("/") or count > 1 or absolute(place) in target.folders
+    place = absolute(place)
+    for path in [path for found in matches.values() for path in found]:
+        if path in source.files:
+            name = posixpath.join(place, posixpath.basename(path)) if folder else place
+            _put_file(target, name, source.files[path], mode)
+            continue
+        target.add_folder(place)
+        for each in source.below(path):
+            name = posixpath.join(place, each[len(path.rstrip("/")) + 1 :])
+            if each in source.files:
+                _put_file(target, name, source.files[each], mode)
+            else:
+                target.add_folder(name)
+    return [pattern for pattern, found in matches.items() if not found]
+
+
+def _put_file(target: Tree, path: str, content: Content, mode: int | None) -> None:
+    target.add_file(path, content if mode is None else replace(content, mode=mode))

@@ -1,0 +1,171 @@
+"""An image folder, ``images/<name>/{Dockerfile,files/,requirements.txt}``: what its Dockerfile says.
+
+Only what is needed to run it as a process and to name the image: this builds no images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from kaapana_assets.dicom.identifiers import checked_name
+from kaapana_assets.errors import ConfigurationError, NotFound
+from kaapana_assets.image_builds.dockerfile.findings import Weight
+from kaapana_assets.image_builds.dockerfile.instructions import Dockerfile, parse
+from kaapana_assets.image_builds.dockerfile.runs import run
+from kaapana_assets.image_builds.dockerfile.stages import Packages, Stage, last_stage
+from kaapana_assets.image_builds.dockerfile.tree import Content, Tree
+from kaapana_assets.image_builds.dockerfile.variables import expanded
+from kaapana_assets.image_builds.files import context_files, find_text, image_files
+from kaapana_assets.image_builds.requirement_lines import check_lines
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image folder and how its container starts."""
+
+    name: str
+    folder: Path
+
+    @cached_property
+    def dockerfile(self) -> Dockerfile:
+        """The instructions of its Dockerfile.
+
+        Raises:
+            ConfigurationError: they cannot be read.
+        """
+        text = find_text(self.folder, "Dockerfile")
+        if text is None:
+            raise ConfigurationError(f"image {self.name}: {self.folder / 'Dockerfile'} is gone")
+        return parse(text)
+
+    @cached_property
+    def stage(self) -> Stage:
+        """What its Dockerfile makes of it, by the defaults of build arguments.
+
+        Raises:
+            ConfigurationError: the Dockerfile cannot be read.
+        """
+        try:
+            return last_stage(self.dockerfile, _context(self.folder), run)
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"image {self.name}: {self.folder / 'Dockerfile'} {exc}") from exc
+
+    def packages(self) -> tuple[Packages, ...]:
+        """The installations of Python packages: those of its Dockerfile, and requirements.txt if they leave it out.
+
+        Raises:
+            ConfigurationError: a requirement leads to files outside of the image.
+        """
+        installs, own = self.stage.installs, None
+        if self.folder / "requirements.txt" not in self.stage.requirement_files:
+            own = find_text(self.folder, "requirements.txt")
+        if own is not None:
+            installs = (Packages(lines=tuple(own.splitlines())), *installs)
+        for each in installs:
+            check_lines(each, name=self.name)
+        return installs
+
+    def start(self, command: tuple[str, ...] | None) -> tuple[str, ...]:
+        """The arguments of a start, as they are in the container.
+
+        Args:
+            command: replaces ENTRYPOINT and CMD; None starts the image as built.
+
+        Raises:
+            ConfigurationError: the Dockerfile has neither ENTRYPOINT nor CMD, or could not be built.
+        """
+        wrong = [finding for finding in self.stage.findings if finding.weight is Weight.ERROR]
+        if wrong:
+            raise ConfigurationError(f"image {self.name}: {self.folder / 'Dockerfile'} {wrong[0]}")
+        arguments = command or (*self.stage.entrypoint, *self.stage.cmd)
+        if not arguments:
+            raise ConfigurationError(f"image {self.name}: {self.folder / 'Dockerfile'} has no ENTRYPOINT and no CMD")
+        return tuple(arguments)
+
+
+def load_image(images: Path, reference: str) -> Image:
+    """The image folder that a reference names: its last path component, without tag and digest.
+
+    Raises:
+        NotFound: there is no such folder, or it has no Dockerfile.
+        InvalidIdentifier: the last component of the reference is no valid name.
+        ConfigurationError: the folder is a link.
+    """
+    name = checked_name(reference.partition("@")[0].rsplit("/", 1)[-1].partition(":")[0], kind="image")
+    folder = images / name
+    if folder.is_symlink():
+        raise ConfigurationError(
+            f"image {reference!r}: {folder} is a link; put the image folder itself there, or name the folder of image "
+            "folders by KAAPANA_IMAGES"
+        )
+    if not (folder / "Dockerfile").is_file():
+        raise NotFound(
+            f"image {reference!r}: {folder} is not a folder with a Dockerfile; the process runner and `images "
+            "build` take the image folders below KAAPANA_IMAGES and pull nothing"
+        )
+    return Image(name=name, folder=folder)
+
+
+def image_names(images: Path) -> tuple[str, ...]:
+    """The names of all image folders, sorted.
+
+    Raises:
+        NotFound: there is no such folder of image folders.
+    """
+    if not images.is_dir():
+        raise NotFound(f"KAAPANA_IMAGES={images} is not a folder")
+    return tuple(sorted(folder.name for folder in images.iterdir() if (folder / "Dockerfile").is_file()))
+
+
+def base_images(image: Image, arguments: Mapping[str, str]) -> tuple[str, ...]:
+    """The references of all images that its Dockerfile begins a stage with, without doubles.
+
+    Args:
+        image: the image folder.
+        arguments: build arguments, which win over the defaults that the Dockerfile has.
+    """
+    known, stages, found = dict[str, str](), {"scratch"}, dict[str, None]()
+    for instruction in image.dockerfile.instructions:
+        if instruction.keyword == "ARG" and not found:
+            key, _, default = instruction.value.partition("=")
+            known[key] = arguments.get(key, expanded(default, known, escape=image.dockerfile.escape))
+        elif instruction.keyword == "FROM":
+            reference, *name = expanded(instruction.value, known, escape=image.dockerfile.escape).split() or [""]
+            if reference and reference.lower() not in stages:
+                found[reference] = None
+            stages.update(word.lower() for word in name[1:])
+    return tuple(found)
+
+
+def takes_argument(image: Image, name: str) -> bool:
+    """Whether its Dockerfile has a build argument of that name."""
+    arguments = (each.value for each in image.dockerfile.instructions if each.keyword == "ARG")
+    return any(word.partition("=")[0] == name for value in arguments for word in value.split())
+
+
+def content_digest(image: Image) -> str:
+    """SHA-256 of the image folder: names, executable bits and content of all of its files.
+
+    Raises:
+        ConfigurationError: it holds a link or something else that is no regular file.
+    """
+    digest = hashlib.sha256()
+    for file in image_files(image.folder):
+        digest.update(json.dumps([file.name, file.is_executable, file.status.st_size]).encode())
+        with file.open() as content:
+            while piece := content.read(1 << 20):
+                digest.update(piece)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _context(folder: Path) -> Tree:
+    """The files that a build may copy."""
+    tree = Tree()
+    for file in context_files(folder):
+        tree.add_file(f"/{file.name}", Content(file=file))
+    return tree

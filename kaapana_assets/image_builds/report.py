@@ -1,0 +1,106 @@
+"""What the process runner does not do of a Dockerfile, for `images check` and for failed operators."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+
+from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.image_builds.base_requirements import BaseRequirements
+from kaapana_assets.image_builds.dockerfile.findings import Finding, Weight
+from kaapana_assets.image_builds.dockerfile.shell_commands import PYTHON, commands, is_clear
+from kaapana_assets.image_builds.dockerfile.tree import Tree, absolute
+from kaapana_assets.image_builds.folder import Image
+
+_PLAIN_BASES = {"python", "debian", "ubuntu", "alpine", "busybox", "bash", "scratch"}
+_TEXT = (".py", ".sh", ".bash")
+_PATH_IN_TEXT = re.compile(r"(?<![\w./~+%@})-])/[\w.+@%~-]+(?:/[\w.+@%~-]+)+")
+_OF_SHELLS = {"cd", "export", "set", "source", ".", "exec", "test", "[", "umask", "ulimit", "trap", "eval"}
+_READ_BYTES = 1 << 20
+
+
+def findings(image: Image, bases: BaseRequirements) -> tuple[Finding, ...]:
+    """All that is not obeyed, in the order of the Dockerfile.
+
+    Raises:
+        ConfigurationError: the Dockerfile cannot be read.
+    """
+    found = [*_of_base(image, bases), *image.stage.findings, *_of_start(image), *_of_scripts(image)]
+    return tuple(sorted(found, key=lambda each: each.line or sys.maxsize))
+
+
+def not_obeyed(image: Image, bases: BaseRequirements) -> tuple[Finding, ...]:
+    """Those that an operator may have missed; none where the Dockerfile cannot be read."""
+    try:
+        return tuple(each for each in findings(image, bases) if each.weight is not Weight.HARMLESS)
+    except ConfigurationError:
+        return ()
+
+
+def _of_base(image: Image, bases: BaseRequirements) -> Iterator[Finding]:
+    base = image.stage.base
+    line = next((each.line for each in image.dockerfile.instructions if each.keyword == "FROM"), 0)
+    name = base.partition("@")[0].removeprefix("docker.io/").removeprefix("library/").partition(":")[0]
+    ours = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    if bases.find(base) is not None:
+        reason = f"its packages are those of KAAPANA_BASE_REQUIREMENTS, on {ours}"
+        yield Finding(line, f"FROM {base}", Weight.HARMLESS, reason)
+    elif name in _PLAIN_BASES:
+        yield Finding(line, f"FROM {base}", Weight.HARMLESS, f"operators run on this machine, with its {ours}")
+    else:
+        reason = "what it holds is not here: name its Python packages in KAAPANA_BASE_REQUIREMENTS"
+        yield Finding(line, f"FROM {base}", Weight.MATTERS, reason)
+
+
+def _of_start(image: Image) -> Iterator[Finding]:
+    stage = image.stage
+    arguments = (*stage.entrypoint, *stage.cmd)
+    shown = f"start {' '.join(arguments)}"[:100]
+    if not arguments:
+        reason = "the Dockerfile has no ENTRYPOINT and no CMD: give its operators a command"
+        yield Finding(0, "start", Weight.MATTERS, reason)
+        return
+    program = _program(arguments, stage.shell)
+    if PYTHON.fullmatch(program.rpartition("/")[2]) or _is_in(stage.tree, program, stage.workdir):
+        return
+    if shutil.which(program) is None and not _is_in_path(stage.tree, program, stage.known["PATH"]):
+        reason = f"{program} is neither in the image folder nor on this machine, unless a Python package brings it"
+        yield Finding(0, shown, Weight.MATTERS, reason)
+
+
+def _program(arguments: Sequence[str], shell: Sequence[str]) -> str:
+    """What is started first: of a shell form, what its text begins with."""
+    if tuple(arguments[: len(shell)]) == tuple(shell) and len(arguments) > len(shell):
+        first = next(commands(arguments[len(shell)], {}) or iter(()), [])
+        if first and is_clear(first[:1]) and first[0] not in _OF_SHELLS:
+            return first[0]
+    return arguments[0]
+
+
+def _is_in(tree: Tree, program: str, workdir: str) -> bool:
+    return "/" in program and absolute(program, workdir) in tree.files
+
+
+def _is_in_path(tree: Tree, program: str, path: str) -> bool:
+    return any(absolute(program, folder) in tree.files for folder in path.split(":") if folder)
+
+
+def _of_scripts(image: Image) -> Iterator[Finding]:
+    """Paths of the image in the text of its scripts, which lead nowhere on this machine."""
+    tree = image.stage.tree
+    for path, content in sorted(tree.files.items()):
+        if not path.endswith(_TEXT) or (content.file and content.file.status.st_size > _READ_BYTES):
+            continue
+        named = dict.fromkeys(_PATH_IN_TEXT.findall(content.read_text()))
+        wrong = [each for each in named if _is_of_image(tree, absolute(each)) and not os.path.lexists(each)]
+        if wrong:
+            reason = f"has {', '.join(wrong[:3])} in its text, which is not turned: use paths relative to the script"
+            yield Finding(0, path, Weight.MATTERS, reason)
+
+
+def _is_of_image(tree: Tree, path: str) -> bool:
+    return path in tree or (posixpath.dirname(path) in tree.folders and posixpath.dirname(path) != "/")

@@ -1,0 +1,1 @@
+"""The shelf of outputs, run directories, and what moves files between them."""

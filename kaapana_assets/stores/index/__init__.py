@@ -1,0 +1,1 @@
+"""The searchable documents of all series."""

@@ -1,0 +1,1 @@
+"""A PACS on a server, by DICOMweb and DIMSE."""
