@@ -30,7 +30,7 @@ _TELL_EVERY_S = 15.0
 logger = logging.getLogger(__name__)
 
 
-class PatientPostgresStorage(DagsterPostgresStorage):
+class ReconnectingPostgresStorage(DagsterPostgresStorage):
     """The same tables and answers as ``DagsterPostgresStorage``, with more patience for connections.
 
     In the webserver Dagster keeps connections of its own: a page fails rather than hangs while the
@@ -41,12 +41,12 @@ class PatientPostgresStorage(DagsterPostgresStorage):
         super().__init__(postgres_url, inst_data=inst_data)
         patience_s = load_settings().postgres_patience_s
         for storage in (self._event_log_storage, self._run_storage, self._schedule_storage):
-            make_patient(storage._engine, patience_s)
+            retry_connections(storage._engine, patience_s)
 
     @classmethod
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> PatientPostgresStorage:
+    ) -> ReconnectingPostgresStorage:
         """From ``storage: custom: config`` of dagster.yaml, which is as Dagster's own has it."""
         return cls(pg_url_from_config(cast("PostgresStorageConfig", config_value)), inst_data=inst_data)
 
@@ -60,7 +60,7 @@ def _still_works(connection: Any, _record: object, _proxy: object) -> None:  # n
         raise DisconnectionError("the server was started again") from exc
 
 
-def make_patient(engine: Engine, patience_s: float) -> None:
+def retry_connections(engine: Engine, patience_s: float) -> None:
     """Let the engine try each new connection again for that many seconds, and notice a peer that is gone."""
 
     @event.listens_for(engine, "do_connect")

@@ -5,19 +5,12 @@ How it is put where the operator sees it is in ``execution`` and ``views``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from kaapana_assets.errors import NotFound
 from kaapana_assets.execution.run_context import OperatorResult, Work
 from kaapana_assets.stores.files.run_directory import RunDirectory
+from kaapana_assets.workflows.fingerprints import Inputs
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.operators import Operator
-
-Inputs = Mapping[str, Mapping[str, str]]
-"""By folder: SeriesInstanceUID (the cohort's name for a pooled output) -> fingerprint.
-
-All folders of series hold the same series: those that have all of them.
-"""
 
 
 def inputs_of(work: Work, operator: Operator) -> dict[str, dict[str, str]]:

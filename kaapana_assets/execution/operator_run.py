@@ -14,13 +14,14 @@ from typing import TypeVar
 from kaapana_assets.durable import full_disk_told
 from kaapana_assets.errors import InputError, OperatorFailed, UnsafePath
 from kaapana_assets.execution.concurrency import as_they_end
-from kaapana_assets.execution.inputs import Inputs, series_in
+from kaapana_assets.execution.inputs import series_in
 from kaapana_assets.execution.launches import Attempt, attempt_pooled, attempt_series
 from kaapana_assets.execution.run_context import Done, OperatorResult, Work
 from kaapana_assets.execution.staging import stage_pooled, stage_series
 from kaapana_assets.stores.files.run_directory import RunDirectory
 from kaapana_assets.stores.files.shelf import Manifest, Origin
 from kaapana_assets.workflows.fingerprints import (
+    Inputs,
     code_version,
     input_fingerprint,
     pooled_fingerprint,

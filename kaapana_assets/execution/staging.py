@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kaapana_assets.errors import NotFound
-from kaapana_assets.execution.inputs import Inputs
 from kaapana_assets.execution.run_context import Work
 from kaapana_assets.stores.files.run_directory import RunDirectory
 from kaapana_assets.untrusted import opened
+from kaapana_assets.workflows.fingerprints import Inputs
 from kaapana_assets.workflows.operators import Operator
 
 

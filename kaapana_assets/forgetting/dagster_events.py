@@ -15,6 +15,8 @@ from kaapana_assets.settings import Settings
 from kaapana_assets.stores.forgotten import Forgetting
 from kaapana_assets.supervision.needs import MIGRATION, given_to
 
+_FORMER_STORAGE = "kaapana_assets.patient_storage"
+"""The module that dagster.yaml named in earlier versions; `up` writes the file anew."""
 _PATIENCE_S = 10
 _SHOWN_LINES = 3
 
@@ -32,10 +34,12 @@ def dagster_place(settings: Settings, forgetting: Forgetting, *, storage_is_up: 
         home = dagster_home(settings)
         if home is None:
             return ()
-        if not storage_is_up and (home / "postgres").is_dir() and not settings.postgres_url:
+        is_former = _FORMER_STORAGE in (home / "dagster.yaml").read_text()
+        if is_former or (not storage_is_up and (home / "postgres").is_dir() and not settings.postgres_url):
             raise DagsterUnavailable(
-                "Dagster's storage is not up, so its partitions and events of the series are still there: they go "
-                "when `kaapana-assets up` starts the next time"
+                f"Dagster's storage {'was set up by an earlier version' if is_former else 'is not up'}, so its "
+                "partitions and events of the series are still there: they go when `kaapana-assets up` starts the "
+                "next time"
             )
         pooled = [[each.replace("-", "_") for each in names] + [cohort] for *names, cohort in forgetting.pooled]
         # The event of a cohort tells its query, in homes of earlier versions.

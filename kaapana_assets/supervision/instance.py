@@ -58,7 +58,7 @@ def _instance(dagster_home: Path, storage: Mapping[str, Any]) -> dict[str, Any]:
         "storage": {
             "custom": {
                 "module": "kaapana_assets.defs.storage",
-                "class": "PatientPostgresStorage",
+                "class": "ReconnectingPostgresStorage",
                 "config": dict(storage),
             }
         },

@@ -8,11 +8,16 @@ from collections.abc import Mapping
 
 from kaapana_assets.containers.protocol import Runner
 from kaapana_assets.errors import WorkflowError
-from kaapana_assets.execution.inputs import Inputs
 from kaapana_assets.workflows.function_code import code_of
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.operators import ContainerOperator, Operator, PythonOperator
 from kaapana_assets.workflows.parameters import Value, as_text
+
+Inputs = Mapping[str, Mapping[str, str]]
+"""By folder: SeriesInstanceUID (the cohort's name for a pooled output) -> fingerprint.
+
+All folders of series hold the same series: those that have all of them.
+"""
 
 
 def code_version(workflow: Workflow, operator: Operator, runner: Runner, parameters: Mapping[str, Value]) -> str:

@@ -14,7 +14,7 @@ import pytest
 from workflows.conftest import write_dicom
 
 from kaapana_assets.cohorts.cohort import Cohort, list_digest, save
-from kaapana_assets.definitions import build_definitions
+from kaapana_assets.defs.assembly import build_definitions
 from kaapana_assets.settings import load_settings
 from kaapana_assets.stores.pacs.folder import FolderPacs
 from kaapana_assets.workflows.launch_request import cohort_run_config

@@ -16,7 +16,7 @@ import pytest
 from dagster._core.storage.runs.schema import RunsTable
 from pydicom.dataset import Dataset
 
-from kaapana_assets.definitions import build_definitions
+from kaapana_assets.defs.assembly import build_definitions
 from kaapana_assets.defs.ingest.assets import ARRIVALS_TAG, CHECK
 from kaapana_assets.defs.ingest.sensors import Asked, arrivals
 from kaapana_assets.defs.partitions import DICOM_SERIES, SERIES, SERIES_METADATA
@@ -186,7 +186,7 @@ def test_series_that_cannot_be_ingested_fails_alone(arriving: Arriving) -> None:
 KILLED_AT_THE_EVENT_LOG = """
 import os, sys
 import dagster as dg
-from kaapana_assets.definitions import build_definitions
+from kaapana_assets.defs.assembly import build_definitions
 from kaapana_assets.settings import load_settings
 
 with dg.DagsterInstance.local_temp(sys.argv[1], overrides={"telemetry": {"enabled": False}}) as instance:
@@ -221,7 +221,7 @@ def test_series_of_an_ingest_that_was_killed_before_dagster_knew_of_it_still_wai
 DYING_OVER_A_SERIES = """
 import os, signal, sys
 import dagster as dg
-from kaapana_assets.definitions import build_definitions
+from kaapana_assets.defs.assembly import build_definitions
 from kaapana_assets.defs.resources import Platform
 from kaapana_assets.settings import load_settings
 

@@ -13,7 +13,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from kaapana_assets.cohorts import cohort as cohorts
-from kaapana_assets.definitions import build_definitions
+from kaapana_assets.defs.assembly import build_definitions
 from kaapana_assets.ingest.dicom_folder import files_in
 from kaapana_assets.ingest.folder_import import import_files
 from kaapana_assets.ingest.spool import open_spool

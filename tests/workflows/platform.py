@@ -12,7 +12,7 @@ from dagster._core.definitions.reconstruct import ReconstructableJob, Reconstruc
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from kaapana_assets.cohorts.cohort import Cohort, list_digest, save
-from kaapana_assets.definitions import build_definitions
+from kaapana_assets.defs.assembly import build_definitions
 from kaapana_assets.defs.partitions import SERIES
 from kaapana_assets.settings import load_settings
 from kaapana_assets.workflows.launch_request import cohort_run_config
@@ -95,7 +95,7 @@ def rerun(platform: Platform, run_id: str, cohort: str = "all") -> Any:
 def _reconstructable(platform: Platform) -> Any:
     module = platform.place.home / "job_of_test.py"
     module.write_text(
-        "from kaapana_assets.definitions import build_definitions\n"
+        "from kaapana_assets.defs.assembly import build_definitions\n"
         "from kaapana_assets.settings import load_settings\n"
         f"def job():\n    return build_definitions(load_settings()).resolve_job_def({platform.job_name!r})\n"
     )

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 from workflows.platform import CHAIN, POOL, Platform, rerun
 
-from kaapana_assets.definitions import build_definitions
+from kaapana_assets.defs.assembly import build_definitions
 from kaapana_assets.settings import load_settings
 
 FAILS_FOR_2 = 'test "$series" != 1.2.3.2 || test -e "{mended}" || exit 3\ncat "$in"/* > "$out/all.bin"'

@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from kaapana_assets.definitions import build_definitions
+from kaapana_assets.defs.assembly import build_definitions
 from kaapana_assets.settings import Settings
 
 GOOD = """

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from kaapana_assets.containers.process.runner import ProcessRunner
-from kaapana_assets.definitions import build_definitions
+from kaapana_assets.defs.assembly import build_definitions
 from kaapana_assets.settings import Settings
 from kaapana_assets.workflows.launch_request import cohort_run_config
 from kaapana_assets.workflows.loader import load_workflow_files

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 from workflows.platform import Platform, rerun
 
-from kaapana_assets.definitions import build_definitions
+from kaapana_assets.defs.assembly import build_definitions
 from kaapana_assets.settings import load_settings
 
 FLOW = """
