@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,6 +139,46 @@ def test_layers_have_no_circle():
         free = {layer for layer, allowed in below.items() if not allowed & below.keys()}
         assert free, f"a circle among {sorted(below)}"
         below = {layer: allowed for layer, allowed in below.items() if layer not in free}
+
+
+def rooms_imported() -> dict[str, set[str]]:
+    """By room: the other rooms that its modules import; without the ground."""
+    rooms = MAY_IMPORT.keys() - GROUND - {"__main__"}
+    found: dict[str, set[str]] = {room: set() for room in rooms}
+    for path in MODULES:
+        if (room := layer_of(path)) in rooms:
+            used = {name.split(".")[1] for name in imports(path) if name.startswith("kaapana_assets.")}
+            found[room] |= (used & rooms) - {room}
+    return found
+
+
+def reachable(arrows: dict[str, set[str]], first: str) -> set[str]:
+    seen: set[str] = set()
+    todo = [first]
+    while todo:
+        new = arrows.get(todo.pop(), set()) - seen
+        seen |= new
+        todo += new
+    return seen
+
+
+def test_drawing_of_the_architecture_is_what_is_imported():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    drawn: dict[str, set[str]] = {}
+    for before, after in re.findall(r"^ +(\w+) --> (\w+)$", text, re.MULTILINE):
+        drawn.setdefault(before, set()).add(after)
+    imported = rooms_imported()
+    assert {
+        room: used - reachable(drawn, room) for room, used in imported.items() if used - reachable(drawn, room)
+    } == {}
+    assert {room: drawn[room] - imported[room] for room in drawn if drawn[room] - imported[room]} == {}
+    described = set(re.findall(r"`(\w+)/`", text.partition("## The rooms")[2].partition("## The way")[0]))
+    assert imported.keys() - described - {"definitions"} == set()
+
+
+@pytest.mark.parametrize("name", re.findall(r"`((?:\w+/)*\w+\.py)`", (ROOT / "docs" / "architecture.md").read_text()))
+def test_modules_that_the_architecture_names_are_there(name: str):
+    assert (PACKAGE / name).exists() or (ROOT / name).exists() or list(PACKAGE.glob(f"*/{name}"))
 
 
 def reached_from(module: str) -> dict[str, set[str]]:
