@@ -6,6 +6,8 @@ asset; its outputs are what pooled operators make, and the report. All of them g
 functions in ``steps``.
 """
 
+import functools
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,7 @@ from kaapana_assets.errors import WorkflowError
 from kaapana_assets.workflows.launch_request import PREPARE, graph_name, op_name
 from kaapana_assets.workflows.model import REPORT, Workflow
 from kaapana_assets.workflows.operators import ContainerOperator, Operator, name_in_dagster
+from kaapana_assets.workflows.parameters import Parameter
 from kaapana_assets.workflows.plan import PLAN_TAG
 
 _MODE = dg.Enum(
@@ -216,14 +219,33 @@ _FORCE = dg.Field(
 def _parameters(workflow: Workflow) -> dg.Field:
     fields: dict[str, Any] = {
         parameter.name: dg.Field(
-            type(parameter.default),
+            _config_type(parameter),
             default_value=parameter.default,
             is_required=False,
-            description=parameter.description or None,
+            description=_shown(parameter),
         )
         for parameter in workflow.parameters
     }
-    return dg.Field(dg.Shape(fields), is_required=False, description="The workflow's parameters.")  # type: ignore[no-untyped-call]
+    # Marked as not required it would be left out of the configuration that the Launchpad proposes.
+    return dg.Field(dg.Shape(fields), description="The workflow's parameters.")  # type: ignore[no-untyped-call]
+
+
+def _config_type(parameter: Parameter) -> type | dg.Enum:
+    if parameter.choices and isinstance(parameter.default, str):
+        return _enum(parameter.name, tuple(map(str, parameter.choices)))
+    return type(parameter.default)
+
+
+@functools.cache  # Dagster wants one object for each name
+def _enum(name: str, choices: tuple[str, ...]) -> dg.Enum:
+    digest = hashlib.sha256("\0".join(choices).encode()).hexdigest()[:8]
+    return dg.Enum(f"{name}_{digest}", [dg.EnumValue(choice) for choice in choices])
+
+
+def _shown(parameter: Parameter) -> str | None:
+    is_listed = parameter.choices and not isinstance(parameter.default, str)
+    one_of = f"One of {', '.join(map(str, parameter.choices))}." if is_listed else ""
+    return " ".join(filter(None, (parameter.description, one_of))) or None
 
 
 def _description(workflow: Workflow, operator: Operator) -> str:
