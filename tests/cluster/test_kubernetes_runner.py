@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from services.cluster import Cluster as RealCluster
 from services.images import BASE_IMAGE
-from services.operators import PROJECT_ROOT, UID, Background, Operators, operators_of, wait_until
+from services.operators import PROJECT_ROOT, UID, Background, Operators, kubeconfig_of, operators_of, wait_until
 
 from kaapana_assets.containers.built_images import BuiltImage, BuiltImages
 from kaapana_assets.containers.kubernetes import Cluster
@@ -326,13 +326,7 @@ def test_quota_that_is_used_up_is_told_and_waited_for(operators: Operators) -> N
 
 def test_rights_of_the_chart_are_enough(operators: Operators, tmp_path: Path) -> None:
     """A run, a failure and a deletion with the token of the chart's service account, not an administrator's."""
-    release = operators.namespace + "-release"
-    token = operators.cluster.kubectl("create", "token", "kaapana-assets", "-n", release).strip()
-    config = json.loads(operators.cluster.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
-    config["users"][0]["user"] = {"token": token}
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(json.dumps(config))
-    runner = operators.runner(kubeconfig=kubeconfig)
+    runner = operators.runner(kubeconfig=kubeconfig_of(operators.cluster, operators.release, tmp_path))
     assert runner.run(operators.launch("echo ok"), output=print) is Outcome.DONE
     with pytest.raises(OperatorFailed, match="exit code 1"):
         runner.run(operators.launch("exit 1"), output=print)
