@@ -15,7 +15,7 @@ from system.conftest import Platforms, module_platforms  # noqa: F401 - fixture
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 OPERATOR = 60_810
-SECRET = "planted-secret-of-the-platform"  # noqa: S105
+SECRET = "planted-secret-of-the-platform"
 # Tries what an operator could do for more rights, and writes down what came of it.
 PROBE = r"""
 export out; exec python3 - <<'END'
@@ -144,7 +144,7 @@ class TestPods(HostileOperators):
         assert not [path for path in found["files"] if "serviceaccount" in path or path.endswith("token")]
 
     def test_only_its_view_and_scratch_can_be_written(self, attacked: Attacked) -> None:
-        folders = {"/data", "/tmp", "/home/operator", "/dev/shm", "/dev/mqueue"}  # noqa: S108
+        folders = {"/data", "/tmp", "/home/operator", "/dev/shm", "/dev/mqueue"}
         assert {path for path in self.found(attacked)["writable"] if not path.startswith("/proc")} <= folders | {
             "/dev/termination-log"
         }

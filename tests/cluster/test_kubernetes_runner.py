@@ -87,6 +87,30 @@ def test_output_comes_while_the_operator_runs_and_whole(operators: Operators) ->
     assert at["1"] - at["first"] > 2
 
 
+def test_times_that_an_operator_prints_are_its_own(operators: Operators) -> None:
+    lines: list[str] = []
+    script = r"""
+        printf '1%%\r2999-01-01T00:00:00Z two\r'; sleep 2; printf '3\n2999-01-01T00:00:00Z four\n'; sleep 2
+        head -c 100000 /dev/zero | tr '\0' x; printf '2999-01-01T00:00:00Z'; sleep 2
+    """
+    operators.runner().run(operators.launch(script), output=lines.append)
+    said = [line for line in lines if not line.startswith("[op] ")]
+    assert said[:4] == ["1%", "2999-01-01T00:00:00Z two", "3", "2999-01-01T00:00:00Z four"]
+    assert "".join(said[4:]) == "x" * 100_000 + "2999-01-01T00:00:00Z"
+
+
+def test_operator_that_prints_without_end_ends_soon_after_its_limit(operators: Operators) -> None:
+    lines: list[str] = []
+    launch = operators.launch(
+        r"head -c 50000000 /dev/zero | tr '\0' '\r'; echo; echo last words; sleep 60", timeout_s=3
+    )
+    began = time.monotonic()
+    with pytest.raises(OperatorTimeout, match=r"limit of 3 s\n(  .*\n)*  last words"):
+        operators.runner().run(launch, output=lines.append)
+    assert time.monotonic() - began < 40
+    assert "[op] it printed more than can be read in time: what is missing here is left out" in lines
+
+
 def test_exit_code_126_is_skipped(operators: Operators) -> None:
     launch = operators.launch("exit 126")
     assert operators.runner().run(launch, output=print) is Outcome.SKIPPED

@@ -49,7 +49,8 @@ _TAKEN = {
     "setuid": ('cp /bin/true "$out/tool"; chmod 6755 "$out/tool"; chmod 1777 "$out"', ""),
     "forged": (
         'cd "$WORKFLOW_DIR"; mkdir -p report conf/results launches; echo \'{"failed": {"forged": ""}}\' > '
-        "report/report.json; echo '{\"cohort\": \"other\"}' > mine; mv mine conf/conf.json; mv conf mine; rm -r conf", ""
+        "report/report.json; echo '{\"cohort\": \"other\"}' > mine; mv mine conf/conf.json; mv conf mine; rm -r conf",
+        "",
     ),
     "plain": ("", ""),
 }  # fmt: skip
@@ -63,7 +64,9 @@ _POOLED = {
     "launches-link": ('mkdir launches; ln -s "$outside" launches/x', "x is a link"),
 }  # fmt: skip
 # Printed by an operator that fails: it retitles the terminal, clears it, and is no UTF-8.
-_PRINTED = r"""printf '\033]0;title\007said \033[31mred\033[2J\033[H \377\n'; printf '\033]52;c;eA==\007last words\n'; exit 3"""
+_PRINTED = r"""
+printf '\033]0;title\007said \033[31mred\033[2J\033[H \377\n'; printf '\033]52;c;eA==\007last words\n'; exit 3
+"""
 _STEERING = re.compile("^.*[\x00-\x08\x0b-\x1f\x7f-\x9f].*$", re.MULTILINE)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _SERIES = "1.2.826.0.1.3680043.9.7.%d"
@@ -199,7 +202,7 @@ class HostileOperators:
         assert all("last words" in texts[name] for name in ("report", "events"))
         assert any("last words" in text for name, text in texts.items() if name.endswith(".out"))
         found = {name: _STEERING.findall(_COLOURS.sub("", text)) for name, text in texts.items()}
-        assert {name: lines for name, lines in found.items() if lines} == {}
+        assert not any(found.values()), {name: lines for name, lines in found.items() if lines}
 
     def test_what_failed_operators_left_is_cleaned(self, attacked: Attacked) -> None:
         attacked.platform.kaapana("clean", "--days", "0")
