@@ -43,7 +43,11 @@ LARGE = {
     "bytes": ('truncate -s 10M "$out/hole"', "KAAPANA_OUTPUT_BYTES"),
 }
 # In a container the input is the archive's own file, which can be moved, not linked.
-_REFUSED = LEFT | LARGE | {"moved-input": ('mv "$in"/*1.dcm "$out/x.dcm"', "x.dcm is a hard link")}
+_REFUSED = (
+    LEFT
+    | {name: LARGE[name] for name in ("files", "bytes")}
+    | {"moved-input": ('mv "$in"/*1.dcm "$out/x.dcm"', "x.dcm is a hard link")}
+)
 # What is taken without what was done to it.
 _TAKEN = {
     "setuid": ('cp /bin/true "$out/tool"; chmod 6755 "$out/tool"; chmod 1777 "$out"', ""),
@@ -58,10 +62,8 @@ _ATTACKS = _REFUSED | _TAKEN
 # What a launch does to its view itself: refused as a whole.
 _POOLED = {
     "batch-swapped": ('mv batch aside; ln -s "$outside" batch', "batch is a link"),
-    "batch-removed": ('rm -r batch; ln -s "$outside" batch', "batch is a link"),
     "output-swapped": ('mv "$OPERATOR_OUT_DIR" aside; ln -s "$outside" "$OPERATOR_OUT_DIR"', "is a link"),
     "report-pipe": ('mkdir report; mkfifo report/report.json', "report.json is a pipe"),
-    "launches-link": ('mkdir launches; ln -s "$outside" launches/x', "x is a link"),
 }  # fmt: skip
 # Printed by an operator that fails: it retitles the terminal, clears it, and is no UTF-8.
 _PRINTED = r"""
