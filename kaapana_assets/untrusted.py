@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from kaapana_assets.errors import UnsafePath
+from kaapana_assets.shown import shown
 
 DEEPEST = 256
 """A walk holds a descriptor for each folder that it is in."""
@@ -360,7 +361,7 @@ class _Removal:
             left.add(name)
             if not is_told:
                 reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-                self._problems.append(f"{folder.path / name}: {reason}")
+                self._problems.append(shown(f"{folder.path / name}: {reason}"))
 
     def _remove_or_enter(self, folder: Folder, name: str) -> None:
         status = folder.status(name)

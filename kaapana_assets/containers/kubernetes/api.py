@@ -159,7 +159,7 @@ class Cluster:
         except LIBRARY_ERRORS as exc:
             raise Gone(f"the connection to the cluster broke: {type(exc).__name__}") from exc
 
-    def log(self, pod: str, *, container: str, since: str, follow: bool) -> Iterator[bytes]:
+    def log(self, pod: str, *, container: str, since: str, follow: bool, last: int | None = None) -> Iterator[bytes]:
         """The log of a container as bytes, each line with its time; breaks off when the cluster does.
 
         Args:
@@ -167,6 +167,7 @@ class Cluster:
             container: its name.
             since: RFC 3339 time of the first lines that are wanted, "" for all.
             follow: go on until the container ends.
+            last: how many lines, and no earlier ones; one of more than 16 KiB counts as several.
 
         Raises:
             Gone: there is no log (yet, or any more), or the connection broke.
@@ -176,6 +177,8 @@ class Cluster:
             query = [("container", container), ("timestamps", "true"), ("follow", "true" if follow else "false")]
             if since:
                 query.append(("sinceTime", since))
+            if last is not None:
+                query.append(("tailLines", str(last)))
             answer = self._client.call_api(
                 "/api/v1/namespaces/{namespace}/pods/{name}/log", "GET",
                 {"namespace": self.namespace, "name": pod}, query, {"Accept": "*/*"},
