@@ -37,6 +37,8 @@ _paths_begin_in: ContextVar[Path | None] = ContextVar("folder of relative paths"
 # Told by the platform to its own processes, and by the tests' servers.
 _NO_SETTINGS = ("KAAPANA_PLATFORM", "KAAPANA_WITHHELD", "KAAPANA_SERVICES_")
 _OF_A_SERVICE = re.compile(r"_SERVICE_(HOST|PORT)(_|$)|_PORT_\d+_(TCP|UDP)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NOT_ONE_LINE = "has a line end or another control character: make its file or Secret without one (`printf %s`)"
 _DIMSE_URL = re.compile(r"dimse://[!-.0-~]{1,16}@[A-Za-z0-9._-]+:\d{1,5}")
 
 
@@ -308,6 +310,24 @@ class Settings(BaseSettings):
     def _split_titles(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(title.strip() for title in value.split(",") if title.strip())
+        return value
+
+    @field_validator("postgres_password", "elasticsearch_password", "dicomweb_password")
+    @classmethod
+    def _is_one_line(cls, value: SecretStr) -> SecretStr:
+        # Libraries refuse a line end by an error that repeats the secret.
+        if _CONTROL.search(value.get_secret_value()):
+            raise ValueError(_NOT_ONE_LINE)
+        return value
+
+    @field_validator("elasticsearch_api_key", "s3_access_key", "s3_secret_key", "dicomweb_token")
+    @classmethod
+    def _can_be_in_a_header(cls, value: SecretStr) -> SecretStr:
+        text = value.get_secret_value()
+        if _CONTROL.search(text):
+            raise ValueError(_NOT_ONE_LINE)
+        if not text.isascii():
+            raise ValueError("has letters that no key of a server has: it may be another one, or cut in two")
         return value
 
     @field_validator("elasticsearch_urls")
