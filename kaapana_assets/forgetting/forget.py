@@ -78,7 +78,8 @@ def carry_out(settings: Settings, forgetting: Forgetting, say: Say) -> Path:
 
     Raises:
         TemporaryError: a run or a sender works on one of the series, or a backup is being taken, and nothing was
-            removed; or a store or Dagster is away: what is left is done by the next forgetting, or when the platform starts.
+            removed; or a store or Dagster is away: what is left is done by the next forgetting, or when the platform
+            starts.
     """
     records = ForgottenRecords(settings.home)
     with records.alone():

@@ -55,7 +55,7 @@ def series_of(settings: Settings, kind: Kind, value: str) -> tuple[str, ...]:
 
 
 def _has(document: Document, keyword: str, wanted: str) -> bool:
-    """Whether a document has this very value: a term does not tell small letters from capitals, nor ``A`` from ``A\\B``.
+    """Whether a document has this very value; a term tells neither letters from capitals nor one value from several.
 
     The attribute itself is of the first instance; what other instances have besides is in ``<keyword>_values``.
     """

@@ -205,10 +205,10 @@ def test_backup_waits_for_the_end_of_a_forgetting(home: Path, tmp_path: Path) ->
 
 
 def test_two_who_forget_at_once_wait_for_each_other(home: Path) -> None:
+    argv_of_each = argv("forget", "--series", UP, "--yes")
     commands = [
-        subprocess.Popen(argv("forget", "--series", UP, "--yes"), env=environment(home), stderr=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]  # fmt: skip
+        subprocess.Popen(argv_of_each, env=environment(home), stderr=subprocess.PIPE, text=True) for _ in range(3)
+    ]
     for process in commands:
         _, said = process.communicate(timeout=120)
         assert process.returncode == 0, said

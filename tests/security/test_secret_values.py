@@ -74,7 +74,7 @@ class Echo(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body.encode())
 
-    do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = _answer
+    do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = _answer  # noqa: N815 - the names are the library's
 
     def log_message(self, *_: object) -> None:
         return
@@ -116,7 +116,9 @@ S3 |= {"KAAPANA_S3_ATTEMPTS": "1", "KAAPANA_S3_REGION": "here"}
 STORES = {
     "archive by password": (archive, {**DICOMWEB, "KAAPANA_DICOMWEB_USER": "u", "KAAPANA_DICOMWEB_PASSWORD": SECRET}),
     "archive by token": (archive, {**DICOMWEB, "KAAPANA_DICOMWEB_TOKEN": SECRET}),
-    "index by password": (index, {**ELASTIC, "KAAPANA_ELASTICSEARCH_USER": "u", "KAAPANA_ELASTICSEARCH_PASSWORD": SECRET}),
+    "index by password": (
+        index, {**ELASTIC, "KAAPANA_ELASTICSEARCH_USER": "u", "KAAPANA_ELASTICSEARCH_PASSWORD": SECRET},
+    ),
     "index by key": (index, {**ELASTIC, "KAAPANA_ELASTICSEARCH_API_KEY": SECRET}),
     "objects": (objects, {**S3, "KAAPANA_S3_ACCESS_KEY": SECRET, "KAAPANA_S3_SECRET_KEY": SECRET}),
 }  # fmt: skip
