@@ -23,14 +23,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from kaapana_assets.backups.folders import copied, names_in, open_file, opened
+from kaapana_assets.backups.folders import bytes_on_disk, copied, names_in, open_file, opened
 from kaapana_assets.backups.manifest import Reader
+from kaapana_assets.backups.names import in_order, is_given_by_time
+from kaapana_assets.backups.places import BACKUPS as MARKER
 from kaapana_assets.errors import ConfigurationError, DamagedBackup, NotFound, StoreUnavailable, TemporaryError
 from kaapana_assets.shown import shown
 from kaapana_assets.stores.files.durable import free_bytes
 from kaapana_assets.stores.files.transfer import sync_file_system
 
-MARKER = "kaapana-backup"
 _MANIFESTS, _FILES, _TEMPORARY, _KNOWN = "manifests", "files", "tmp", "known.sqlite"
 _FOLDERS = (_MANIFESTS, _FILES, _TEMPORARY)
 _SYNC_AFTER_BYTES = 256 * 1024**2
@@ -48,12 +49,6 @@ class BackupFolder:
         self._known: sqlite3.Connection | None = None
         self._unsynced_files = self._unsynced_bytes = 0
 
-    @property
-    def device(self) -> tuple[int, int]:
-        """Which folder it is: the numbers of its file system and of itself."""
-        status = os.fstat(self._fd)
-        return status.st_dev, status.st_ino
-
     def free_bytes(self) -> int:
         """Bytes that may still be written there."""
         return free_bytes(self._reachable)
@@ -65,7 +60,8 @@ class BackupFolder:
         row = self._database.execute(
             "SELECT sha256 FROM known WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?", _key(path, status)
         ).fetchone()
-        return row[0] if row and self._size_of(row[0]) == status.st_size else None
+        kept = self._status_of(row[0]) if row else None
+        return row[0] if kept is not None and kept.st_size == status.st_size else None
 
     def take(self, source: int, advance: Callable[[int], object]) -> tuple[int, str]:
         """Keep what is left of an open file; its size and digest."""
@@ -114,17 +110,19 @@ class BackupFolder:
         """Where a content is, for a library that opens it by path as long as this folder is open."""
         return self._reachable / _place(digest)
 
-    def check(self, digest: str, size: int, path: str) -> None:
-        """See that a content is there and has its size, without reading it.
+    def check(self, digest: str, size: int, path: str) -> int:
+        """See that a content is there and has its size, without reading it; the bytes that it takes on a disk.
 
         Raises:
             DamagedBackup: it is not.
         """
-        if self._size_of(digest) != size:
+        status = self._status_of(digest)
+        if status is None or status.st_size != size:
             raise DamagedBackup(
                 f"the backup {self.path} is damaged: {_place(digest)}, the content of {path}, is not there or has "
                 "another size; look at its other backups with `kaapana-assets backup --verify`"
             )
+        return bytes_on_disk(status)
 
     @contextmanager
     def content(self, digest: str, path: str) -> Iterator[int]:
@@ -156,7 +154,7 @@ class BackupFolder:
     def names(self) -> list[str]:
         """The whole backups there are, the oldest first."""
         with opened(_MANIFESTS, within=self._fd) as folder:
-            return [name.removesuffix(".jsonl") for name in names_in(folder) if name.endswith(".jsonl")]
+            return in_order(name.removesuffix(".jsonl") for name in names_in(folder) if name.endswith(".jsonl"))
 
     @contextmanager
     def manifest(self, name: str = "") -> Iterator[Reader]:
@@ -199,17 +197,21 @@ class BackupFolder:
                 os.fsync(folder)
 
     def remove_but(self, keep: int) -> int:
-        """Remove all backups but the newest ``keep``, and contents that none has; how many those were.
+        """Remove all backups but the newest ``keep`` and those that were renamed, and contents that none has.
+
+        Returns:
+            How many contents were removed.
 
         Raises:
             DamagedBackup: one that stays cannot be read; nothing is removed then.
         """
         names = self.names()
+        old = [name for name in names if is_given_by_time(name)][:-keep]
         used: set[str] = set()
-        for name in names[-keep:]:
+        for name in (name for name in names if name not in old):
             with self.manifest(name) as reader:
                 used.update(entry.sha256 for entry in reader.entries())
-        for name in names[:-keep]:
+        for name in old:
             os.unlink(f"{_MANIFESTS}/{name}.jsonl", dir_fd=self._fd)
         removed = 0
         with opened(_FILES, within=self._fd) as files:
@@ -265,12 +267,12 @@ class BackupFolder:
         self._unsynced_files += 1
         self._unsynced_bytes += size
 
-    def _size_of(self, digest: str) -> int | None:
+    def _status_of(self, digest: str) -> os.stat_result | None:
         try:
             status = os.stat(_place(digest), dir_fd=self._fd, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        return status.st_size if stat.S_ISREG(status.st_mode) else None
+        return status if stat.S_ISREG(status.st_mode) else None
 
     def _temporary_name(self) -> str:
         return uuid.uuid4().hex

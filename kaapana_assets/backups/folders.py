@@ -14,6 +14,8 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # A FIFO that took the place of a file must not hold the reader.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PIECE = 1 << 20
+_ZEROS = bytes(_PIECE)
+_BLOCK = 512  # of st_blocks, whatever the file system's own are
 _DEEPEST = 200
 
 
@@ -130,6 +132,8 @@ def open_file(name: str, folder: int) -> int:
 def copied(source: int, target: int | None, advance: Callable[[int], object]) -> tuple[int, str]:
     """Copy what is left of a file, or only read it; its size and SHA-256 in hex.
 
+    Pieces without any byte but zeros become holes, so that a sparse file does not grow to its size.
+
     Args:
         source: descriptor of the file.
         target: where it is written to, if anywhere.
@@ -140,8 +144,18 @@ def copied(source: int, target: int | None, advance: Callable[[int], object]) ->
     while piece := os.read(source, _PIECE):
         digest.update(piece)
         size += len(piece)
-        view = memoryview(piece) if target is not None else memoryview(b"")
-        while view and target is not None:
-            view = view[os.write(target, view) :]
+        if target is not None and piece == _ZEROS[: len(piece)]:
+            os.lseek(target, len(piece), os.SEEK_CUR)
+        elif target is not None:
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(target, view) :]
         advance(len(piece))
+    if target is not None:
+        os.ftruncate(target, size)
     return size, digest.hexdigest()
+
+
+def bytes_on_disk(status: os.stat_result) -> int:
+    """What a file takes on a disk: less than its size where it has holes."""
+    return min(status.st_size, status.st_blocks * _BLOCK)

@@ -77,8 +77,9 @@ def carry_out(settings: Settings, forgetting: Forgetting, say: Say) -> Path:
     """Forget; gives the record of it.
 
     Raises:
-        TemporaryError: a run or a sender works on one of the series, and nothing was removed; or a store or
-            Dagster is away: what is left is done by the next forgetting, or when the platform starts.
+        TemporaryError: a run or a sender works on one of the series, or a backup is being taken, and nothing was
+            removed; or a store or Dagster is away: what is left is done by the next forgetting, or when the platform
+            starts.
     """
     records = ForgottenRecords(settings.home)
     with records.alone():

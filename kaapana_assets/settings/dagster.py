@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from kaapana_assets.accounts import POSTGRES_UID
 from kaapana_assets.addresses import split_database_address
-from kaapana_assets.settings.section import Section
+from kaapana_assets.settings.section import Password, Section
 
 
 class DagsterSettings(Section):
@@ -31,7 +31,7 @@ class DagsterSettings(Section):
         description="Database of Dagster's own storage, `postgresql://user@host:port/database` without password; "
         "empty: the platform starts a server for it.",
     )
-    postgres_password: SecretStr = Field(SecretStr(""), description="Password of that user. Environment only.")
+    postgres_password: Password = Field(SecretStr(""), description="Password of that user. Environment only.")
     postgres_uid: int = Field(
         POSTGRES_UID,
         ge=1,

@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from typing_extensions import Self
 
 from kaapana_assets.addresses import split_address
-from kaapana_assets.settings.section import CommaSeparated, ExistingFile, Section, text_of
+from kaapana_assets.settings.section import CommaSeparated, ExistingFile, Password, Section, ServerKey, text_of
 
 
 class IndexSettings(Section):
@@ -20,9 +20,9 @@ class IndexSettings(Section):
     elasticsearch_urls: CommaSeparated = Field(
         (), description="Comma-separated addresses of nodes of one cluster, without user and password."
     )
-    elasticsearch_api_key: SecretStr = Field(SecretStr(""), description="API key, encoded. Environment only.")
+    elasticsearch_api_key: ServerKey = Field(SecretStr(""), description="API key, encoded. Environment only.")
     elasticsearch_user: str = Field("", description="User of Elasticsearch, instead of an API key.")
-    elasticsearch_password: SecretStr = Field(SecretStr(""), description="Password of that user. Environment only.")
+    elasticsearch_password: Password = Field(SecretStr(""), description="Password of that user. Environment only.")
     elasticsearch_ca: ExistingFile | None = Field(
         None, description="File of certificates that the servers' are checked with."
     )

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator
 
 from kaapana_assets.addresses import authority
-from kaapana_assets.settings.section import ExistingFile, Section
+from kaapana_assets.settings.section import ExistingFile, Section, ServerKey
 
 
 class ObjectSettings(Section):
@@ -15,8 +15,8 @@ class ObjectSettings(Section):
 
     objects: Literal["folder", "s3"] = Field("folder", description="The object store: a folder, or MinIO and other S3.")
     s3_endpoint: str = Field("", description="`host:port` of the S3 server, without scheme.")
-    s3_access_key: SecretStr = Field(SecretStr(""), description="Name of the S3 user. Environment only.")
-    s3_secret_key: SecretStr = Field(SecretStr(""), description="Password of the S3 user. Environment only.")
+    s3_access_key: ServerKey = Field(SecretStr(""), description="Name of the S3 user. Environment only.")
+    s3_secret_key: ServerKey = Field(SecretStr(""), description="Password of the S3 user. Environment only.")
     s3_secure: bool = Field(True, description="Whether the S3 server is reached by TLS.")
     s3_region: str = Field("", description="Region of the buckets; empty asks the server.")
     s3_ca: ExistingFile | None = Field(None, description="File of certificates that the S3 server's is checked with.")

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from typing_extensions import Self
 
 from kaapana_assets.addresses import split_address
-from kaapana_assets.settings.section import ExistingFile, Section, text_of
+from kaapana_assets.settings.section import ExistingFile, Password, Section, ServerKey, text_of
 
 _DIMSE_URL = re.compile(r"dimse://[!-.0-~]{1,16}@[A-Za-z0-9._-]+:\d{1,5}")
 
@@ -22,8 +22,8 @@ class PacsSettings(Section):
     )
     dicomweb_url: str = Field("", description="Root of the archive's DICOMweb services, without user and password.")
     dicomweb_user: str = Field("", description="User of the archive (HTTP Basic).")
-    dicomweb_password: SecretStr = Field(SecretStr(""), description="Password of that user. Environment only.")
-    dicomweb_token: SecretStr = Field(SecretStr(""), description="Bearer token of the archive. Environment only.")
+    dicomweb_password: Password = Field(SecretStr(""), description="Password of that user. Environment only.")
+    dicomweb_token: ServerKey = Field(SecretStr(""), description="Bearer token of the archive. Environment only.")
     dicomweb_ca: ExistingFile | None = Field(
         None, description="File of certificates that the archive's is checked with."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from pydantic_settings import (
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.withheld import is_withheld
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 paths_begin_in: ContextVar[Path | None] = ContextVar("folder of relative paths", default=None)
 
 
@@ -99,6 +101,24 @@ def _existing_file(value: Path) -> Path:
     return value
 
 
+def _one_line(value: SecretStr) -> SecretStr:
+    # Libraries refuse a line end by an error that repeats the secret.
+    if _CONTROL.search(value.get_secret_value()):
+        raise ValueError(
+            "has a line end or another control character: make its file or Secret without one (`printf %s`)"
+        )
+    return value
+
+
+def _ascii(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().isascii():
+        raise ValueError("has letters that no key of a server has: it may be another one, or cut in two")
+    return value
+
+
+Password = Annotated[SecretStr, AfterValidator(_one_line)]
+ServerKey = Annotated[Password, AfterValidator(_ascii)]
+"""A secret that is sent in a header."""
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 """A relative path begins in the folder of the home or of the file of settings."""
