@@ -48,8 +48,11 @@ class Found:
 
 
 def names_in(folder: int) -> list[str]:
-    """What is in a folder that is open, sorted."""
-    return sorted(os.listdir(folder))
+    """What is in a folder that is open, sorted; nothing if it was removed meanwhile, as by a nightly clean."""
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
 
 
 @contextmanager

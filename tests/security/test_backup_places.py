@@ -10,6 +10,7 @@ import pytest
 from backups.homes import UP, argv, environment, fill, kaapana
 
 from kaapana_assets.backups.backup_folder import open_to_read, open_to_write
+from kaapana_assets.backups.folders import names_in, opened, walk
 from kaapana_assets.backups.names import next_name
 from kaapana_assets.backups.restoring import Restore
 from kaapana_assets.backups.taking import Backup
@@ -242,6 +243,14 @@ def test_begun_forgetting_that_a_backup_brings_leads_out_of_no_home(home: Path, 
     assert "is damaged" in done.stderr
     assert "Traceback" not in done.stderr
     assert (victim / "w").is_dir()
+
+
+def test_folder_that_is_removed_while_it_is_read_keeps_no_backup_from_its_end(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with opened(tmp_path / "run") as folder:
+        (tmp_path / "run").rmdir()
+        assert names_in(folder) == []
+        assert list(walk(folder, "", lambda _: True)) == []
 
 
 def test_disk_that_fills_while_a_backup_is_taken_is_said_and_the_same_command_goes_on(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Who is forgotten: the one who was named, whatever their PatientID looks like, and nobody else."""
 
+import contextlib
 import os
+import shutil
+import threading
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -55,8 +58,12 @@ def home(tmp_path_factory) -> Path:
         yield folder / "home"
 
 
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
 def found(kind: str, value: str) -> tuple[str, ...]:
-    return forget.plan(load_settings(), kind, value, now=datetime.now(timezone.utc)).series
+    return forget.plan(load_settings(), kind, value, now=now()).series
 
 
 @pytest.mark.parametrize(("series", "patient"), PATIENTS.items(), ids=map(repr, PATIENTS.values()))
@@ -81,6 +88,31 @@ def test_one_instance_of_a_patient_in_a_series_of_another_is_found(home):
     """The index has the attributes of the first instance; the others' data are there as well."""
     assert found("patient", "first") == (MIXED,)
     assert found("patient", "second") == (MIXED,)
+
+
+def test_a_sender_that_goes_on_does_not_stop_a_forgetting(home):
+    """Its files come into the folder that is being removed."""
+    settings = load_settings()
+    ended = threading.Event()
+    folder = home / "incoming" / "1.2.900"
+
+    def send() -> None:
+        number = 0
+        while not ended.is_set():
+            number += 1
+            with contextlib.suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f"1.2.900.{number}.dcm").write_bytes(b"")
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        for _ in range(20):
+            forget.carry_out(settings, forget.plan(settings, "series", "1.2.900", now=now()), lambda _: None)
+    finally:
+        ended.set()
+        sender.join()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_nothing_is_forgotten_in_a_home_that_others_may_enter(home):
