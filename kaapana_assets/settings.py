@@ -143,8 +143,8 @@ class Settings(BaseSettings):
     )
     image_pull_secrets: SecretStr = Field(
         SecretStr(""),
-        description="For `docker`: JSON object, name of a secret -> content of a Docker configuration, with `auths`. "
-        "Environment only.",
+        description="Has no effect any more, and is accepted where it is still set: images are pulled by the engine's "
+        "own client. Environment only.",
     )
 
     docker_url: str = Field(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import json
 import subprocess
 import sys
@@ -14,20 +12,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import docker.errors
 import pytest
 from containers.runner_contract import PYTHON, RunnerContract, until
 from containers.runner_contract import Place as ContractPlace
-from services.container_engine import ENGINES, REGISTRY, REGISTRY_PASSWORD, REGISTRY_USER, ContainerEngine
+from services.container_engine import ENGINES, REGISTRY, ContainerEngine
 from services.images import BASE_IMAGE
 from services.plugin import engine
 
 from kaapana_assets.accounts import OPERATOR_UID
 from kaapana_assets.containers.docker import DockerRunner
-from kaapana_assets.containers.engine import PullSecrets
 from kaapana_assets.containers.references import reference_of
 from kaapana_assets.containers.runner import Launch, Outcome
 from kaapana_assets.errors import ConfigurationError, EngineUnavailable, NotFound, OperatorTimeout
+from kaapana_assets.workflows.loader import load_workflow_files
 
 pytestmark = pytest.mark.services
 
@@ -407,61 +404,39 @@ def test_an_engine_that_stays_away_leaves_the_container_to_the_next_run(own_plac
     assert own_place.lines == ["one", "two"]
 
 
-class TestRegistry:
-    """A registry that asks for a password."""
+DAG = """
+from kaapana_assets.workflows import ContainerOperator, Workflow
 
-    SECRETS = json.dumps(
-        {
-            "right": {"auths": {REGISTRY: {"username": REGISTRY_USER, "password": REGISTRY_PASSWORD}}},
-            "encoded": {
-                "auths": {
-                    f"http://{REGISTRY}": {
-                        "auth": base64.b64encode(f"{REGISTRY_USER}:{REGISTRY_PASSWORD}".encode()).decode()
-                    }
-                }
-            },
-            "wrong": {"auths": {REGISTRY: {"username": REGISTRY_USER, "password": "other"}}},
-        }
-    )
+study = Workflow(name="study", operators=(ContainerOperator(name="made", image="made"),))
+"""
 
-    @pytest.fixture
-    def pushed(self, tmp_path: Path, container_engine: ContainerEngine) -> Iterator[Place]:
-        place = Place(tmp_path, container_engine, registry=f"{REGISTRY}/group", pull_secrets=PullSecrets(self.SECRETS))
-        place.image("print('pulled')")
-        name, _, tag = place.reference.rpartition(":")
-        repository = f"{REGISTRY}/group/{name.rpartition('/')[2]}"
-        with container_engine.client() as client:
-            client.tag(place.reference, repository, tag)
-            login = {"username": REGISTRY_USER, "password": REGISTRY_PASSWORD}
-            said = client.push(repository, tag, auth_config=login, stream=True, decode=True)
-            assert not [each for each in said if "error" in each]
-            client.remove_image(f"{repository}:{tag}", force=True)
-        yield place
-        with container_engine.client() as client, contextlib.suppress(docker.errors.APIError):
-            client.remove_image(f"{repository}:{tag}", force=True)
 
-    @pytest.mark.parametrize("secrets", [("right",), ("encoded",), ("wrong", "right")])
-    def test_the_operators_secrets_are_its_login(self, pushed: Place, secrets: tuple[str, ...]) -> None:
-        with pytest.raises(NotFound, match="docker pull"):
-            pushed.runner.image_digest("made")
-        assert pushed.run(image_pull_secrets=secrets) is Outcome.DONE
-        assert pushed.lines[-1] == "pulled"
-        assert not any(REGISTRY_PASSWORD in line for line in pushed.lines)
-        pushed.runner.image_digest("made")
+@pytest.mark.parametrize("engine_name", sorted(ENGINES))
+def test_an_engine_that_blinks_makes_no_workflow_an_error(
+    engine_name: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A run's process that loads its workflows at that moment would refuse its run."""
+    with engine(engine_name, tmp_path_factory.mktemp("blinks")) as own:
+        place = Place(tmp_path, own, patience_s=60.0)
+        place.image("print('made')")
+        home = tmp_path / "home"
+        dags = home / "workflows" / "dags"
+        dags.mkdir(parents=True)
+        (dags / "study.py").write_text(DAG)
+        before = load_workflow_files(home, place.runner)
+        assert "study" in before.workflows
+        own.stop()
+        back = threading.Timer(1.0, own.start)
+        back.start()
+        during = load_workflow_files(home, place.runner)
+        back.join()
+        assert "study" in during.workflows
+        assert during.plan.digest == before.plan.digest
 
-    @pytest.mark.parametrize("secrets", [(), ("wrong",)])
-    def test_a_login_that_is_refused_is_a_configuration_error(self, pushed: Place, secrets: tuple[str, ...]) -> None:
-        with pytest.raises(ConfigurationError, match="KAAPANA_IMAGE_PULL_SECRETS"):
-            pushed.run(image_pull_secrets=secrets)
 
-    def test_a_secret_that_the_site_does_not_have_is_named(self, pushed: Place) -> None:
-        with pytest.raises(ConfigurationError, match="no secret 'absent'"):
-            pushed.run(image_pull_secrets=("absent",))
-
-    def test_an_image_that_the_registry_does_not_have_is_not_found(self, pushed: Place) -> None:
-        with pytest.raises(NotFound, match="group/other"):
-            pushed.run(image=f"{REGISTRY}/group/other:1", image_pull_secrets=("right",))
-
-    def test_a_registry_that_does_not_answer_is_waited_for(self, pushed: Place) -> None:
-        with pytest.raises(EngineUnavailable, match="cannot be pulled"):
-            pushed.run(image="127.0.0.1:1/group/other:1")
+def test_images_are_pulled_by_nobody_but_who_is_asked(tmp_path: Path, container_engine: ContainerEngine) -> None:
+    place = Place(tmp_path, container_engine, registry=f"{REGISTRY}/group")
+    place.write_image("", dockerfile="FROM x\nLABEL org.opencontainers.image.version=1\n")
+    for call in (place.run, lambda: place.runner.image_digest("made")):
+        with pytest.raises(NotFound, match=f"docker pull {REGISTRY}/group/"):
+            call()
