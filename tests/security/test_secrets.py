@@ -74,7 +74,7 @@ GIVEN = {
     "webserver": DATABASE_SECRETS,
     "daemon": DATABASE_SECRETS,
     "health": DATABASE_SECRETS | STORE_SECRETS,
-    "code-server": SECRETS,
+    "code-server": DATABASE_SECRETS | STORE_SECRETS,
 }
 
 
