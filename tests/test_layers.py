@@ -26,6 +26,7 @@ GROUND = {
     "home",
     "home_record",
     "locks",
+    "retry",
     "run_ends",
     "settings",
     "shown",

@@ -145,20 +145,24 @@ class DockerRunner:
         patience = self._engine.patience()
         attendance = Attendance(self._engine, output, answered=patience.renew)
         container: str | None = None
+
+        def attempt() -> Mapping[str, Any]:
+            nonlocal container
+            try:
+                if container is None:
+                    container = self._adopted(launch, attendance)
+                if container is None:
+                    container = self._created(launch)
+                    self._start(container, launch, attendance)
+                ended = self._attended(container, launch, attendance, cancelled)
+                self._engine.remove(container)
+            except EngineUnavailable:
+                attendance.interrupted = True
+                raise
+            return ended
+
         try:
-            while True:
-                try:
-                    if container is None:
-                        container = self._adopted(launch, attendance)
-                    if container is None:
-                        container = self._created(launch)
-                        self._start(container, launch, attendance)
-                    state = self._attended(container, launch, attendance, cancelled)
-                    self._engine.remove(container)
-                    break
-                except EngineUnavailable:
-                    attendance.interrupted = True
-                    patience.wait_or_raise(cancelled)
+            state = self._engine.repeating(patience, cancelled=cancelled)(attempt)
         except EngineUnavailable:
             raise  # the container may go on, for whoever takes over
         except BaseException:

@@ -15,8 +15,10 @@ import requests
 import urllib3
 from docker import APIClient
 from docker.errors import APIError, DockerException
+from tenacity import Retrying
 
 from kaapana_assets.errors import ConfigurationError, EngineUnavailable
+from kaapana_assets.retry import Patience, repeating
 
 _ANSWER_WITHIN_S = 60
 _LOGS_SILENT_S = 30  # after so long without output the log is asked for again
@@ -78,7 +80,7 @@ class Engine:
             if client is not None:
                 client.close()
 
-    def patiently(self, call: Callable[[], _Given], *, cancelled: threading.Event | None = None) -> _Given:
+    def patiently(self, call: Callable[[], _Given]) -> _Given:
         """What the call gives; made again, for some time, while the engine does not answer.
 
         Right after a call that waited in vain, the engine is asked once: loading workflows asks for many images, and
@@ -87,23 +89,32 @@ class Engine:
         Raises:
             EngineUnavailable: it does not answer for all that time.
         """
-        patience = Patience(0.0 if self._has_just_given_up() else self._patience_s)
-        while True:
-            try:
-                return call()
-            except EngineUnavailable:
-                try:
-                    patience.wait_or_raise(cancelled)
-                except EngineUnavailable:
-                    self._given_up_at = time.monotonic()
-                    raise
+        patience = self.patience(0.0 if self._has_just_given_up() else self._patience_s)
+        try:
+            return self.repeating(patience)(call)
+        except EngineUnavailable:
+            self._given_up_at = time.monotonic()
+            raise
 
     def _has_just_given_up(self) -> bool:
         return self._given_up_at is not None and time.monotonic() - self._given_up_at < _GIVEN_UP_FOR_S
 
-    def patience(self) -> Patience:
-        """A new one, of the length that this engine is given."""
-        return Patience(self._patience_s)
+    def patience(self, seconds: float | None = None) -> Patience:
+        """A new one, of the length that this engine is given unless another is named."""
+        return Patience(
+            self._patience_s if seconds is None else seconds, first_s=_AGAIN_AFTER_S, longest_s=_AGAIN_AFTER_S
+        )
+
+    def repeating(self, patience: Patience, *, cancelled: threading.Event | None = None) -> Retrying:
+        """What repeats a call while the engine does not answer, as ``retry.repeating`` does."""
+
+        def tell(error: BaseException, _pause_s: float) -> None:
+            if patience.failures == 1:
+                logger.warning("%s; waiting for up to %.0f s", error, self._patience_s)
+
+        return repeating(
+            patience, lambda exc: isinstance(exc, EngineUnavailable), cancelled=cancelled, before_pause=tell
+        )
 
     def is_podman(self) -> bool:
         """Whether it is Podman with Docker's API."""
@@ -152,26 +163,6 @@ class Engine:
                 while len(header := answer.raw.read(_HEADER.size)) == _HEADER.size:
                     stream, length = _HEADER.unpack(header)
                     yield stream == _STDERR, answer.raw.read(length)
-
-
-class Patience:
-    """How long an engine that does not answer is waited for."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._until: float | None = None
-
-    def renew(self) -> None:
-        """It has answered."""
-        self._until = None
-
-    def wait_or_raise(self, cancelled: threading.Event | None) -> None:
-        """Wait a little; called in an ``except`` block, whose error is raised again at the end of patience."""
-        now = time.monotonic()
-        self._until = self._until or now + self._seconds
-        if now >= self._until or (cancelled is not None and cancelled.is_set()):
-            raise  # noqa: PLE0704 - the error of the caller's block
-        (cancelled or threading.Event()).wait(_AGAIN_AFTER_S)
 
 
 def said_by(exc: APIError) -> str:

@@ -23,6 +23,7 @@ from kaapana_assets.clocks import Setback, is_future
 from kaapana_assets.durable import suppress_no_room
 from kaapana_assets.errors import ConfigurationError, DagsterUnavailable, StoreUnavailable
 from kaapana_assets.graphql import DagsterClient
+from kaapana_assets.retry import Patience, repeating
 from kaapana_assets.settings import Settings
 from kaapana_assets.supervision import parts, record
 from kaapana_assets.supervision.former import end_former, settle
@@ -164,21 +165,28 @@ class Platform:
 
     def _wait_for_server(self) -> str:
         """A server that starts at the same time as the platform may need some time more."""
-        deadline = time.monotonic() + self.settings.postgres_patience_s
-        told = False
-        while True:
-            try:
-                found = check_server(self.settings)
-                claim_database(self.settings, accept_copy=self._accept_copy)
-                return found
-            except StoreUnavailable as exc:
-                if time.monotonic() > deadline:
-                    raise
-                if not told:
-                    self._say(f"{exc}; waiting for up to {self.settings.postgres_patience_s:.0f} s")
-                told = True
-            if self._stop.wait(1):
+        patience = Patience(self.settings.postgres_patience_s, first_s=1.0, longest_s=1.0)
+
+        def ask() -> str:
+            if self._stop.is_set():
                 raise StopAsked
+            found = check_server(self.settings)
+            claim_database(self.settings, accept_copy=self._accept_copy)
+            return found
+
+        def tell(error: BaseException, _pause_s: float) -> None:
+            if patience.failures == 1:
+                self._say(f"{error}; waiting for up to {self.settings.postgres_patience_s:.0f} s")
+
+        again = repeating(
+            patience, lambda exc: isinstance(exc, StoreUnavailable), cancelled=self._stop, before_pause=tell
+        )
+        try:
+            return again(ask)
+        except StoreUnavailable:
+            if self._stop.is_set():
+                raise StopAsked from None
+            raise
 
     def _start_migration(self) -> subprocess.Popen[str]:
         log = self._places.log("migration")

@@ -13,6 +13,7 @@ from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.durable import full_disk_told
 from kaapana_assets.errors import EngineUnavailable, NotFound, ParameterError, StoreUnavailable
 from kaapana_assets.resources import Platform
+from kaapana_assets.retry import jittered
 from kaapana_assets.stores.forgotten import series_being_forgotten
 from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.untrusted import Limits
@@ -80,7 +81,7 @@ def asked_again(context: dg.OpExecutionContext) -> Iterator[None]:
     except (StoreUnavailable, EngineUnavailable) as exc:
         if not is_asked_again(context, exc):
             raise
-        wait_s = _FIRST_PAUSE_S * 2**context.retry_number
+        wait_s = jittered(_FIRST_PAUSE_S * 2**context.retry_number)
         context.log.warning("%s; the step is repeated in %d s", exc, wait_s)
         raise dg.RetryRequested(max_retries=_REPEATS, seconds_to_wait=wait_s) from exc
 
