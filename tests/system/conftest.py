@@ -24,7 +24,7 @@ from kaapana_assets.supervision.watchdog import TOKEN_VARIABLE, Members
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 PORTS = ("KAAPANA_WEBSERVER_PORT", "KAAPANA_RECEIVER_PORT", "KAAPANA_HEALTH_PORT")
 UP_TIMEOUT_S = 120
-STOP_TIMEOUT_S = 30
+STOP_TIMEOUT_S = 60
 
 
 @dataclass
