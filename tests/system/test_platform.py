@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from system.conftest import PORTS
 
-from kaapana_assets.settings import Settings
-from kaapana_assets.supervision.record import settings_of_running
+from kaapana_assets.supervision.record import settings_in_use
 
 pytestmark = pytest.mark.system
 
@@ -122,6 +121,6 @@ def test_a_killed_supervisor_takes_its_parts_along_and_the_next_up_fails_the_run
 
 
 def test_other_commands_find_the_ports_of_the_running_platform(platform):
-    settings = settings_of_running(Settings(home=platform.home, receiver_port=0, webserver_port=0))
+    settings = settings_in_use(home=platform.home, receiver_port=0, webserver_port=0)
     assert settings.dagster_url == platform.dagster.url
     assert (settings.receiver_host, settings.receiver_port) == platform.receiver
