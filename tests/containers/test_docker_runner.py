@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -107,19 +108,29 @@ def test_an_operator_has_no_rights_and_sees_nothing_but_its_directory(place: Pla
 
 def test_launches_at_once_do_not_see_each_other(place: Place) -> None:
     place.image(
-        "import os, time\nopen('/data/mine-' + os.environ['NUMBER'], 'w').close()\ntime.sleep(0.5)\n"
+        "import os, time\nopen('/data/mine-' + os.environ['NUMBER'], 'w').close()\nprint('up', flush=True)\n"
+        "while not os.path.exists('/data/go-on'): time.sleep(0.02)\n"
         "print(sorted(os.listdir('/data')), [p for p in os.listdir('/proc') if p.isdigit()])"
     )
+    both_are_up = threading.Barrier(2, timeout=120)
 
     def one(number: int) -> list[str]:
         directory = place.directory / str(number)
         directory.mkdir()
         lines: list[str] = []
-        place.runner.run(place.launch(directory=directory, parameters={"number": str(number)}), output=lines.append)
+
+        def heard(line: str) -> None:
+            lines.append(line)
+            if line == "up":
+                both_are_up.wait()
+                (directory / "go-on").touch()
+
+        place.runner.run(place.launch(directory=directory, parameters={"number": str(number)}), output=heard)
         return lines
 
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(one, range(2))) == [[f"['mine-{number}'] ['1']"] for number in range(2)]
+        expected = [["up", f"['go-on', 'mine-{number}'] ['1']"] for number in range(2)]
+        assert list(pool.map(one, range(2))) == expected
 
 
 @pytest.mark.parametrize("network", [False, True], ids=["none", "asked for"])
@@ -162,12 +173,14 @@ def test_a_file_of_the_archive_cannot_be_altered(place: Place, tmp_path: Path) -
 
 
 def test_limits_are_those_of_the_launch(place: Place) -> None:
-    place.image("import time; print('up', flush=True); time.sleep(1)")
+    place.image(_IN_STEPS)
     seen: list[dict[str, object]] = []
 
-    def heard(_: str) -> None:
-        with place.engine.client() as client:
-            seen.append(client.inspect_container(place.containers()[0])["HostConfig"])
+    def heard(line: str) -> None:
+        if line == "one":
+            with place.engine.client() as client:
+                seen.append(client.inspect_container(place.containers()[0])["HostConfig"])
+            go_on(place, code=0)
 
     place.runner.run(place.launch(memory_mb=100, cpu=1.5), output=heard)
     assert seen[0]["Memory"] == seen[0]["MemorySwap"] == 100 * 2**20
@@ -251,6 +264,14 @@ def go_on(place: Place, *, code: int) -> None:
 def has_exited(place: Place) -> bool:
     with place.engine.client() as client:
         return [client.inspect_container(each)["State"]["Status"] for each in place.containers()] == ["exited"]
+
+
+def runs_for_s(place: Place) -> float:
+    """Seconds since the one container started, by the engine's record."""
+    with place.engine.client() as client:
+        started = client.inspect_container(place.containers()[0])["State"]["StartedAt"]
+    moment = datetime.strptime(started[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
+    return (datetime.now(timezone.utc) - moment).total_seconds()
 
 
 def test_who_takes_over_from_a_killed_worker_goes_on_with_its_container(place: Place) -> None:
@@ -339,7 +360,7 @@ def test_the_container_of_an_image_that_was_built_anew_is_ended(place: Place) ->
 def test_time_before_a_worker_was_killed_counts(place: Place) -> None:
     place.image(_IN_STEPS)
     Worker(place, timeout_s=12).killed_after("one")
-    time.sleep(4)
+    assert until(lambda: runs_for_s(place) > 4)
     began = time.monotonic()
     with pytest.raises(OperatorTimeout, match="12 s\n  one"):
         place.run(timeout_s=12.0)
