@@ -29,6 +29,7 @@ GROUND = {
     "home_paths",
     "home_record",
     "locks",
+    "retry",
     "run_ends",
     "settings",
     "shown",

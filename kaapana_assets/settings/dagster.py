@@ -40,6 +40,12 @@ class DagsterSettings(Section):
     postgres_patience_s: float = Field(
         120.0, ge=0, description="Seconds that a run waits for Dagster's PostgreSQL when it is away."
     )
+    step_repeat_pause_s: float = Field(
+        10.0,
+        ge=0,
+        description="Seconds, about, before a step is repeated that a store or engine which is away has stopped; each "
+        "further pause is twice as long.",
+    )
 
     @field_validator("postgres_url")
     @classmethod

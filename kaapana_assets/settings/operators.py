@@ -59,8 +59,8 @@ class OperatorSettings(Section):
     )
     image_pull_secrets: SecretStr = Field(
         SecretStr(""),
-        description="For `docker`: JSON object, name of a secret -> content of a Docker configuration, with `auths`. "
-        "Environment only.",
+        description="Has no effect any more, and is accepted where it is still set: images are pulled by the engine's "
+        "own client. Environment only.",
     )
     docker_url: str = Field(
         "unix:///var/run/docker.sock",

@@ -94,7 +94,7 @@ def _series_asset(
         config_schema=gate.config({"force": _FORCE, "parameters": _parameters(workflow)}),
     )
     def output(context: dg.AssetExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        with opening.asked_again(context.op_execution_context), gate.passed(context.op_execution_context):
+        with opening.asked_again(context.op_execution_context, platform), gate.passed(context.op_execution_context):
             steps.backfill_step(context.op_execution_context, platform, workflow, operator)
         return
         yield  # each series was recorded in the step; Dagster only has to see a generator
@@ -160,7 +160,7 @@ def _prepare_op(workflow: Workflow, inputs: Sequence[str], gate: Gate) -> dg.OpD
         ),
     )
     def prepare(context: dg.OpExecutionContext, platform: Platform) -> None:
-        with opening.asked_again(context), gate.passed(context):
+        with opening.asked_again(context, platform), gate.passed(context):
             # At once, so that an earlier run's report never stands for this one.
             steps.publish_report(context, opening.begin(context, platform, workflow))
 
@@ -178,7 +178,11 @@ def _operator_op(workflow: Workflow, operator: Operator, gate: Gate) -> dg.OpDef
         tags={"kind": sorted(_kinds(operator))[0]},
     )
     def operate(context: dg.OpExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        with opening.asked_again(context), gate.passed(context), opening.resume(context, platform, workflow) as work:
+        with (
+            opening.asked_again(context, platform),
+            gate.passed(context),
+            opening.resume(context, platform, workflow) as work,
+        ):
             with steps.told_in_report(context, work, operator):
                 if operator.level == "cohort":
                     output = steps.pooled_step(context, work, operator)
@@ -198,7 +202,11 @@ def _report_op(workflow: Workflow, gate: Gate) -> dg.OpDefinition:
         out={REPORT: dg.Out(dg.Nothing)},
     )
     def report(context: dg.OpExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        with opening.asked_again(context), gate.passed(context), opening.resume(context, platform, workflow) as work:
+        with (
+            opening.asked_again(context, platform),
+            gate.passed(context),
+            opening.resume(context, platform, workflow) as work,
+        ):
             if context.run.parent_run_id is not None:
                 with steps.told_in_report(context, work, None):
                     steps.mend(context, work)
