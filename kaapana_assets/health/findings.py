@@ -12,13 +12,13 @@ from typing import Any
 from kaapana_assets.shown import shown, shown_lines
 
 
-def _make_shown(found: object, *names: str) -> None:
+def _escape(found: object, *names: str) -> None:
     """Servers, senders and file names say these: whoever shows them need not think of what is in them."""
     for name in names:
         object.__setattr__(found, name, shown_lines(getattr(found, name)))
 
 
-class State(Enum):
+class HealthState(Enum):
     """What is to be thought of something that was checked."""
 
     WORKS = "works"
@@ -28,7 +28,7 @@ class State(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class HealthFinding:
     """What one check found.
 
     Attributes:
@@ -38,14 +38,14 @@ class Finding:
         problem: why it is broken, for a person to read; also what is strange about one that works.
     """
 
-    state: State
+    state: HealthState
     where: str = ""
     product: str = ""
     counts: Mapping[str, float] = field(default_factory=dict)
     problem: str = ""
 
     def __post_init__(self) -> None:
-        _make_shown(self, "where", "product", "problem")
+        _escape(self, "where", "product", "problem")
 
 
 class ErrorKind(Enum):
@@ -74,7 +74,7 @@ class PastError:
     where: str
 
     def __post_init__(self) -> None:
-        _make_shown(self, "what", "reason", "where")
+        _escape(self, "what", "reason", "where")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +92,13 @@ class HealthReport:
     is_up: bool
     dagster_url: str
     health_url: str
-    findings: Mapping[str, Finding]
+    findings: Mapping[str, HealthFinding]
     errors: tuple[PastError, ...]
 
     @property
     def broken(self) -> list[str]:
         """The names of what should work and does not."""
-        return [name for name, each in self.findings.items() if each.state is State.BROKEN]
+        return [name for name, each in self.findings.items() if each.state is HealthState.BROKEN]
 
     @property
     def ok(self) -> bool:

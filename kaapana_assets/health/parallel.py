@@ -10,19 +10,19 @@ from typing import Generic, TypeVar
 Result = TypeVar("Result")
 
 
-class Parallel(Generic[Result]):
+class ParallelCalls(Generic[Result]):
     """Runs calls in threads of their own; for one thread at a time.
 
     A call that hangs, on a disk that is gone say, cannot be ended. It is left behind and not made again
     before it came back, so that those that hang do not become more and more.
 
     Args:
-        lost: the result of a call without one, from its name and why it has none.
+        fallback: the result of a call without one, from its name and why it has none.
         deadline_s: that all calls together are waited for.
     """
 
-    def __init__(self, lost: Callable[[str, str], Result], *, deadline_s: float) -> None:
-        self._lost = lost
+    def __init__(self, fallback: Callable[[str, str], Result], *, deadline_s: float) -> None:
+        self._fallback = fallback
         self._deadline_s = deadline_s
         self._calls: dict[str, _Call[Result]] = {}
 
@@ -38,10 +38,10 @@ class Parallel(Generic[Result]):
     def _result(self, name: str, deadline: float) -> Result:
         call = self._calls[name]
         if not call.done.wait(max(0.0, deadline - time.monotonic())):
-            return self._lost(name, f"no answer for {time.monotonic() - call.since:.0f} s")
+            return self._fallback(name, f"no answer for {time.monotonic() - call.since:.0f} s")
         if call.results:
             return call.results[0]
-        return self._lost(name, "the check itself failed; its log says why")
+        return self._fallback(name, "the check itself failed; its log says why")
 
 
 class _Call(Generic[Result]):

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from kaapana_assets.graphql.answers import Run
     from kaapana_assets.settings import Settings
 
-SHOWN = 5
-_LONGEST_REASON = 300
-_KEPT_REASONS = 100
+MAX_ERRORS = 5
+_MAX_REASON_LENGTH = 300
+_CACHED_REASONS = 100
 _TIMEOUT_S = 10.0
-_OUR_NAME = re.compile(r"(file|[0-9.]+(\.dcm)?)-[0-9a-f]{12}\.[a-z]{2,4}")
+_PLATFORM_NAME = re.compile(r"(file|[0-9.]+(\.dcm)?)-[0-9a-f]{12}\.[a-z]{2,4}")
 
 
 class FailedRuns:
@@ -43,7 +43,7 @@ class FailedRuns:
                     reason=self._reason(client, run.run_id),
                     where=client.run_url(run.run_id),
                 )
-                for run in client.runs(statuses=["FAILURE"], limit=SHOWN)
+                for run in client.runs(statuses=["FAILURE"], limit=MAX_ERRORS)
             )
         except KaapanaAssetsError:
             return ()  # that it does not answer is a finding of its own
@@ -51,11 +51,11 @@ class FailedRuns:
     def _reason(self, client: DagsterClient, run_id: str) -> str:
         if run_id not in self._reasons:
             try:
-                reason = first_line(client.first_failure(run_id) or "its log does not say why")
+                reason = reason_line(client.first_failure(run_id) or "its log does not say why")
             except DagsterUnavailable:
                 return "its log cannot be read now"
             self._reasons[run_id] = reason
-            while len(self._reasons) > _KEPT_REASONS:
+            while len(self._reasons) > _CACHED_REASONS:
                 self._reasons.popitem(last=False)
         return self._reasons[run_id]
 
@@ -63,31 +63,31 @@ class FailedRuns:
 def newest_quarantined(settings: Settings) -> tuple[PastError, ...]:
     """The files that were set apart last, the newest first."""
     try:
-        _, files = open_spool(settings).newest_quarantined(SHOWN)
+        _, files = open_spool(settings).newest_quarantined(MAX_ERRORS)
     except KaapanaAssetsError:
         return ()  # that the spool cannot be read is a finding of its own
     return tuple(
         PastError(
             kind=ErrorKind.FILE,
             time=each.time,
-            what=f"{_harmless(each.path.name)} from {each.origin if '/' not in each.origin else IMPORT}",
-            reason=first_line(each.reason),
-            where=shown(each.path.with_name(_harmless(each.path.name))),
+            what=f"{_safe_name(each.path.name)} from {each.origin if '/' not in each.origin else IMPORT}",
+            reason=reason_line(each.reason),
+            where=shown(each.path.with_name(_safe_name(each.path.name))),
         )
         for each in files
     )
 
 
-def _harmless(name: str) -> str:
+def _safe_name(name: str) -> str:
     """The name of a quarantined file; of one whose name a person chose, as earlier versions kept it, none of that."""
-    kept = _OUR_NAME.fullmatch(name)
+    kept = _PLATFORM_NAME.fullmatch(name)
     return name if kept else f"*{name[max(name.rfind('-'), 0) :]}"
 
 
-def first_line(text: str) -> str:
+def reason_line(text: str) -> str:
     """The line that says why, not too long."""
     line = short_reason(text)
-    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]} …"
+    return line if len(line) <= _MAX_REASON_LENGTH else f"{line[:_MAX_REASON_LENGTH]} …"
 
 
 def _name(run: Run) -> str:

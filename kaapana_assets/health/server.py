@@ -25,7 +25,7 @@ from kaapana_assets.health.findings import HealthReport
 from kaapana_assets.health.page import CONTENT_SECURITY_POLICY, page
 from kaapana_assets.web_guard import Hosts, WebGuard
 
-KEPT_S = 5.0
+MAX_AGE_S = 5.0
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
@@ -34,17 +34,17 @@ _HEADERS = {
 }
 
 
-class KeptReport:
+class CachedReport:
     """A report that many readers share: it is made again only when it is some seconds old.
 
     Args:
         make: makes one; it is not called twice at once.
-        kept_s: seconds that one is given out after it was made.
+        max_age_s: seconds that one is given out after it was made.
     """
 
-    def __init__(self, make: Callable[[], HealthReport], *, kept_s: float = KEPT_S) -> None:
+    def __init__(self, make: Callable[[], HealthReport], *, max_age_s: float = MAX_AGE_S) -> None:
         self._make = make
-        self._kept_s = kept_s
+        self._max_age_s = max_age_s
         self._lock = threading.Lock()
         self._report: HealthReport | None = None
         self._made = 0.0
@@ -52,7 +52,7 @@ class KeptReport:
     def __call__(self) -> HealthReport:
         """The report of now, or of some seconds ago."""
         with self._lock:
-            if self._report is None or time.monotonic() - self._made > self._kept_s:
+            if self._report is None or time.monotonic() - self._made > self._max_age_s:
                 self._report = self._make()
                 self._made = time.monotonic()
             return self._report

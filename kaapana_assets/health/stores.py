@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kaapana_assets.containers.factory import open_runner
 from kaapana_assets.errors import ConfigurationError, KaapanaAssetsError, StoreUnavailable
-from kaapana_assets.health.parallel import Parallel
+from kaapana_assets.health.parallel import ParallelCalls
 from kaapana_assets.stores.factory import open_index, open_objects, open_pacs
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ DEADLINE_S = 5.0
 
 def store_checks(settings: Settings) -> dict[str, Callable[[], StoreReport]]:
     """How each store is asked; each raises what ``check`` of its protocol says."""
-    hurried = settings.model_copy(
+    impatient = settings.model_copy(
         update={
             "dicomweb_timeout_s": min(REQUEST_TIMEOUT_S, settings.dicomweb_timeout_s),
             "dicomweb_attempts": 1,
@@ -33,14 +33,14 @@ def store_checks(settings: Settings) -> dict[str, Callable[[], StoreReport]]:
     )
 
     def pacs() -> StoreReport:
-        with closing(open_pacs(hurried)) as opened:
+        with closing(open_pacs(impatient)) as opened:
             return opened.check()
 
     def index() -> StoreReport:
-        with closing(open_index(hurried)) as opened:
+        with closing(open_index(impatient)) as opened:
             return opened.check()
 
-    return {"pacs": pacs, "index": index, "objects": lambda: open_objects(hurried).check()}
+    return {"pacs": pacs, "index": index, "objects": lambda: open_objects(impatient).check()}
 
 
 def ask_runner(settings: Settings) -> str:
@@ -55,7 +55,7 @@ def check_before_start(settings: Settings, say: Callable[[str], None]) -> None:
         ConfigurationError: a store or the runner can't work with these settings, however long one waits.
     """
     where = {**settings.stores(), "runner": settings.runner}
-    parallel = Parallel[KaapanaAssetsError | None](lambda _, why: StoreUnavailable(why), deadline_s=DEADLINE_S)
+    parallel = ParallelCalls[KaapanaAssetsError | None](lambda _, why: StoreUnavailable(why), deadline_s=DEADLINE_S)
     checks: dict[str, Callable[[], object]] = {**store_checks(settings), "runner": lambda: ask_runner(settings)}
     errors = parallel.start({name: _error_of(check) for name, check in checks.items()})()
     refused = [f"{name}: {error}" for name, error in errors.items() if isinstance(error, ConfigurationError)]

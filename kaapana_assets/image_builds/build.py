@@ -17,17 +17,17 @@ from pathlib import Path
 
 from kaapana_assets.errors import ConfigurationError, EngineUnavailable, KaapanaAssetsError, NotFound
 from kaapana_assets.home_paths import HomePaths
-from kaapana_assets.image_builds.builder import Build, Builder, StoredImage
-from kaapana_assets.image_builds.builders import TIME_OF_FILES
+from kaapana_assets.image_builds.builders import FILE_MTIME_S
 from kaapana_assets.image_builds.files import image_files
 from kaapana_assets.image_builds.folder import (
     Image,
     base_images,
     content_digest,
+    has_build_argument,
     load_image,
-    takes_argument,
 )
 from kaapana_assets.image_builds.package_index import secret_files
+from kaapana_assets.image_builds.protocol import Build, Builder, StoredImage
 from kaapana_assets.image_builds.record import BuiltImage, BuiltImages
 from kaapana_assets.image_builds.references import reference_of
 
@@ -37,7 +37,7 @@ _BASE_ARGUMENT = "BASE_IMAGE"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ImageFolders:
     """Which images, and how they are named.
 
     Attributes:
@@ -56,7 +56,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class BuildOptions:
     """How images are to be built.
 
     Attributes:
@@ -67,11 +67,11 @@ class Wish:
 
     base_image: str = ""
     force: bool = False
-    options: tuple[str, ...] = ()
+    builder_options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class State:
+class ImageState:
     """An image folder and what became of it.
 
     Attributes:
@@ -90,7 +90,13 @@ class State:
 
 
 def build_image(
-    name: str, *, place: Place, builder: Builder, record: BuiltImages, wish: Wish, output: Callable[[str], None]
+    name: str,
+    *,
+    folders: ImageFolders,
+    builder: Builder,
+    record: BuiltImages,
+    options: BuildOptions,
+    output: Callable[[str], None],
 ) -> tuple[BuiltImage, bool]:
     """The image of a folder and whether it was built now; written down in any case.
 
@@ -98,10 +104,10 @@ def build_image(
 
     Args:
         name: of the image folder.
-        place: where it is and what it will be called.
+        folders: where it is and what it will be called.
         builder: builds and keeps it.
         record: where it is written down.
-        wish: how it is to be built.
+        options: how it is to be built.
         output: called with each line that the builder prints.
 
     Raises:
@@ -109,22 +115,22 @@ def build_image(
         ConfigurationError: it cannot be built; the message says why.
         EngineUnavailable: the builder's store cannot be asked.
     """
-    image, reference = load_image(place.images, name), place.reference(name)
-    arguments = _arguments(image, wish.base_image)
+    image, reference = load_image(folders.images, name), folders.reference(name)
+    arguments = _build_arguments(image, options.base_image)
     digest = content_digest(image)
-    labels = {CONTENT_LABEL: digest, BASES_LABEL: _bases(image, arguments, builder)}
+    labels = {CONTENT_LABEL: digest, BASES_LABEL: _base_image_ids(image, arguments, builder)}
     stored = builder.find(reference)
-    needed = wish.force or stored is None or any(stored.labels.get(label) != labels[label] for label in labels)
+    needed = options.force or stored is None or any(stored.labels.get(label) != labels[label] for label in labels)
     if needed:
-        with _lent(image) as (context, secrets):
+        with _build_inputs(image) as (context, secrets):
             build = Build(
                 reference=reference,
                 context=context,
                 arguments=arguments,
                 labels=labels,
                 secrets=secrets,
-                options=wish.options,
-                fresh=wish.force,
+                options=options.builder_options,
+                no_cache=options.force,
             )
             builder.build(build, output=output)
         stored = builder.find(reference)
@@ -137,10 +143,10 @@ def build_image(
         content_digest=digest,
         built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
-    return _written_down(record, built), needed
+    return _recorded(record, built), needed
 
 
-def push_image(name: str, *, place: Place, builder: Builder, record: BuiltImages, insecure: bool) -> str:
+def push_image(name: str, *, folders: ImageFolders, builder: Builder, record: BuiltImages, insecure: bool) -> str:
     """Send a built image to the registry of its reference; gives the digest that it has there.
 
     Raises:
@@ -148,7 +154,7 @@ def push_image(name: str, *, place: Place, builder: Builder, record: BuiltImages
         NotFound: the image was not built, or the builder does not have what was built.
         EngineUnavailable: the registry cannot be reached.
     """
-    reference = place.reference(name)
+    reference = folders.reference(name)
     built, stored = record.find(reference), builder.find(reference)
     if built is None or stored is None or stored.image_id != built.image_id:
         what = "was not built" if built is None else f"is not in the store of {builder.name} as it was built"
@@ -178,23 +184,23 @@ def save_image(image: BuiltImage, *, builder: Builder, folder: Path) -> Path:
     return file
 
 
-def states(names: tuple[str, ...], *, place: Place, record: BuiltImages) -> Iterator[State]:
+def image_states(names: tuple[str, ...], *, folders: ImageFolders, record: BuiltImages) -> Iterator[ImageState]:
     """What became of each image folder; none is built or asked for."""
     known = record.all()
     for name in names:
         try:
-            reference = place.reference(name)
-            digest = content_digest(load_image(place.images, name))
+            reference = folders.reference(name)
+            digest = content_digest(load_image(folders.images, name))
         except KaapanaAssetsError as exc:
-            yield State(name=name, problem=str(exc))
+            yield ImageState(name=name, problem=str(exc))
             continue
         built = known.get(reference)
         changed = built is not None and built.content_digest != digest
-        yield State(name=name, reference=reference, built=built, changed=changed)
+        yield ImageState(name=name, reference=reference, built=built, changed=changed)
 
 
 @contextmanager
-def log_of(name: str, *, home: Path, shown: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
+def build_log(name: str, *, home: Path, shown: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
     """A function that takes each line that the builder prints of one image and keeps it in a file.
 
     Args:
@@ -229,10 +235,10 @@ def log_of(name: str, *, home: Path, shown: Callable[[str], None]) -> Iterator[C
                 staged.unlink()
 
 
-def _arguments(image: Image, base_image: str) -> dict[str, str]:
+def _build_arguments(image: Image, base_image: str) -> dict[str, str]:
     if not base_image:
         return {}
-    if not takes_argument(image, _BASE_ARGUMENT):
+    if not has_build_argument(image, _BASE_ARGUMENT):
         raise ConfigurationError(
             f"image {image.name}: {image.folder / 'Dockerfile'} has no ARG {_BASE_ARGUMENT}, so it can't be built on "
             f"{base_image}: let it begin with\n  ARG {_BASE_ARGUMENT}=<its base image>\n  FROM ${{{_BASE_ARGUMENT}}}"
@@ -240,7 +246,7 @@ def _arguments(image: Image, base_image: str) -> dict[str, str]:
     return {_BASE_ARGUMENT: base_image}
 
 
-def _bases(image: Image, arguments: Mapping[str, str], builder: Builder) -> str:
+def _base_image_ids(image: Image, arguments: Mapping[str, str], builder: Builder) -> str:
     """The IDs of the images that its Dockerfile begins with, fetched if they are not there."""
     found: list[StoredImage] = []
     for reference in base_images(image, arguments):
@@ -255,7 +261,7 @@ def _bases(image: Image, arguments: Mapping[str, str], builder: Builder) -> str:
 
 
 @contextmanager
-def _lent(image: Image) -> Iterator[tuple[Path, dict[str, Path]]]:
+def _build_inputs(image: Image) -> Iterator[tuple[Path, dict[str, Path]]]:
     """What a build gets: exactly the files that the content digest speaks of, and the secrets of the site."""
     with tempfile.TemporaryDirectory(prefix=f"build-{image.name}-") as folder:
         context, secrets = Path(folder, "context"), Path(folder, "secrets")
@@ -267,13 +273,13 @@ def _lent(image: Image) -> Iterator[tuple[Path, dict[str, Path]]]:
                 shutil.copyfileobj(source, target)
             # As the digest does: of the mode only whether it can be executed, of the times nothing.
             copy.chmod(0o755 if file.is_executable else 0o644)
-            os.utime(copy, (TIME_OF_FILES, TIME_OF_FILES))
+            os.utime(copy, (FILE_MTIME_S, FILE_MTIME_S))
         for below, _, _ in os.walk(context):
             Path(below).chmod(0o755)
         yield context, secret_files(secrets, os.environ)
 
 
-def _written_down(record: BuiltImages, built: BuiltImage) -> BuiltImage:
+def _recorded(record: BuiltImages, built: BuiltImage) -> BuiltImage:
     before = record.find(built.reference)
     if before is not None and before.image_id == built.image_id:
         # The same image: when it was made, and where it was pushed to, stay true.

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from kaapana_assets.dicom.identifiers import checked_name
 from kaapana_assets.errors import ConfigurationError, NotFound
-from kaapana_assets.image_builds.dockerfile.findings import Weight
+from kaapana_assets.image_builds.dockerfile.findings import Severity
 from kaapana_assets.image_builds.dockerfile.instructions import Dockerfile, parse
-from kaapana_assets.image_builds.dockerfile.runs import run
+from kaapana_assets.image_builds.dockerfile.run_instruction import apply_run
 from kaapana_assets.image_builds.dockerfile.stages import Packages, Stage, last_stage
 from kaapana_assets.image_builds.dockerfile.tree import Content, Tree
-from kaapana_assets.image_builds.dockerfile.variables import expanded
+from kaapana_assets.image_builds.dockerfile.variables import expand
 from kaapana_assets.image_builds.files import context_files, find_text, image_files
-from kaapana_assets.image_builds.requirement_lines import check_lines
+from kaapana_assets.image_builds.requirement_lines import check_requirements
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Image:
             ConfigurationError: the Dockerfile cannot be read.
         """
         try:
-            return last_stage(self.dockerfile, _context(self.folder), run)
+            return last_stage(self.dockerfile, _context(self.folder), apply_run)
         except ConfigurationError as exc:
             raise ConfigurationError(f"image {self.name}: {self.folder / 'Dockerfile'} {exc}") from exc
 
@@ -67,10 +67,10 @@ class Image:
         if own is not None:
             installs = (Packages(lines=tuple(own.splitlines())), *installs)
         for each in installs:
-            check_lines(each, name=self.name)
+            check_requirements(each, name=self.name)
         return installs
 
-    def start(self, command: tuple[str, ...] | None) -> tuple[str, ...]:
+    def start_arguments(self, command: tuple[str, ...] | None) -> tuple[str, ...]:
         """The arguments of a start, as they are in the container.
 
         Args:
@@ -79,7 +79,7 @@ class Image:
         Raises:
             ConfigurationError: the Dockerfile has neither ENTRYPOINT nor CMD, or could not be built.
         """
-        wrong = [finding for finding in self.stage.findings if finding.weight is Weight.ERROR]
+        wrong = [finding for finding in self.stage.findings if finding.severity is Severity.ERROR]
         if wrong:
             raise ConfigurationError(f"image {self.name}: {self.folder / 'Dockerfile'} {wrong[0]}")
         arguments = command or (*self.stage.entrypoint, *self.stage.cmd)
@@ -133,16 +133,16 @@ def base_images(image: Image, arguments: Mapping[str, str]) -> tuple[str, ...]:
     for instruction in image.dockerfile.instructions:
         if instruction.keyword == "ARG" and not found:
             key, _, default = instruction.value.partition("=")
-            known[key] = arguments.get(key, expanded(default, known, escape=image.dockerfile.escape))
+            known[key] = arguments.get(key, expand(default, known, escape=image.dockerfile.escape))
         elif instruction.keyword == "FROM":
-            reference, *name = expanded(instruction.value, known, escape=image.dockerfile.escape).split() or [""]
+            reference, *name = expand(instruction.value, known, escape=image.dockerfile.escape).split() or [""]
             if reference and reference.lower() not in stages:
                 found[reference] = None
             stages.update(word.lower() for word in name[1:])
     return tuple(found)
 
 
-def takes_argument(image: Image, name: str) -> bool:
+def has_build_argument(image: Image, name: str) -> bool:
     """Whether its Dockerfile has a build argument of that name."""
     arguments = (each.value for each in image.dockerfile.instructions if each.keyword == "ARG")
     return any(word.partition("=")[0] == name for value in arguments for word in value.split())

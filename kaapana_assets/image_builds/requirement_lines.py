@@ -7,8 +7,8 @@ import re
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.image_builds.dockerfile.stages import Packages
 
-_OF_IMAGE = re.compile(r"(--editable )?/")  # laid out, and turned to where they are
-_GOES_ON = re.compile(r"\\\r?\n")
+_IMAGE_PATH = re.compile(r"(--editable )?/")  # laid out, and turned to where they are
+_CONTINUATION = re.compile(r"\\\r?\n")
 _OUTSIDE = re.compile(
     r"^(?:-r|--requirement|-c|--constraint)"  # those in the image were put in their place before
     r"|(?:^|@\s*|[\s=+\"']|(?:^|\s)-[a-z])(?:file:|~|\.{0,2}/|\.\.$|\$\{)"
@@ -17,7 +17,7 @@ _OUTSIDE = re.compile(
 )
 
 
-def check_lines(packages: Packages, *, name: str) -> None:
+def check_requirements(packages: Packages, *, name: str) -> None:
     """See that an installation takes packages from the index, from addresses or from the image.
 
     Raises:
@@ -25,10 +25,10 @@ def check_lines(packages: Packages, *, name: str) -> None:
     """
     for lines in (packages.lines, packages.constraints):
         # A word that goes on in the next line is one to pip, two to uv.
-        texts = (_GOES_ON.sub(between, "\n".join(lines)) for between in (" ", ""))
+        texts = (_CONTINUATION.sub(between, "\n".join(lines)) for between in (" ", ""))
         for line in (line for text in texts for line in text.splitlines()):
             text = re.sub(r"(^|\s)#.*", "", line).strip()
-            rest = text.removeprefix(found[0]) if packages.local and (found := _OF_IMAGE.match(text)) else text
+            rest = text.removeprefix(found[0]) if packages.local and (found := _IMAGE_PATH.match(text)) else text
             if _OUTSIDE.search(rest):
                 raise ConfigurationError(
                     f"image {name}: the requirement {text[:100]!r} leads out of the image folder; name a package, or "

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kaapana_assets.health.checking import HealthCheck
 from kaapana_assets.health.findings import ErrorKind, PastError
+from kaapana_assets.health.health_check import HealthCheck
 from kaapana_assets.health.platform_state import PlatformState
 from kaapana_assets.operations.library_logs import quiet_libraries
 from kaapana_assets.supervision.parts import Places

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class Weight(Enum):
+class Severity(Enum):
     """What it means that an instruction is not obeyed."""
 
     HARMLESS = "harmless"
@@ -18,7 +18,7 @@ class Weight(Enum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class DockerfileFinding:
     """One instruction, or a command of a RUN, that is not obeyed.
 
     Attributes:
@@ -29,9 +29,9 @@ class Finding:
 
     line: int
     instruction: str
-    weight: Weight
+    severity: Severity
     reason: str
 
     def __str__(self) -> str:
-        place = f"line {self.line}: " if self.line else ""
-        return f"{place}{self.instruction}: {self.reason}"
+        location = f"line {self.line}: " if self.line else ""
+        return f"{location}{self.instruction}: {self.reason}"

@@ -16,13 +16,13 @@ _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 _PIP = re.compile(r"pip(3(\.\d+)?)?")
 PYTHON = re.compile(r"python(3(\.\d+)?)?")
-_UNCLEAR = re.compile(r"\$\{|\$[A-Za-z_]")
+_UNEXPANDED = re.compile(r"\$\{|\$[A-Za-z_]")
 _SEPARATORS = {"&&", "||", ";", "|", "&", "(", ")"}
 _CONTROL = {"if", "then", "else", "elif", "fi", "for", "do", "done", "while", "until", "case", "esac", "{", "}"}
 _PREFIXES = {"sudo", "exec", "command", "time", "set", "export"}
 
 # Options of pip and uv that decide what is installed; the number of values that each takes.
-_KEPT = {
+_KEPT_OPTIONS = {
     "--no-deps": 0,
     "--pre": 0,
     "--upgrade": 0,
@@ -37,7 +37,7 @@ _KEPT = {
 }
 _SHORT = {"-U": "--upgrade", "-i": "--index-url", "-f": "--find-links", "--default-index": "--index-url"}
 # Those that decide how; 1 where a value follows.
-_LEFT_OUT = {
+_DROPPED_OPTIONS = {
     "--no-cache-dir": 0,
     "--no-cache": 0,
     "--quiet": 0,
@@ -98,19 +98,19 @@ class PipInstall:
     unknown: str | None = None
 
 
-def commands(text: str, known: Mapping[str, str]) -> Iterator[list[str]] | None:
+def commands(text: str, variables: Mapping[str, str]) -> Iterator[list[str]] | None:
     """The words of each command of a shell's text; None where the text is more than a chain of commands.
 
     Args:
         text: what the shell gets.
-        known: variables of the build.
+        variables: variables of the build.
     """
     if "$(" in text or "`" in text:
         return None
     found: list[list[str]] = [[]]
     try:
         for line in text.splitlines():
-            for token in _tokens(_substituted(line, known)):
+            for token in _tokens(_substituted(line, variables)):
                 if token in _SEPARATORS:
                     found.append([])
                 else:
@@ -124,9 +124,9 @@ def commands(text: str, known: Mapping[str, str]) -> Iterator[list[str]] | None:
     return iter(plain)
 
 
-def is_clear(words: Sequence[str]) -> bool:
+def is_expanded(words: Sequence[str]) -> bool:
     """Whether no word stands for what only a shell can tell."""
-    return not any(_UNCLEAR.search(word) for word in words)
+    return not any(_UNEXPANDED.search(word) for word in words)
 
 
 def pip_install(words: Sequence[str]) -> PipInstall | None:
@@ -164,12 +164,12 @@ def _parsed(arguments: Sequence[str]) -> PipInstall:
             named[option].append(value if value is not None else waiting.pop(0) if waiting else "")
         elif option is None:
             packages.append(word)
-        elif option in _KEPT:
+        elif option in _KEPT_OPTIONS:
             options.append(option)
-            if _KEPT[option]:
+            if _KEPT_OPTIONS[option]:
                 options.append(value if value is not None else waiting.pop(0) if waiting else "")
-        elif option in _LEFT_OUT:
-            if _LEFT_OUT[option] and value is None and waiting:
+        elif option in _DROPPED_OPTIONS:
+            if _DROPPED_OPTIONS[option] and value is None and waiting:
                 waiting.pop(0)
         else:
             unknown = unknown or option
@@ -222,5 +222,5 @@ def _plain(words: Sequence[str]) -> list[str]:
     return found
 
 
-def _substituted(line: str, known: Mapping[str, str]) -> str:
-    return _VARIABLE.sub(lambda found: known.get(found[1] or found[2], found[0]), line)
+def _substituted(line: str, variables: Mapping[str, str]) -> str:
+    return _VARIABLE.sub(lambda found: variables.get(found[1] or found[2], found[0]), line)

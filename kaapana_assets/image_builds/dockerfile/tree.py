@@ -86,24 +86,26 @@ def _fits(parts: Sequence[str], patterns: Sequence[re.Pattern[str]]) -> bool:
     )
 
 
-def put(source: Tree, patterns: Sequence[str], target: Tree, place: str, *, mode: int | None = None) -> list[str]:
-    """Copy what fits the patterns to a place, as COPY does; the patterns that fit nothing.
+def copy_paths(
+    source: Tree, patterns: Sequence[str], target: Tree, destination: str, *, mode: int | None = None
+) -> list[str]:
+    """Copy what fits the patterns to a destination, as COPY does; the patterns that fit nothing.
 
-    Of a folder, what is in it is copied. A file goes into the place if that is a folder, or is to be
+    Of a folder, what is in it is copied. A file goes into the destination if that is a folder, or is to be
     one (a slash at its end, several sources), and takes its name otherwise.
     """
     matches = {pattern: source.matching(pattern) for pattern in patterns}
     count = sum(map(len, matches.values()))
-    folder = place.endswith("/") or count > 1 or absolute(place) in target.folders
-    place = absolute(place)
+    folder = destination.endswith("/") or count > 1 or absolute(destination) in target.folders
+    destination = absolute(destination)
     for path in [path for found in matches.values() for path in found]:
         if path in source.files:
-            name = posixpath.join(place, posixpath.basename(path)) if folder else place
+            name = posixpath.join(destination, posixpath.basename(path)) if folder else destination
             _put_file(target, name, source.files[path], mode)
             continue
-        target.add_folder(place)
+        target.add_folder(destination)
         for each in source.below(path):
-            name = posixpath.join(place, each[len(path.rstrip("/")) + 1 :])
+            name = posixpath.join(destination, each[len(path.rstrip("/")) + 1 :])
             if each in source.files:
                 _put_file(target, name, source.files[each], mode)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from kaapana_assets.health.findings import Finding, HealthReport
+from kaapana_assets.health.findings import HealthFinding, HealthReport
 
 TITLES = {
     "pacs": "PACS",
@@ -19,9 +19,9 @@ TITLES = {
     "parts": "parts",
 }
 _UNITS = ("bytes", "KB", "MB", "GB", "TB", "PB")
-_KNOWN = "known_"
-_OF_ONE = {"instances": "instance", "documents": "document", "buckets": "bucket", "restarts": "restart"}
-_SAID_IF_ANY = frozenset({"open_series", "restarts", "left_alone"})
+_KNOWN_PREFIX = "known_"
+_SINGULAR = {"instances": "instance", "documents": "document", "buckets": "bucket", "restarts": "restart"}
+_HIDDEN_WHEN_ZERO = frozenset({"open_series", "restarts", "left_alone"})
 
 
 def headline(report: HealthReport) -> str:
@@ -36,15 +36,15 @@ def title(name: str) -> str:
     return TITLES.get(name, name)
 
 
-def product(finding: Finding) -> str:
+def product(finding: HealthFinding) -> str:
     """What answered, unless where it is says so already (``folder``)."""
     return "" if finding.where.startswith(f"{finding.product} ") else finding.product
 
 
-def counts(finding: Finding) -> str:
+def counts(finding: HealthFinding) -> str:
     """All that was counted: ``3 series, 41 instances, 1.2 GB, 70 GB free``."""
-    said = [_count(name, value) for name, value in finding.counts.items() if value or name not in _SAID_IF_ANY]
-    if any(name.startswith(_KNOWN) for name in finding.counts):
+    said = [_count(name, value) for name, value in finding.counts.items() if value or name not in _HIDDEN_WHEN_ZERO]
+    if any(name.startswith(_KNOWN_PREFIX) for name in finding.counts):
         said[0] = f"known here: {said[0]}"
     return ", ".join(said)
 
@@ -72,13 +72,13 @@ def local_time(time: datetime) -> str:
 
 
 def _count(name: str, value: float) -> str:
-    name = name.removeprefix(_KNOWN)
+    name = name.removeprefix(_KNOWN_PREFIX)
     if name == "size_bytes":
         return size(value)
     if name.endswith("_bytes"):
         return f"{size(value)} {name.removesuffix('_bytes').replace('_', ' ')}"
     if name == "oldest_age_s":
         return f"the oldest for {age(value)}"
-    if value == 1 and name in _OF_ONE:
-        name = _OF_ONE[name]
+    if value == 1 and name in _SINGULAR:
+        name = _SINGULAR[name]
     return f"{value:,.0f} {name.replace('_', ' ')}"

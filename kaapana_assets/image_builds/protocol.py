@@ -22,7 +22,7 @@ class Build:
         labels: those that are added to the Dockerfile's.
         secrets: files that the build is lent, by id.
         options: further options of the program, which come last.
-        fresh: takes nothing from the cache of earlier builds.
+        no_cache: takes nothing from the cache of earlier builds.
     """
 
     reference: str
@@ -31,7 +31,7 @@ class Build:
     labels: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, Path] = field(default_factory=dict)
     options: Sequence[str] = ()
-    fresh: bool = False
+    no_cache: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
