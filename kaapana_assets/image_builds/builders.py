@@ -1,8 +1,8 @@
-"""The programs that build images: docker, podman and buildah, each as it wants to be called.
+"""The image builders docker, podman and buildah, called as programs.
 
-Where they keep images, how they isolate a build and how they log in to registries is their own
-configuration (``DOCKER_HOST``, ``CONTAINERS_STORAGE_CONF``, ``BUILDAH_ISOLATION``, ``docker login``).
-What is built, and when, is in ``building``.
+Their image store, the isolation of builds and the logins to registries are their own configuration
+(``DOCKER_HOST``, ``CONTAINERS_STORAGE_CONF``, ``BUILDAH_ISOLATION``, ``docker login``). Which images are
+built, and when, is decided in ``build``.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from kaapana_assets.withheld import without_secrets
 
 BUILDER_NAMES = ("docker", "podman", "buildah")
 FILE_MTIME_S = 315_532_800
-"""1980-01-01, the modification time of all that is built: the same content makes the same image."""
+"""1980-01-01, the modification time of all files in images: the same content gives the same image."""
 
 _ANSWER_TIMEOUT_S = 20
-_UMASK = 0o022  # folders that builders make in images are for all users of a container; no data is in them
+_UMASK = 0o022  # folders that builders make in images must be readable by every user of a container
 _LAST_LINES = 25
 _NO_SUCH_IMAGE = re.compile(r"no such (image|object)|image not known|locating image|unable to find", re.IGNORECASE)
 _ACCESS_DENIED = re.compile(r"unauthori[sz]ed|denied|authentication required|forbidden", re.IGNORECASE)
@@ -38,10 +38,10 @@ _CANNOT_RUN_CONTAINERS = re.compile(
 
 
 def find_builder(name: str | None = None) -> Builder:
-    """The builder of that name, else the first one that works here.
+    """The builder of that name; without a name, the first one that works on this machine.
 
     Raises:
-        ConfigurationError: there is none; the message says why for each.
+        ConfigurationError: none works; the message gives the reason for each.
     """
     reasons = []
     for each in BUILDER_NAMES if name is None else (name,):
@@ -58,7 +58,7 @@ def find_builder(name: str | None = None) -> Builder:
 
 
 def _reason_unusable(name: str) -> str | None:
-    """Why a builder cannot be used; None if it can."""
+    """The reason why a builder cannot be used; None if it can."""
     if shutil.which(name) is None:
         return "is not on the PATH"
     if name != "docker":
@@ -67,14 +67,14 @@ def _reason_unusable(name: str) -> str | None:
     if code != 0:
         return f"its daemon does not answer ({_last_line(said)})"
     version = said.strip().partition(".")[0]
-    # Builds with secrets need BuildKit, which was in the client before 23 and is a plugin of it since.
+    # Build secrets need BuildKit: part of the client before version 23, a plugin since.
     if (not version.isdigit() or int(version) >= 23) and _run(["docker", "buildx", "version"])[0] != 0:
         return "its plugin buildx is not installed"
     return None
 
 
 class Docker:
-    """Docker with BuildKit; its daemon knows which registries are insecure."""
+    """Docker with BuildKit; insecure registries are a setting of its daemon."""
 
     name = "docker"
 
@@ -88,7 +88,7 @@ class Docker:
 
     def build(self, build: Build, *, output: Callable[[str], None]) -> None:
         """See ``Builder.build``."""
-        # Values are taken from the environment: what is on a command line can be seen by all users.
+        # By name only, values come from the environment: all users can read a command line.
         proxies = [name for name in os.environ if re.fullmatch("(?i)(http|https|no|ftp|all)_proxy", name)]
         options = ["--progress=plain", *(f"--build-arg={name}" for name in proxies)]
         command = ["docker", "build", *options, *_options(build), str(build.context)]
@@ -98,8 +98,8 @@ class Docker:
         """See ``Builder.push``."""
         if insecure:
             raise ConfigurationError(
-                "docker has no option for registries without TLS: name it in `insecure-registries` of its daemon.json "
-                "(those on this machine need nothing), and leave out --insecure"
+                "docker has no option for registries without TLS: add the registry to `insecure-registries` in the "
+                "daemon.json of its daemon (a registry on this machine needs no entry), and leave out --insecure"
             )
         _push(["docker", "push", reference], reference)
         repository = reference.rpartition(":")[0]
@@ -107,7 +107,7 @@ class Docker:
         for digest in stored.repo_digests if stored else ():
             if digest.startswith(f"{repository}@"):
                 return digest.rpartition("@")[2]
-        raise EngineUnavailable(f"docker does not say under which digest the registry has {reference}")
+        raise EngineUnavailable(f"docker does not report the digest of {reference} in the registry")
 
     def save(self, reference: str, file: Path) -> None:
         """See ``Builder.save``."""
@@ -115,7 +115,7 @@ class Docker:
 
 
 class _ContainersTool:
-    """What podman and buildah have in common."""
+    """The code that podman and buildah share."""
 
     name: str
     _build_command: str
@@ -154,7 +154,7 @@ class Podman(_ContainersTool):
 
 
 class Buildah(_ContainersTool):
-    """buildah, which builds without a service, also where containers cannot be run."""
+    """buildah, which needs no daemon and also builds where containers cannot run."""
 
     name = "buildah"
     _build_command = "bud"
@@ -206,14 +206,14 @@ def _build(command: Sequence[str], build: Build, output: Callable[[str], None], 
     said = "".join(f"\n  {line[:500]}" for line in last)
     hint = ""
     if command[0] != "docker" and "BUILDAH_ISOLATION" not in os.environ and _CANNOT_RUN_CONTAINERS.search(said):
-        hint = "\nwhere containers cannot be run, builds work with BUILDAH_ISOLATION=chroot in the environment"
+        hint = "\nif containers cannot run on this machine, set BUILDAH_ISOLATION=chroot in the environment"
     raise ConfigurationError(f"{command[0]} ended with exit code {code}:{said}{hint}")
 
 
 def _pull(program: str, reference: str) -> None:
     code, said = _run([program, "pull", reference], timeout_s=None)
     if code != 0:
-        raise ConfigurationError(f"the image {reference} cannot be had by {program}: {_last_line(said)}")
+        raise ConfigurationError(f"{program} cannot pull the image {reference}: {_last_line(said)}")
 
 
 def _push(command: Sequence[str], reference: str) -> None:
@@ -248,7 +248,7 @@ def _inspect(command: Sequence[str]) -> StoredImage | None:
 
 def _check_absent(program: str, said: str) -> None:
     if not _NO_SUCH_IMAGE.search(said):
-        raise EngineUnavailable(f"{program} does not say which images it has: {_last_line(said)}")
+        raise EngineUnavailable(f"the image store of {program} does not answer: {_last_line(said)}")
 
 
 def _digest(image_id: str) -> str:
@@ -256,7 +256,7 @@ def _digest(image_id: str) -> str:
 
 
 def _run(command: Sequence[str], timeout_s: float | None = _ANSWER_TIMEOUT_S) -> tuple[int, str]:
-    """Exit code, and what it said: its output, or of a failure its errors, too."""
+    """Run a program; returns its exit code and stdout, after a failure also stderr."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, check=False,
@@ -271,18 +271,18 @@ def _run(command: Sequence[str], timeout_s: float | None = _ANSWER_TIMEOUT_S) ->
 
 def _last_line(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return lines[-1][:500] if lines else "it says nothing"
+    return lines[-1][:500] if lines else "without output"
 
 
 def checked_options(options: Sequence[str]) -> tuple[str, ...]:
-    """The options as given.
+    """The options, unchanged.
 
     Raises:
-        ConfigurationError: one is no option: the folder that is built would not be the image's.
+        ConfigurationError: a word is no option: the builder would take it for the build context.
     """
     for option in options:
         if not option.startswith("-"):
             raise ConfigurationError(
-                f"--builder-option takes one option with its value, --network=host, not {option!r}"
+                f"--builder-option takes one option with its value, such as --network=host, not {option!r}"
             )
     return tuple(options)

@@ -1,4 +1,7 @@
-"""What the process runner does not do of a Dockerfile, for `images check` and for failed operators."""
+"""Checks which instructions of a Dockerfile the process runner does not apply.
+
+The findings are shown by `images check`, and in the log of an operator that failed.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ _READ_BYTES = 1 << 20
 
 
 def check_dockerfile(image: Image, bases: BaseRequirements) -> tuple[DockerfileFinding, ...]:
-    """All that is not obeyed, in the order of the Dockerfile.
+    """All instructions that the process runner does not apply, in the order of the Dockerfile.
 
     Raises:
         ConfigurationError: the Dockerfile cannot be read.
@@ -34,7 +37,7 @@ def check_dockerfile(image: Image, bases: BaseRequirements) -> tuple[DockerfileF
 
 
 def relevant_findings(image: Image, bases: BaseRequirements) -> tuple[DockerfileFinding, ...]:
-    """Those that an operator may have missed; none where the Dockerfile cannot be read."""
+    """The findings that may explain a failure of an operator; none if the Dockerfile cannot be read."""
     try:
         return tuple(each for each in check_dockerfile(image, bases) if each.severity is not Severity.HARMLESS)
     except ConfigurationError:
@@ -54,7 +57,7 @@ def _of_base(image: Image, bases: BaseRequirements) -> Iterator[DockerfileFindin
             line, f"FROM {base}", Severity.HARMLESS, f"operators run on this machine, with its {ours}"
         )
     else:
-        reason = "what it holds is not here: name its Python packages in KAAPANA_BASE_REQUIREMENTS"
+        reason = "the process runner has no base image: name its Python packages in KAAPANA_BASE_REQUIREMENTS"
         yield DockerfileFinding(line, f"FROM {base}", Severity.MATTERS, reason)
 
 
@@ -70,12 +73,12 @@ def _of_start(image: Image) -> Iterator[DockerfileFinding]:
     if PYTHON.fullmatch(program.rpartition("/")[2]) or _is_in(stage.tree, program, stage.workdir):
         return
     if shutil.which(program) is None and not _is_in_path(stage.tree, program, stage.variables["PATH"]):
-        reason = f"{program} is neither in the image folder nor on this machine, unless a Python package brings it"
+        reason = f"{program} is neither in the image folder nor on this machine; does a Python package install it?"
         yield DockerfileFinding(0, shown, Severity.MATTERS, reason)
 
 
 def _program(arguments: Sequence[str], shell: Sequence[str]) -> str:
-    """What is started first: of a shell form, what its text begins with."""
+    """The program of a start command; of a shell form, the first command of its text."""
     if tuple(arguments[: len(shell)]) == tuple(shell) and len(arguments) > len(shell):
         first = next(commands(arguments[len(shell)], {}) or iter(()), [])
         if first and is_expanded(first[:1]) and first[0] not in _OF_SHELLS:
@@ -92,7 +95,7 @@ def _is_in_path(tree: Tree, program: str, path: str) -> bool:
 
 
 def _of_scripts(image: Image) -> Iterator[DockerfileFinding]:
-    """Paths of the image in the text of its scripts, which lead nowhere on this machine."""
+    """Paths of the image in the text of its scripts that do not exist on this machine."""
     tree = image.stage.tree
     for path, content in sorted(tree.files.items()):
         if not path.endswith(_TEXT) or (content.file and content.file.status.st_size > _READ_BYTES):
@@ -100,7 +103,7 @@ def _of_scripts(image: Image) -> Iterator[DockerfileFinding]:
         named = dict.fromkeys(_PATH_IN_TEXT.findall(content.read_text()))
         wrong = [each for each in named if _is_of_image(tree, absolute(each)) and not os.path.lexists(each)]
         if wrong:
-            reason = f"has {', '.join(wrong[:3])} in its text, which is not turned: use paths relative to the script"
+            reason = f"has {', '.join(wrong[:3])} in its text, which is not mapped: use paths relative to the script"
             yield DockerfileFinding(0, path, Severity.MATTERS, reason)
 
 

@@ -1,6 +1,6 @@
-"""What a builder of images is: what it is given, what it has, and the protocol of all builders.
+"""The protocol of image builders, and its values: the build request and the stored image.
 
-Docker, Podman and buildah are in ``builders``.
+The implementations for docker, podman and buildah are in ``builders``.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Protocol
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """What to build.
+    """The request of one image build.
 
     Attributes:
-        reference: what the image will be called.
-        context: folder with its Dockerfile.
-        arguments: build arguments.
-        labels: those that are added to the Dockerfile's.
-        secrets: files that the build is lent, by id.
-        options: further options of the program, which come last.
-        no_cache: takes nothing from the cache of earlier builds.
+        reference: reference that the image gets.
+        context: the build context, a folder with the Dockerfile.
+        arguments: build arguments by name.
+        labels: labels that are added to those of the Dockerfile.
+        secrets: files of build secrets by secret ID.
+        options: further command-line options of the builder, appended last.
+        no_cache: whether the layers of earlier builds are ignored.
     """
 
     reference: str
@@ -36,12 +36,12 @@ class Build:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredImage:
-    """An image in the store of a builder.
+    """An image in the image store of a builder.
 
     Attributes:
         image_id: ``sha256:<hex>``.
-        labels: of its configuration.
-        repo_digests: ``name@sha256:<hex>`` by which registries have it, as far as the builder knows.
+        labels: labels of its configuration.
+        repo_digests: its digests in registries, ``name@sha256:<hex>``, as far as the builder knows them.
     """
 
     image_id: str
@@ -50,47 +50,47 @@ class StoredImage:
 
 
 class Builder(Protocol):
-    """A program that builds images and keeps them."""
+    """A program that builds images and has a store for them."""
 
     name: str
 
     def find(self, reference: str) -> StoredImage | None:
-        """The image of that reference; None where the store has none.
+        """The stored image of that reference; None if the store has none.
 
         Raises:
-            EngineUnavailable: the store cannot be asked.
+            EngineUnavailable: the store does not answer.
         """
         ...
 
     def pull(self, reference: str) -> None:
-        """Fetch an image from its registry.
+        """Pull an image from its registry.
 
         Raises:
-            ConfigurationError: its registry does not let this user in, or there is no such image.
+            ConfigurationError: the registry denies access, or has no such image.
         """
         ...
 
     def build(self, build: Build, *, output: Callable[[str], None]) -> None:
-        """Build an image; ``output`` is called with each line that the program prints.
+        """Build an image; ``output`` is called with each line that the builder prints.
 
         Raises:
-            ConfigurationError: the build failed; the message has its last lines.
+            ConfigurationError: the build failed; the message holds the last lines of its output.
         """
         ...
 
     def push(self, reference: str, *, insecure: bool) -> str:
-        """Send an image to the registry that its reference names; gives the digest of its manifest there.
+        """Push an image to the registry of its reference; returns the digest of its manifest there.
 
         Raises:
-            ConfigurationError: the registry does not let this user in.
-            EngineUnavailable: it cannot be reached, or failed.
+            ConfigurationError: the registry denies access.
+            EngineUnavailable: the registry cannot be reached, or the push failed.
         """
         ...
 
     def save(self, reference: str, file: Path) -> None:
-        """Write an image and its reference as a tar that ``docker load`` and ``ctr images import`` read.
+        """Write an image with its reference as a tar for ``docker load`` and ``ctr images import``.
 
         Raises:
-            EngineUnavailable: it cannot be written.
+            EngineUnavailable: the tar cannot be written.
         """
         ...

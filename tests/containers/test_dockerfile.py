@@ -200,19 +200,25 @@ def test_the_requirements_of_the_folder_count_once(tmp_path: Path) -> None:
         pytest.param("RUN wget http://x/y.zip", Severity.MATTERS, "is not run", id="wget"),
         pytest.param("RUN for i in a b; do pip install $i; done", Severity.MATTERS, "is not run", id="loop"),
         pytest.param("RUN pip install $(cat x)", Severity.MATTERS, "is not run", id="substitution"),
-        pytest.param("RUN pip install --frobnicate x", Severity.MATTERS, "--frobnicate is not known", id="option"),
+        pytest.param("RUN pip install --frobnicate x", Severity.MATTERS, "--frobnicate is not supported", id="option"),
         pytest.param(
             "RUN pip install -c https://x/c.txt idna", Severity.MATTERS, "https://x/c.txt is not read", id="web"
         ),
-        pytest.param("RUN pip install -r /nothing.txt", Severity.MATTERS, "/nothing.txt is not here", id="no file"),
-        pytest.param("RUN pip install -e /src", Severity.MATTERS, "/src is no Python project here", id="no project"),
-        pytest.param("RUN pip uninstall -y torch", Severity.HARMLESS, "only what is asked for", id="uninstall"),
+        pytest.param(
+            "RUN pip install -r /nothing.txt", Severity.MATTERS, "/nothing.txt is not available", id="no file"
+        ),
+        pytest.param("RUN pip install -e /src", Severity.MATTERS, "/src is no Python project", id="no project"),
+        pytest.param(
+            "RUN pip uninstall -y torch", Severity.HARMLESS, "only the packages that are asked for", id="uninstall"
+        ),
         pytest.param("RUN python3 <<EOF\nprint()\nEOF", Severity.MATTERS, "is not run", id="script"),
         pytest.param("ADD https://x/y /app/", Severity.MATTERS, "not fetched", id="address"),
         pytest.param("ADD files/x.tar.gz /app/", Severity.MATTERS, "not unpacked", id="archive"),
-        pytest.param("COPY --from=other/image:1 /x /x", Severity.MATTERS, "other/image:1 are not here", id="image"),
+        pytest.param(
+            "COPY --from=other/image:1 /x /x", Severity.MATTERS, "other/image:1 are not available", id="image"
+        ),
         pytest.param("COPY files/none /x", Severity.ERROR, "files/none is not in the image folder", id="no source"),
-        pytest.param("COPY --exclude=*.py files/ /x", Severity.MATTERS, "not obeyed", id="exclude"),
+        pytest.param("COPY --exclude=*.py files/ /x", Severity.MATTERS, "not supported", id="exclude"),
         pytest.param("FRO x", Severity.ERROR, "knows no such instruction", id="mistyped"),
         pytest.param("USER 1000", Severity.HARMLESS, "user of the platform", id="USER"),
         pytest.param("VOLUME /x", Severity.HARMLESS, "folder", id="VOLUME"),
@@ -220,12 +226,14 @@ def test_the_requirements_of_the_folder_count_once(tmp_path: Path) -> None:
         pytest.param("EXPOSE 80", Severity.HARMLESS, "network", id="EXPOSE"),
         pytest.param("STOPSIGNAL 9", Severity.HARMLESS, "SIGTERM", id="STOPSIGNAL"),
         pytest.param("RUN useradd x", Severity.HARMLESS, "user of the platform", id="useradd"),
-        pytest.param("RUN rm -rf /var/lib/apt/lists/*", Severity.HARMLESS, "nothing of that name", id="rm"),
+        pytest.param("RUN rm -rf /var/lib/apt/lists/*", Severity.HARMLESS, "no file of that name", id="rm"),
         pytest.param("RUN apt-get clean", Severity.HARMLESS, "installs nothing", id="apt-get clean"),
         pytest.param("RUN python -m venv /opt/venv", Severity.HARMLESS, "environment of its own", id="venv"),
     ],
 )
-def test_what_is_not_obeyed_is_found_with_its_line(tmp_path: Path, line: str, severity: Severity, said: str) -> None:
+def test_an_instruction_that_is_not_applied_is_a_finding_with_its_line(
+    tmp_path: Path, line: str, severity: Severity, said: str
+) -> None:
     found = image_of(tmp_path, f"FROM x\n\n{line}\n").stage.findings
     (finding,) = [each for each in found if said in each.reason]
     assert (finding.line, finding.severity) == (3, severity)
@@ -247,7 +255,7 @@ def test_modes_are_those_of_the_dockerfile(tmp_path: Path) -> None:
     [
         pytest.param("FROM x\nCOPY <<EOF /x\nno end\n", "here-document EOF has no end", id="here-document"),
         pytest.param('FROM x\nENV A="x\n', "line 2: .*quote without an end", id="quote"),
-        pytest.param("FROM x\nENV A=${B^^}\n", r"line 2: .*\$\{B\^\^\}.*not understood", id="modifier"),
+        pytest.param("FROM x\nENV A=${B^^}\n", r"line 2: .*\$\{B\^\^\}.*not supported", id="modifier"),
         pytest.param("FROM x\nENV A=${B:?is needed}\n", "line 2: .*B, which has no value: is needed", id="needed"),
         pytest.param("FROM x\nCOPY x\n", "line 2: COPY takes a source and a target", id="one word"),
         pytest.param("# escape=x\nFROM x\n", "escape", id="escape"),

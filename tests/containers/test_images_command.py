@@ -262,7 +262,7 @@ CMD ["python3", "-u", "/kaapana/app/main.py"]
 """
 
 
-def test_check_names_each_instruction_that_is_not_obeyed_and_whether_it_matters(tmp_path: Path) -> None:
+def test_check_names_each_instruction_that_is_not_applied_and_whether_it_matters(tmp_path: Path) -> None:
     site = Site.at(tmp_path, ["extract-study-id"])
     folder = image_folder(site.images, CHECKED) / "foreign" / "files"
     (folder / "main.py").write_text("open('/kaapana/app/model.txt')\nopen('/data/x')\n")
@@ -279,7 +279,7 @@ def test_check_names_each_instruction_that_is_not_obeyed_and_whether_it_matters(
         ["  harmless  line 3", "RUN apt-get update"],
         ["  matters   line 3", "RUN apt-get install -y dcmtk"],
         ["  harmless  line 4", "USER 1000"],
-        ["  matters   /kaapana/app/main.py", "has /kaapana/app/model.txt in its text, which is not turned"],
+        ["  matters   /kaapana/app/main.py", "has /kaapana/app/model.txt in its text, which is not mapped"],
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a RUN does to a stage: Python packages, folders and modes; all else is a finding."""
+"""Applies a RUN to a stage: Python packages, folders and modes; any other command becomes a finding."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HARMLESS = {
     "userdel": "operators run as the user of the platform",
     "chown": "files are the platform user's",
     "chgrp": "files are the platform user's",
-    "ldconfig": "nothing was installed that it would find",
+    "ldconfig": "no system library was installed",
     **dict.fromkeys(["echo", "true", "ls", "cat", "pwd", "which", "date", "env", "id", ":"], "only shows something"),
 }
 _MODE = re.compile(r"0?[0-7]{3,4}|[ugoa]*\+[rwxX]*x[rwxX]*")
@@ -34,12 +34,10 @@ _NOT_INSTALLED = re.compile(r"(pip|uv)([=<>~!\[].*)?")
 
 
 def apply_run(instruction: Instruction, stage: Stage) -> None:
-    """Do with the stage what its RUN does, as far as that needs no container."""
+    """Apply a RUN to a stage, as far as that is possible without a container."""
     found = _commands(instruction, stage)
     if found is None:
-        stage.add_finding(
-            instruction, Severity.MATTERS, "is not run: what it makes or installs has to be on this machine"
-        )
+        stage.add_finding(instruction, Severity.MATTERS, "is not run: its results must already be on this machine")
         return
     folder = stage.workdir
     for words in found:
@@ -49,7 +47,7 @@ def apply_run(instruction: Instruction, stage: Stage) -> None:
             folder = absolute(words[1], folder)
         elif not is_expanded(words):
             stage.add_finding(
-                instruction, Severity.MATTERS, "is not run: only a shell knows its variables", short=short
+                instruction, Severity.MATTERS, "is not run: only a shell can expand its variables", short=short
             )
         elif (asked := pip_install(words)) is not None:
             _install(instruction, stage, asked, folder, short)
@@ -84,7 +82,7 @@ def _unknown(name: str, words: Sequence[str]) -> tuple[Severity, str]:
     if name in _HARMLESS:
         return Severity.HARMLESS, _HARMLESS[name]
     if name == "rm":
-        return Severity.HARMLESS, "nothing of that name is here"
+        return Severity.HARMLESS, "there is no file of that name"
     if PYTHON.fullmatch(name) and words[1:3] in (["-m", "compileall"], ["-m", "venv"], ["-m", "ensurepip"]):
         return Severity.HARMLESS, "the operator has an environment of its own"
     if PYTHON.fullmatch(name) and words[1:] in (["--version"], ["-V"]):
@@ -92,8 +90,8 @@ def _unknown(name: str, words: Sequence[str]) -> tuple[Severity, str]:
     if name.startswith("pip") and words[1:2] in (["cache"], ["check"], ["list"], ["--version"], ["freeze"]):
         return Severity.HARMLESS, "installs nothing"
     if name.startswith("pip") and words[1:2] == ["uninstall"]:
-        return Severity.HARMLESS, "the operator's environment holds only what is asked for"
-    return Severity.MATTERS, "is not run: what it makes or installs has to be on this machine"
+        return Severity.HARMLESS, "the operator's environment has only the packages that are asked for"
+    return Severity.MATTERS, "is not run: its results must already be on this machine"
 
 
 def _make_folders(stage: Stage, arguments: Sequence[str], folder: str) -> bool:
@@ -103,7 +101,7 @@ def _make_folders(stage: Stage, arguments: Sequence[str], folder: str) -> bool:
 
 
 def _change_modes(stage: Stage, arguments: Sequence[str], folder: str) -> bool:
-    """Only what is copied has a mode here; a mode that takes rights away changes nothing for its owner."""
+    """Change the modes of copied files; returns whether the command was understood and matched a file."""
     plain = [word for word in arguments if not word.startswith("-")]
     if len(plain) < 2 or not _MODE.fullmatch(plain[0]):
         return False
@@ -133,7 +131,9 @@ _FILE_COMMANDS: dict[str, Callable[[Stage, Sequence[str], str], bool]] = {
 
 def _install(instruction: Instruction, stage: Stage, asked: PipInstall, folder: str, short: str) -> None:
     if asked.unknown is not None:
-        stage.add_finding(instruction, Severity.MATTERS, f"is not done: {asked.unknown} is not known here", short=short)
+        stage.add_finding(
+            instruction, Severity.MATTERS, f"is not done: the option {asked.unknown} is not supported", short=short
+        )
         return
     reading = _RequirementFiles(instruction, stage, short)
     lines = [line for file in asked.files for line in reading.lines(file, folder)]
@@ -148,7 +148,7 @@ def _install(instruction: Instruction, stage: Stage, asked: PipInstall, folder: 
 
 
 def _line(package: str, folder: str) -> str:
-    """A requirement as it stands; a path in the image as an absolute one."""
+    """A requirement; a path in the image is made absolute."""
     path, bracket, extras = package.partition("[")
     if _LOCAL.match(path) and "://" not in package:
         return absolute(path, folder) + bracket + extras
@@ -156,7 +156,7 @@ def _line(package: str, folder: str) -> str:
 
 
 class _RequirementFiles:
-    """Files of requirements in an image, with those that they name put in their place."""
+    """Reads requirements files of an image, with the files that they include."""
 
     def __init__(self, instruction: Instruction, stage: Stage, short: str) -> None:
         self._instruction, self._stage, self._short = instruction, stage, short
@@ -171,7 +171,9 @@ class _RequirementFiles:
         path = absolute(name, folder)
         content = self._stage.tree.files.get(path)
         if content is None:
-            reason = f"{path} is not here: it is copied nowhere before; an earlier RUN or the base image may have it"
+            reason = (
+                f"{path} is not available: no instruction copies it; does an earlier RUN or the base image make it?"
+            )
             self._stage.add_finding(self._instruction, Severity.MATTERS, reason, short=self._short)
             return []
         if path in self._open:
@@ -184,12 +186,12 @@ class _RequirementFiles:
         return found
 
     def is_there(self, line: str) -> bool:
-        """Whether a requirement that is a path in the image can be installed from there."""
+        """Whether a requirement that is a path in the image names a Python project there."""
         path = line.removeprefix("--editable ").partition("[")[0]
         projects = {path, f"{path}/pyproject.toml", f"{path}/setup.py"}
         if not path.startswith("/") or projects & self._stage.tree.files.keys():
             return True
-        reason = f"{path} is no Python project here: an earlier RUN or the base image may have made it"
+        reason = f"{path} is no Python project in the image folder; does an earlier RUN or the base image make it?"
         self._stage.add_finding(self._instruction, Severity.MATTERS, reason, short=self._short)
         return False
 

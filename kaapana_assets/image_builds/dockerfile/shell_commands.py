@@ -1,7 +1,7 @@
-"""The commands of a RUN: its shell text cut into them, and what of each can be done without a shell.
+"""Splits the shell text of a RUN into commands, and parses installations by pip and uv.
 
-Only what is plain is understood: commands chained by ``&&``, ``;`` or lines. A loop, a condition or a
-substitution is left to the reader, who is told so.
+Only chains of commands are supported, joined by ``&&``, ``||``, ``;``, pipes or line breaks. For loops,
+conditions and command substitutions there is no result, and the caller reports a finding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SEPARATORS = {"&&", "||", ";", "|", "&", "(", ")"}
 _CONTROL = {"if", "then", "else", "elif", "fi", "for", "do", "done", "while", "until", "case", "esac", "{", "}"}
 _PREFIXES = {"sudo", "exec", "command", "time", "set", "export"}
 
-# Options of pip and uv that decide what is installed; the number of values that each takes.
+# Options of pip and uv that decide what is installed, with the number of their values.
 _KEPT_OPTIONS = {
     "--no-deps": 0,
     "--pre": 0,
@@ -36,7 +36,7 @@ _KEPT_OPTIONS = {
     "--require-hashes": 0,
 }
 _SHORT = {"-U": "--upgrade", "-i": "--index-url", "-f": "--find-links", "--default-index": "--index-url"}
-# Those that decide how; 1 where a value follows.
+# Options that only decide how it is installed, with the number of their values.
 _DROPPED_OPTIONS = {
     "--no-cache-dir": 0,
     "--no-cache": 0,
@@ -82,12 +82,12 @@ class PipInstall:
     """An installation by pip or uv.
 
     Attributes:
-        packages: requirement specifiers, paths and addresses, as they stand.
-        files: files of requirements.
-        constraints: files of constraints.
-        editable: paths that are installed editable.
-        options: those that decide what is installed, in long form, with their values.
-        unknown: the first option that is not known here.
+        packages: requirement specifiers, paths and URLs, unchanged.
+        files: paths or URLs of requirements files.
+        constraints: paths or URLs of constraints files.
+        editable: paths of editable installations.
+        options: options that decide what is installed, in long form, with their values.
+        unknown: the first option that is not supported; None if there is none.
     """
 
     packages: tuple[str, ...]
@@ -99,11 +99,11 @@ class PipInstall:
 
 
 def commands(text: str, variables: Mapping[str, str]) -> Iterator[list[str]] | None:
-    """The words of each command of a shell's text; None where the text is more than a chain of commands.
+    """The words of each command in a shell text; None if the text is more than a chain of commands.
 
     Args:
-        text: what the shell gets.
-        variables: variables of the build.
+        text: the shell text.
+        variables: values of build variables; other variables stay as they are.
     """
     if "$(" in text or "`" in text:
         return None
@@ -116,7 +116,7 @@ def commands(text: str, variables: Mapping[str, str]) -> Iterator[list[str]] | N
                 else:
                     found[-1].append(token)
             found.append([])
-    except ValueError:  # a quote without an end
+    except ValueError:  # an unterminated quote
         return None
     plain = [words for words in map(_plain, found) if words]
     if any(words[0] in _CONTROL for words in plain):
@@ -125,12 +125,12 @@ def commands(text: str, variables: Mapping[str, str]) -> Iterator[list[str]] | N
 
 
 def is_expanded(words: Sequence[str]) -> bool:
-    """Whether no word stands for what only a shell can tell."""
+    """Whether no word has a variable left that only a shell can expand."""
     return not any(_UNEXPANDED.search(word) for word in words)
 
 
 def pip_install(words: Sequence[str]) -> PipInstall | None:
-    """The installation that a command asks for; None for any other command."""
+    """The installation by pip or uv that a command is; None for any other command."""
     rest = _after_pip(words)
     if rest is None or "install" not in rest:
         return None
@@ -139,7 +139,7 @@ def pip_install(words: Sequence[str]) -> PipInstall | None:
 
 
 def _after_pip(words: Sequence[str]) -> Sequence[str] | None:
-    """What follows ``pip``, ``python -m pip``, ``uv pip`` or ``python -m uv pip``."""
+    """The words after ``pip``, ``python -m pip``, ``uv pip`` or ``python -m uv pip``; None without pip."""
     name = posixpath.basename(words[0])
     if _PIP.fullmatch(name):
         return words[1:]
@@ -184,7 +184,7 @@ def _parsed(arguments: Sequence[str]) -> PipInstall:
 
 
 def _option(word: str) -> tuple[str | None, str | None]:
-    """An option in the form that is known here, and its value where the word has it."""
+    """An option in its canonical form, and its value if the word includes one."""
     if not word.startswith("-"):
         return None, None
     name, equals, value = word.partition("=")
@@ -203,7 +203,7 @@ def _tokens(line: str) -> list[str]:
 
 
 def _plain(words: Sequence[str]) -> list[str]:
-    """A command without assignments before it, without redirections and without what only prefixes it."""
+    """A command without redirections, leading assignments and prefixes such as ``sudo``."""
     found: list[str] = []
     skip = False
     for word in words:

@@ -1,7 +1,7 @@
-"""The stages of a Dockerfile: what each says of files, environment, packages and start.
+"""The build stages of a Dockerfile: files, environment, packages and start of each.
 
-Build arguments have their defaults; files are those of the context and of other stages. What is not
-obeyed is a finding of the stage, never dropped.
+Build arguments have their defaults; files come from the build context and from other stages. Each
+instruction that is not applied becomes a finding of its stage.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from kaapana_assets.image_builds.dockerfile.tree import Content, Tree, absolute,
 from kaapana_assets.image_builds.dockerfile.variables import expand, split_words
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""Of images that set none, and of nearly all bases."""
+"""PATH of an image that sets none; nearly all base images have this value."""
 
 _ARCHIVE = re.compile(r".*\.(tar|tar\.(gz|bz2|xz|zst)|tgz|tbz2?|txz)")
 _ADDRESS = re.compile(r"(https?|ftp|ssh|git)://|git@")
 _OCTAL = re.compile(r"0?[0-7]{3,4}")
 _HARMLESS = {
     "USER": "operators run as the user of the platform",
-    "VOLUME": "the folder is one of the operator's own",
-    "HEALTHCHECK": "operators are not asked for their health",
+    "VOLUME": "the operator writes to a folder of its own",
+    "HEALTHCHECK": "the health of operators is not checked",
     "EXPOSE": "operators use the network of the machine",
-    "STOPSIGNAL": "operators are ended by SIGTERM",
-    "MAINTAINER": "says nothing of how the image runs",
-    "ONBUILD": "speaks of images that are built on this one",
+    "STOPSIGNAL": "operators are stopped by SIGTERM",
+    "MAINTAINER": "has no effect on a container",
+    "ONBUILD": "concerns only images that are built on this one",
 }
 
 
@@ -42,9 +42,9 @@ class Packages:
     """One installation of Python packages.
 
     Attributes:
-        lines: requirements, as files of requirements have them.
-        constraints: the same, of what is installed only if something needs it.
-        options: of pip, those that decide what is installed.
+        lines: lines of a requirements file.
+        constraints: lines of a constraints file.
+        options: options of pip that decide what is installed.
         local: whether a line is a path in the image.
     """
 
@@ -56,13 +56,15 @@ class Packages:
 
 @dataclass
 class Stage:
-    """What a stage holds after its last instruction.
+    """The state of a build stage after its last instruction.
 
     Attributes:
-        base: reference of the image that it, or the stage that it begins with, begins with.
-        shell: what a shell form is started by.
-        installs: in their order.
-        requirement_files: the files of this machine that they were read from.
+        base: reference of its base image, followed through earlier stages.
+        shell: program and arguments that run a shell form.
+        installs: installations of Python packages, in order.
+        requirement_files: paths on this machine of the requirements files that were read.
+        arguments: values of build arguments.
+        has_own_cmd: whether the stage itself has a CMD, and not only inherits one.
     """
 
     base: str = ""
@@ -81,11 +83,11 @@ class Stage:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The variables that instructions of the stage see."""
+        """The variables that instructions of the stage can use."""
         return {"PATH": PATH, **self.arguments, **self.environment}
 
     def derived(self) -> Stage:
-        """A stage that begins with this one."""
+        """A new stage that is based on this one."""
         return Stage(
             base=self.base,
             entrypoint=self.entrypoint,
@@ -101,22 +103,22 @@ class Stage:
         )
 
     def add_finding(self, instruction: Instruction, severity: Severity, reason: str, *, short: str = "") -> None:
-        """Add a finding."""
+        """Add a finding about an instruction; ``short`` replaces its text."""
         found = DockerfileFinding(instruction.line, short or instruction.short, severity, reason)
         if found not in self.findings:
             self.findings = (*self.findings, found)
 
 
 def last_stage(dockerfile: Dockerfile, context: Tree, apply_run: Callable[[Instruction, Stage], None]) -> Stage:
-    """The stage that becomes the image.
+    """The final stage of a Dockerfile, which becomes the image.
 
     Args:
-        dockerfile: its instructions.
-        context: the files of the build.
-        apply_run: does with a stage what a RUN does.
+        dockerfile: the parsed Dockerfile.
+        context: the build context.
+        apply_run: applies a RUN to a stage.
 
     Raises:
-        ConfigurationError: an instruction that cannot be read.
+        ConfigurationError: an instruction has a syntax error; the message names its line.
     """
     interpreter = _Interpreter(context, dockerfile.escape, apply_run)
     for instruction in dockerfile.instructions:
@@ -186,7 +188,7 @@ class _Interpreter:
 
     def _pairs(self, instruction: Instruction) -> dict[str, str]:
         first = instruction.value.split(maxsplit=1)
-        if first and "=" not in first[0]:  # the old form: ENV NAME all the rest
+        if first and "=" not in first[0]:  # the legacy form: ENV NAME rest of the line
             return {first[0]: self._expanded(first[1]) if len(first) > 1 else ""}
         pairs = (
             word.partition("=") for word in split_words(instruction.value, self.stage.variables, escape=self._escape)
@@ -199,7 +201,7 @@ class _Interpreter:
 
     def _entrypoint(self, instruction: Instruction) -> None:
         self.stage.entrypoint = self._form(instruction)
-        if not self.stage.has_own_cmd:  # one of the base or of the stage before; one of this stage stays
+        if not self.stage.has_own_cmd:  # ENTRYPOINT resets an inherited CMD, not one of this stage
             self.stage.cmd = ()
 
     def _cmd(self, instruction: Instruction) -> None:
@@ -246,7 +248,7 @@ class _Interpreter:
         self.stage.tree.add_file(absolute(name, destination) if destination.endswith("/") else destination, content)
 
     def _expanded_text(self, text: str) -> str:
-        # Quotes in a here-document are text.
+        # Quotes have no meaning in a here-document.
         return re.sub(
             r"\$(?:\{(\w+)\}|([A-Za-z_]\w*))", lambda found: self.stage.variables.get(found[1] or found[2], ""), text
         )
@@ -255,7 +257,7 @@ class _Interpreter:
         mode = instruction.flags.get("chmod", "")
         source = self._source(instruction)
         if source is None:
-            reason = f"the files of the image {instruction.flags['from']} are not here: put them below files/"
+            reason = f"the files of the image {instruction.flags['from']} are not available: put them below files/"
             self.stage.add_finding(instruction, Severity.MATTERS, reason)
             return
         bits = int(mode, 8) if _OCTAL.fullmatch(mode) else None
@@ -263,7 +265,7 @@ class _Interpreter:
         if not missing:
             return
         if "from" not in instruction.flags:
-            ignored = " (or .dockerignore leaves it out)"
+            ignored = " (or .dockerignore excludes it)"
             self.stage.add_finding(
                 instruction, Severity.ERROR, f"{', '.join(missing)} is not in the image folder{ignored}"
             )
@@ -271,11 +273,11 @@ class _Interpreter:
             self.stage.installs = tuple(dict.fromkeys([*self.stage.installs, *source.installs]))
             self.stage.requirement_files |= source.requirement_files
             self.stage.add_finding(
-                instruction, Severity.HARMLESS, "the packages of that stage are installed for this one"
+                instruction, Severity.HARMLESS, "the packages of that stage are installed for this stage"
             )
         else:
             self.stage.add_finding(
-                instruction, Severity.MATTERS, f"{', '.join(missing)} was made by a RUN of that stage"
+                instruction, Severity.MATTERS, f"{', '.join(missing)} is made by a RUN of that stage"
             )
 
     def _source(self, instruction: Instruction) -> Stage | None:
@@ -289,11 +291,11 @@ class _Interpreter:
             if name == "chown":
                 self.stage.add_finding(instruction, Severity.HARMLESS, "files are the platform user's", short=shown)
             elif name in ("exclude", "parents") or (name == "chmod" and not _OCTAL.fullmatch(value)):
-                self.stage.add_finding(instruction, Severity.MATTERS, "the option is not obeyed", short=shown)
+                self.stage.add_finding(instruction, Severity.MATTERS, "the option is not supported", short=shown)
 
 
 def exec_form(value: str) -> tuple[str, ...] | None:
-    """The words of a JSON list of texts; None for anything else, which Docker takes for a shell's."""
+    """The words of an exec form, a JSON list of strings; None for a shell form."""
     if not value.startswith("["):
         return None
     try:
@@ -304,7 +306,7 @@ def exec_form(value: str) -> tuple[str, ...] | None:
 
 
 def _platform() -> Mapping[str, str]:
-    """The build arguments that Docker sets by itself."""
+    """The build arguments that Docker predefines."""
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     values = {"PLATFORM": f"linux/{machine}", "OS": "linux", "ARCH": machine, "VARIANT": ""}
     return {f"{prefix}{name}": value for prefix in ("TARGET", "BUILD") for name, value in values.items()}

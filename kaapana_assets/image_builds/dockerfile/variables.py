@@ -1,6 +1,6 @@
-"""Quotes, escapes and variables in the words of an instruction, as Docker's builder replaces them.
+"""Expands quotes, escapes and variables in an instruction, as Docker's builder does.
 
-Only in instructions in which the builder itself does so: RUN, CMD and ENTRYPOINT are the shell's.
+Not used for RUN, CMD and ENTRYPOINT: the builder leaves their variables to the shell.
 
 References:
     https://docs.docker.com/reference/dockerfile#environment-replacement
@@ -18,19 +18,19 @@ _MODIFIERS = (":-", ":+", ":?", "-", "+", "?")
 
 
 def expand(text: str, variables: Mapping[str, str], *, escape: str = "\\") -> str:
-    """The text as one word: without its quotes and escapes, its variables replaced.
+    """The text as one word, without quotes and escapes, and with variables replaced.
 
     Raises:
-        ConfigurationError: braces or quotes without an end, an unknown modifier, a ``${name:?}`` without a value.
+        ConfigurationError: unterminated braces or quotes, an unknown modifier, a ``${name:?}`` without a value.
     """
     return "".join(_Reader(text, variables, escape).words(split=False))
 
 
 def split_words(text: str, variables: Mapping[str, str], *, escape: str = "\\") -> list[str]:
-    """The words of the text; blanks in quotes, after an escape or from a variable do not end one.
+    """The words of the text; blanks in quotes, after an escape or from a variable do not end a word.
 
     Raises:
-        ConfigurationError: as ``expand``.
+        ConfigurationError: as ``expand`` raises it.
     """
     return _Reader(text, variables, escape).words(split=True)
 
@@ -109,7 +109,7 @@ class _Reader:
         match = _NAME.match(inside)
         modifier = next((sign for sign in _MODIFIERS if match and inside[match.end() :].startswith(sign)), "")
         if match is None or (match.end() != len(inside) and not modifier):
-            raise self._wrong(f"${{{inside}}}, which is not understood here")
+            raise self._wrong(f"${{{inside}}}, which is not supported")
         word = inside[match.end() + len(modifier) :]
         return self._modified(match[0], modifier, word)
 
