@@ -1,4 +1,4 @@
-"""One function for each thing that is checked; each gives a ``HealthFinding`` and raises nothing that is expected."""
+"""One function for each check; it returns a ``HealthFinding`` and turns expected errors into one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DAGSTER_TIMEOUT_S = 4.0
 
 
 def check_store(where: str, ask: Callable[[], StoreReport]) -> HealthFinding:
-    """A store."""
+    """Check a store by its own ``check``, given as ``ask``."""
     try:
         report = ask()
     except KaapanaAssetsError as exc:
@@ -35,7 +35,7 @@ def check_store(where: str, ask: Callable[[], StoreReport]) -> HealthFinding:
 
 
 def check_runner(settings: Settings) -> HealthFinding:
-    """What launches operators."""
+    """Check the runner, which launches operators."""
     try:
         product = ask_runner(settings)
     except KaapanaAssetsError as exc:
@@ -46,7 +46,7 @@ def check_runner(settings: Settings) -> HealthFinding:
 
 
 def check_spool(settings: Settings) -> HealthFinding:
-    """The spool and the quarantine beside it; a disk with too little room takes nothing in."""
+    """Check the spool and the quarantine; the receiver refuses instances when the disk is nearly full."""
     where = f"folder {settings.paths.incoming}"
     spool = open_spool(settings)
     try:
@@ -63,27 +63,27 @@ def check_spool(settings: Settings) -> HealthFinding:
         counts["oldest_age_s"] = round(backlog.oldest_age_s, 1)
     counts |= {"left_alone": len(backlog.strangers), "quarantined": quarantined, "free_bytes": backlog.free_bytes}
     if backlog.free_bytes < settings.min_free_bytes:
-        problem = f"less than KAAPANA_MIN_FREE_BYTES ({settings.min_free_bytes}) is free: nothing is taken in"
+        problem = f"less than KAAPANA_MIN_FREE_BYTES ({settings.min_free_bytes}) is free: the receiver accepts nothing"
         return HealthFinding(state=HealthState.BROKEN, where=where, counts=counts, problem=problem)
     return HealthFinding(
-        state=HealthState.WORKS, where=where, counts=counts, problem=_about_strangers(backlog.strangers)
+        state=HealthState.WORKS, where=where, counts=counts, problem=_foreign_entries(backlog.strangers)
     )
 
 
-def _about_strangers(names: Sequence[str]) -> str:
+def _foreign_entries(names: Sequence[str]) -> str:
     if not names:
         return ""
-    # Not their names, which somebody chose by hand, maybe after a patient.
-    return f"{len(names)} files or folders are no series and left alone: take them out, and bring DICOM in by `import`"
+    # Without their names: a person chose them, maybe after a patient.
+    return f"{len(names)} files or folders that are no series are ignored: move them away, and add DICOM by `import`"
 
 
 def check_receiver(settings: Settings, platform: PlatformState | None) -> HealthFinding:
-    """The DICOM receiver, by C-ECHO; without a platform it need not be there."""
+    """Check the DICOM receiver by C-ECHO; without a platform a silent receiver is no failure."""
     if platform is None:
         host, port, title = settings.receiver_host, settings.receiver_port, settings.receiver_ae_title
     else:
         host, port, title = platform.receiver_host, platform.receiver_port, platform.receiver_ae_title
-    # The first of those that may call, else the receiver would turn us away and seem to be down.
+    # An allowed calling AE title: a receiver that rejects the association would seem to be down.
     calling = next(iter(settings.allowed_calling_ae_titles), "KAAPANA_STATUS")
     where = f"{title} at {host}:{port}"
     answer = echo(Peer(host, port, title, calling), timeout_s=REQUEST_TIMEOUT_S) if port else Echo.IS_SILENT
@@ -96,11 +96,11 @@ def check_receiver(settings: Settings, platform: PlatformState | None) -> Health
 
 
 def check_storage(where: str, ask: Callable[[], str | None]) -> HealthFinding:
-    """Dagster's PostgreSQL.
+    """Check Dagster's PostgreSQL.
 
     Args:
         where: its address without password.
-        ask: gives what answers in words, None where there is none to be asked.
+        ask: returns the product and version of the server, None if there is none to check.
     """
     try:
         said = ask()
@@ -110,7 +110,7 @@ def check_storage(where: str, ask: Callable[[], str | None]) -> HealthFinding:
 
 
 def check_dagster(platform: PlatformState) -> HealthFinding:
-    """Dagster: its webserver answers, the definitions are loaded, and all daemons show that they live."""
+    """Check Dagster: its webserver answers, the definitions are loaded, all daemons have a heartbeat."""
     client = DagsterClient(platform.dagster_url, timeout_s=_DAGSTER_TIMEOUT_S)
     problem = ""
     try:
@@ -126,7 +126,7 @@ def check_dagster(platform: PlatformState) -> HealthFinding:
 
 
 def check_parts(platform: PlatformState) -> HealthFinding:
-    """The processes of the platform."""
+    """Check that all processes of the platform run."""
     counts = {"running": len(platform.running), "restarts": platform.restarts}
     where = ", ".join(platform.running)
     if not platform.down:

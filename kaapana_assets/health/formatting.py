@@ -1,4 +1,4 @@
-"""Findings in words, for the command line and the page."""
+"""Texts of a health report, for the command line and the page."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ _HIDDEN_WHEN_ZERO = frozenset({"open_series", "restarts", "left_alone"})
 
 
 def headline(report: HealthReport) -> str:
-    """The whole in one line."""
+    """The overall state in one line."""
     if report.broken:
         return f"{', '.join(title(name) for name in report.broken)}: not working"
-    return "everything works" if report.is_up else "what is there works; no platform is up"
+    return "everything works" if report.is_up else "no failure found; no platform is up"
 
 
 def title(name: str) -> str:
-    """What was checked, as it is called."""
+    """The display name of a check."""
     return TITLES.get(name, name)
 
 
 def product(finding: HealthFinding) -> str:
-    """What answered, unless where it is says so already (``folder``)."""
+    """The product of a finding; empty if its location already begins with it (``folder``)."""
     return "" if finding.where.startswith(f"{finding.product} ") else finding.product
 
 
 def counts(finding: HealthFinding) -> str:
-    """All that was counted: ``3 series, 41 instances, 1.2 GB, 70 GB free``."""
+    """The counts of a finding: ``3 series, 41 instances, 1.2 GB, 70 GB free``."""
     said = [_count(name, value) for name, value in finding.counts.items() if value or name not in _HIDDEN_WHEN_ZERO]
     if any(name.startswith(_KNOWN_PREFIX) for name in finding.counts):
         said[0] = f"known here: {said[0]}"
@@ -50,7 +50,7 @@ def counts(finding: HealthFinding) -> str:
 
 
 def size(size_bytes: float) -> str:
-    """Bytes with a unit, in steps of a thousand."""
+    """A number of bytes with a decimal unit, such as ``1.2 GB``."""
     unit = 0
     while size_bytes >= 1000 and unit < len(_UNITS) - 1:
         size_bytes /= 1000
@@ -59,7 +59,7 @@ def size(size_bytes: float) -> str:
 
 
 def age(seconds: float) -> str:
-    """A time span with the unit that fits."""
+    """A duration in seconds, minutes, hours or days."""
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
@@ -67,7 +67,7 @@ def age(seconds: float) -> str:
 
 
 def local_time(time: datetime) -> str:
-    """A moment on the clock of this machine."""
+    """A time in the local time zone."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 

@@ -1,4 +1,4 @@
-"""All checks at once, as one report."""
+"""Runs all checks in parallel and collects one report."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class HealthCheck:
-    """Asks everything, again and again; for one thread at a time.
+    """Makes health reports, as often as it is asked; not thread-safe.
 
     Args:
-        settings: which stores, and the addresses of a receiver that is up without a platform.
-        platform: gives the platform that is up on the home now.
-        storage: what Dagster's PostgreSQL says of itself, None where there is none to be asked.
-        deadline_s: after it a report is made of what there is.
+        settings: the stores, and the address of a receiver that runs without a platform.
+        platform: returns the state of the platform that runs on the home, None if none runs.
+        storage: returns the product and version of Dagster's PostgreSQL, None if there is none to check.
+        deadline_s: checks without an answer by then are reported as broken.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class HealthCheck:
         self._errors = ParallelCalls[tuple[PastError, ...]](lambda _name, _why: (), deadline_s=deadline_s)
 
     def report(self) -> HealthReport:
-        """What there is to be said now."""
+        """Run all checks and return the report."""
         platform = self._platform()
         findings = self._findings.start(self._checks(platform))
         lists: dict[str, Callable[[], tuple[PastError, ...]]] = {"files": partial(newest_quarantined, self._settings)}

@@ -1,4 +1,4 @@
-"""The report as an HTML page that needs nothing from elsewhere and reads well in dark and light."""
+"""The health report as a self-contained HTML page, in a light and a dark color scheme."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ td.kind { width: 9rem; }
 
 
 def page(report: HealthReport) -> str:
-    """The whole page; it loads itself again after ``REFRESH_S`` seconds."""
+    """The HTML of the page; browsers reload it every ``REFRESH_S`` seconds."""
     state = "works" if report.ok else "broken"
     headline = escape(formatting.headline(report))
     rows = "".join(_row(name, each) for name, each in report.findings.items())

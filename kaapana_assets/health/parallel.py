@@ -1,4 +1,4 @@
-"""Several calls at once, of which none is waited for longer than a deadline."""
+"""Runs calls in parallel and waits for none longer than a deadline."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Result = TypeVar("Result")
 
 
 class ParallelCalls(Generic[Result]):
-    """Runs calls in threads of their own; for one thread at a time.
+    """Runs each call in a thread of its own; not thread-safe itself.
 
-    A call that hangs, on a disk that is gone say, cannot be ended. It is left behind and not made again
-    before it came back, so that those that hang do not become more and more.
+    A call that hangs, for example on a lost disk, cannot be ended. Its thread goes on, and the call is not
+    repeated before it returns, so that hanging threads do not accumulate.
 
     Args:
-        fallback: the result of a call without one, from its name and why it has none.
-        deadline_s: that all calls together are waited for.
+        fallback: returns the result of a call that has none, from its name and the reason.
+        deadline_s: timeout of all calls together.
     """
 
     def __init__(self, fallback: Callable[[str, str], Result], *, deadline_s: float) -> None:
@@ -27,10 +27,10 @@ class ParallelCalls(Generic[Result]):
         self._calls: dict[str, _Call[Result]] = {}
 
     def start(self, calls: Mapping[str, Callable[[], Result]]) -> Callable[[], dict[str, Result]]:
-        """Begin with all calls; what is given waits for their results, by name and in order."""
+        """Start all calls; returns a function that waits for their results, by name and in order."""
         for name, call in calls.items():
-            going = self._calls.get(name)
-            if going is None or going.done.is_set():
+            running = self._calls.get(name)
+            if running is None or running.done.is_set():
                 self._calls[name] = _Call(name, call)
         deadline = time.monotonic() + self._deadline_s
         return lambda: {name: self._result(name, deadline) for name in calls}
@@ -50,7 +50,7 @@ class _Call(Generic[Result]):
         self.done = threading.Event()
         self.results: list[Result] = []
         self._call = call
-        # A daemon: a process can end although one hangs.
+        # A daemon thread, so that a hanging call does not keep the process from ending.
         threading.Thread(target=self._make, name=f"check {name}", daemon=True).start()
 
     def _make(self) -> None:

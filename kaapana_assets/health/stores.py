@@ -1,4 +1,4 @@
-"""The stores and the runner of the settings, asked with short limits and without a second attempt."""
+"""Checks of the stores and the runner in the settings, with short timeouts and without retries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEADLINE_S = 5.0
 
 
 def store_checks(settings: Settings) -> dict[str, Callable[[], StoreReport]]:
-    """How each store is asked; each raises what ``check`` of its protocol says."""
+    """The check of each store by name; each raises the errors of the ``check`` of its protocol."""
     impatient = settings.model_copy(
         update={
             "dicomweb_timeout_s": min(REQUEST_TIMEOUT_S, settings.dicomweb_timeout_s),
@@ -44,15 +44,19 @@ def store_checks(settings: Settings) -> dict[str, Callable[[], StoreReport]]:
 
 
 def ask_runner(settings: Settings) -> str:
-    """What launches operators, in words; raises what ``Runner.check`` says."""
+    """Name and version of the runner; raises the errors of ``Runner.check``."""
     return open_runner(settings.model_copy(update={"kubernetes_patience_s": 0.0})).check()
 
 
 def check_before_start(settings: Settings, say: Callable[[str], None]) -> None:
-    """See that work can begin: one line is said of each that is away, which is no reason not to start.
+    """Check the stores and the runner before the platform starts.
+
+    Args:
+        settings: the settings of the platform.
+        say: called with one line for each that does not answer, which does not prevent the start.
 
     Raises:
-        ConfigurationError: a store or the runner can't work with these settings, however long one waits.
+        ConfigurationError: a store or the runner cannot work with these settings.
     """
     where = {**settings.stores(), "runner": settings.runner}
     parallel = ParallelCalls[KaapanaAssetsError | None](lambda _, why: StoreUnavailable(why), deadline_s=DEADLINE_S)

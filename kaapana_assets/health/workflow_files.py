@@ -1,7 +1,7 @@
-"""The state of the workflow files, asked of ``kaapana-assets workflows`` in a process of its own.
+"""Checks the workflow files by ``kaapana-assets workflows`` in a process of its own.
 
-Loading them executes what their authors wrote, which may be slow, hang or end the process: nothing that
-the process which serves the health page should do itself.
+Loading a workflow file executes the code of its author, which may be slow, hang or end the process. The
+process that serves the health page must not do that.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ _LOAD_TIMEOUT_S = 300.0
 
 
 class WorkflowFilesCheck:
-    """Asks again and again, at most every ten seconds, and gives the last answer meanwhile.
+    """Loads the workflow files at most every ten seconds, and returns the latest finding in between.
 
     Args:
-        settings: of the platform whose files they are.
+        settings: the settings of the platform.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._home = settings.home
-        self._answer: HealthFinding | None = None
+        self._latest: HealthFinding | None = None
         self._started: float | None = None
         self._answered = threading.Event()
         self._loading = threading.Event()
 
     def check(self) -> HealthFinding:
-        """What is wrong with which file; that they are still being loaded is no failure."""
+        """The problems of each workflow file; files that are still being loaded are no failure."""
         if not self._loading.is_set() and (self._started is None or time.monotonic() - self._started > _MIN_INTERVAL_S):
             self._loading.set()
             self._started = time.monotonic()
             threading.Thread(target=self._load, name="workflow files", daemon=True).start()
         self._answered.wait(_ANSWER_TIMEOUT_S)
-        if self._answer is not None:
-            return self._answer
+        if self._latest is not None:
+            return self._latest
         problem = "still being loaded: ask again, or see `kaapana-assets workflows`"
         return HealthFinding(state=HealthState.OFF, where=self._where, problem=problem)
 
@@ -58,7 +58,7 @@ class WorkflowFilesCheck:
 
     def _load(self) -> None:
         try:
-            self._answer = self._finding()
+            self._latest = self._finding()
         finally:
             self._loading.clear()
             self._answered.set()
@@ -89,7 +89,7 @@ class WorkflowFilesCheck:
 def _finding(answer: dict[str, Any], where: str) -> HealthFinding:
     problems = {file["file"]: file["problems"] for file in answer["files"] if file["problems"]}
     counts = {"workflows": sum(len(file["workflows"]) for file in answer["files"])}
-    # Nobody has to build the images of built-in workflows that are not used.
+    # A user need not build the images of built-in workflows.
     own = [name for name in problems if not name.startswith("built_in/")]
     said = [f"{name}: {_last_line(each)}" for name, texts in problems.items() for each in texts]
     return HealthFinding(

@@ -22,7 +22,7 @@ _CONNECT_S = 2  # libpq takes no less
 
 
 def open_health_check(settings: Settings) -> HealthCheck:
-    """What asks everything that the settings and the platform on their home name."""
+    """The health check of the settings and of the platform that runs on their home."""
     quiet_libraries()
     return HealthCheck(settings, platform=partial(_platform, settings), storage=partial(_storage, settings))
 

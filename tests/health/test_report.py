@@ -88,7 +88,7 @@ def test_what_is_no_series_in_the_spool_is_named(settings_of):
     found = report.findings["spool"]
     assert report.ok
     assert found.counts["left_alone"] == 4
-    assert found.problem.startswith("4 files or folders are no series and left alone")
+    assert found.problem.startswith("4 files or folders that are no series are ignored")
 
 
 def test_a_note_of_the_quarantine_that_somebody_changed_does_not_hide_the_others(settings_of, tmp_path):
