@@ -23,7 +23,7 @@ def command(host: str | None, port: int | None, ready_file: Path | None) -> None
     /health.json is the same as JSON. Both have the status 503 when something that should work does not.
     """
     from kaapana_assets.cli.homes import settings_to_read
-    from kaapana_assets.health.server import KeptReport, serve
+    from kaapana_assets.health.server import CachedReport, serve
     from kaapana_assets.operations.health import open_health_check
     from kaapana_assets.settings import load_settings
 
@@ -40,7 +40,7 @@ def command(host: str | None, port: int | None, ready_file: Path | None) -> None
             aside.replace(ready_file)
 
     serve(
-        KeptReport(check.report),
+        CachedReport(check.report),
         host=listening.health_host,
         port=listening.health_port,
         on_ready=on_ready,

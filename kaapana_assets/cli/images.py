@@ -15,18 +15,21 @@ import click
 
 from kaapana_assets.cli.homes import settings_to_read
 from kaapana_assets.errors import ConfigurationError, KaapanaAssetsError
-from kaapana_assets.image_builds.builders import NAMES
-from kaapana_assets.image_builds.dockerfile.findings import Weight
+from kaapana_assets.image_builds.builders import BUILDER_NAMES
+from kaapana_assets.image_builds.dockerfile.findings import Severity
 from kaapana_assets.operations.session import settings_to_write
 
 if TYPE_CHECKING:
-    from kaapana_assets.image_builds.build import Place, State
-    from kaapana_assets.image_builds.dockerfile.findings import Finding
+    from kaapana_assets.image_builds.build import ImageFolders, ImageState
+    from kaapana_assets.image_builds.dockerfile.findings import DockerfileFinding
     from kaapana_assets.settings import Settings
 
 _COLUMNS = ("NAME", "REFERENCE", "BUILT", "ID", "PUSHED", "FOLDER")
 _builder_option = click.option(
-    "--builder", "builder_name", type=click.Choice(NAMES), help="What builds. [the first of these that works here]"
+    "--builder",
+    "builder_name",
+    type=click.Choice(BUILDER_NAMES),
+    help="What builds. [the first of these that works here]",
 )
 
 
@@ -40,7 +43,11 @@ def command() -> None:
 @click.option("--base-image", metavar="REF", help="Build on this image. [KAAPANA_BASE_IMAGE, else the Dockerfile's]")
 @_builder_option
 @click.option(
-    "--builder-option", "options", multiple=True, metavar="OPTION", help="Hand this to the builder, too; repeatable."
+    "--builder-option",
+    "builder_options",
+    multiple=True,
+    metavar="OPTION",
+    help="Hand this to the builder, too; repeatable.",
 )
 @click.option("--force", is_flag=True, help="Build from nothing, also what is there and has not changed.")
 @click.option(
@@ -53,7 +60,7 @@ def build(
     names: tuple[str, ...],
     base_image: str | None,
     builder_name: str | None,
-    options: tuple[str, ...],
+    builder_options: tuple[str, ...],
     force: bool,
     folder: Path | None,
 ) -> None:
@@ -61,16 +68,16 @@ def build(
 
     An image that is there is left as it is while its folder and its base image stay the same.
     """
-    from kaapana_assets.image_builds.build import Wish, build_image, log_of, save_image
+    from kaapana_assets.image_builds.build import BuildOptions, build_image, build_log, save_image
     from kaapana_assets.image_builds.builders import checked_options, find_builder
     from kaapana_assets.image_builds.record import BuiltImages
 
     settings = settings_to_write()
-    place, record = _place(settings), BuiltImages(settings.home)
-    wish = Wish(
+    folders, record = _folders(settings), BuiltImages(settings.home)
+    options = BuildOptions(
         base_image=settings.base_image if base_image is None else base_image,
         force=force,
-        options=checked_options(options),
+        builder_options=checked_options(builder_options),
     )
     wanted = _wanted(settings, names)
     builder = find_builder(builder_name)
@@ -78,8 +85,10 @@ def build(
 
     def build_one(name: str) -> None:
         began = time.monotonic()
-        with _progress(name) as show, log_of(name, home=settings.home, shown=show) as write:
-            built, is_new = build_image(name, place=place, builder=builder, record=record, wish=wish, output=write)
+        with _progress(name) as show, build_log(name, home=settings.home, shown=show) as write:
+            built, is_new = build_image(
+                name, folders=folders, builder=builder, record=record, options=options, output=write
+            )
         how = f"built in {time.monotonic() - began:.0f} s" if is_new else "has not changed"
         click.echo(f"{name}: {built.reference} {_short(built.image_id)}, {how}")
         if folder is not None:
@@ -92,11 +101,11 @@ def build(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list with everything.")
 def list_images(as_json: bool) -> None:
     """Show which images were built here, and which folders have changed since."""
-    from kaapana_assets.image_builds.build import states
+    from kaapana_assets.image_builds.build import image_states
     from kaapana_assets.image_builds.record import BuiltImages
 
     settings = settings_to_read()
-    found = list(states(_wanted(settings, ()), place=_place(settings), record=BuiltImages(settings.home)))
+    found = list(image_states(_wanted(settings, ()), folders=_folders(settings), record=BuiltImages(settings.home)))
     if as_json:
         click.echo(json.dumps([_as_json(state) for state in found], indent=1))
         return
@@ -125,14 +134,14 @@ def push(names: tuple[str, ...], builder_name: str | None, insecure: bool) -> No
     settings = settings_to_read()
     if not settings.image_registry:
         raise ConfigurationError("KAAPANA_IMAGE_REGISTRY is not set: it says where images are pushed to")
-    place, record, wanted = _place(settings), BuiltImages(settings.home), _wanted(settings, names)
+    folders, record, wanted = _folders(settings), BuiltImages(settings.home), _wanted(settings, names)
     builder = find_builder(builder_name)
 
     def push_one(name: str) -> None:
         with _progress(name) as show:
             show("pushing")
-            digest = push_image(name, place=place, builder=builder, record=record, insecure=insecure)
-        click.echo(f"{name}: {place.reference(name)} is {digest}")
+            digest = push_image(name, folders=folders, builder=builder, record=record, insecure=insecure)
+        click.echo(f"{name}: {folders.reference(name)} is {digest}")
 
     _each(wanted, push_one)
 
@@ -146,19 +155,19 @@ def check(names: tuple[str, ...], as_json: bool) -> None:
     Ends with exit code 1 if Docker could not build one of them either.
     """
     from kaapana_assets.containers.factory import base_requirements
+    from kaapana_assets.image_builds.dockerfile_check import check_dockerfile
     from kaapana_assets.image_builds.folder import load_image
-    from kaapana_assets.image_builds.report import findings
     from kaapana_assets.supervision.record import settings_in_use
 
     settings = settings_in_use()
     bases, rows = base_requirements(settings), []
 
     def check_one(name: str) -> None:
-        found = findings(load_image(settings.images, name), bases)
+        found = check_dockerfile(load_image(settings.images, name), bases)
         rows.append({"name": name, "findings": [_finding_as_json(each) for each in found]})
         if not as_json:
             _show(name, found)
-        if any(each.weight is Weight.ERROR for each in found):
+        if any(each.severity is Severity.ERROR for each in found):
             raise ConfigurationError("its Dockerfile cannot be built")
 
     try:
@@ -168,27 +177,27 @@ def check(names: tuple[str, ...], as_json: bool) -> None:
             click.echo(json.dumps(rows, indent=1))
 
 
-def _show(name: str, found: Sequence[Finding]) -> None:
-    needed = [each for each in found if each.weight is not Weight.HARMLESS]
+def _show(name: str, found: Sequence[DockerfileFinding]) -> None:
+    needed = [each for each in found if each.severity is not Severity.HARMLESS]
     verdict = "runs as it is" if not needed else f"{len(needed)} of its instructions may be missed on this machine"
     click.echo(f"{name}: {verdict}")
     for finding in found:
-        click.echo(f"  {finding.weight.value:<8}  {finding}")
+        click.echo(f"  {finding.severity.value:<8}  {finding}")
 
 
-def _finding_as_json(finding: Finding) -> dict[str, object]:
+def _finding_as_json(finding: DockerfileFinding) -> dict[str, object]:
     return {
         "line": finding.line or None,
         "instruction": finding.instruction,
-        "weight": finding.weight.value,
+        "weight": finding.severity.value,
         "reason": finding.reason,
     }
 
 
-def _place(settings: Settings) -> Place:
-    from kaapana_assets.image_builds.build import Place
+def _folders(settings: Settings) -> ImageFolders:
+    from kaapana_assets.image_builds.build import ImageFolders
 
-    return Place(images=settings.images, registry=settings.image_registry, suffix=settings.image_tag_suffix)
+    return ImageFolders(images=settings.images, registry=settings.image_registry, suffix=settings.image_tag_suffix)
 
 
 def _wanted(settings: Settings, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -232,7 +241,7 @@ def _progress(name: str) -> Iterator[Callable[[str], None]]:
         yield show
 
 
-def _row(state: State) -> tuple[str, ...]:
+def _row(state: ImageState) -> tuple[str, ...]:
     if state.built is None:
         return (state.name, state.reference or "-", "no", "-", "-", "has a mistake" if state.problem else "-")
     return (
@@ -245,7 +254,7 @@ def _row(state: State) -> tuple[str, ...]:
     )
 
 
-def _as_json(state: State) -> dict[str, object]:
+def _as_json(state: ImageState) -> dict[str, object]:
     built = state.built
     return {
         "name": state.name,

@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kaapana_assets.health.findings import Finding, HealthReport
+    from kaapana_assets.health.findings import HealthFinding, HealthReport
 
 
 @click.command()
@@ -34,22 +34,22 @@ def command(as_json: bool) -> None:
 
 
 def _show(report: HealthReport) -> None:
-    from kaapana_assets.health import texts as wording
+    from kaapana_assets.health import formatting
     from kaapana_assets.shown import shown
 
     click.echo(f"{'home':<11} {shown(report.home)}")
     click.echo(f"{'platform':<11} {f'up, health page at {report.health_url}' if report.is_up else 'no platform is up'}")
     for name, each in report.findings.items():
-        _show_finding(wording.title(name), each, [wording.product(each), wording.counts(each), each.where])
+        _show_finding(formatting.title(name), each, [formatting.product(each), formatting.counts(each), each.where])
     if report.errors:
         click.echo("\nlast errors, the newest first")
     for error in report.errors:
-        click.echo(f"  {wording.local_time(error.time)}  {error.kind.value} {error.what}")
+        click.echo(f"  {formatting.local_time(error.time)}  {error.kind.value} {error.what}")
         click.echo(f"    {error.reason}\n    {error.where}")
-    click.echo(f"\n{wording.headline(report)}")
+    click.echo(f"\n{formatting.headline(report)}")
 
 
-def _show_finding(title: str, finding: Finding, said: Sequence[str]) -> None:
+def _show_finding(title: str, finding: HealthFinding, said: Sequence[str]) -> None:
     click.echo(f"{title:<11} {finding.state.value:<7} {'; '.join(filter(None, said))}")
     if finding.problem:
         for line in finding.problem.splitlines():

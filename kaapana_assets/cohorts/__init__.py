@@ -1,1 +1,1 @@
-"""Frozen selections of series."""
+"""Cohorts: frozen selections of series, and their files."""

@@ -1,4 +1,4 @@
-"""Cohorts: selections of series, frozen when they are made. The query is not run again later."""
+"""Cohorts: selections of series, frozen when they are created. Their query is never run again."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ QUERY_REMOVED = "(removed, because series of the cohort were forgotten)"
 
 @dataclass(frozen=True)
 class Cohort:
-    """A frozen selection.
+    """A frozen selection of series.
 
     Attributes:
-        query: the text it was selected with.
-        created: time in UTC, ISO 8601.
-        series: SeriesInstanceUIDs, sorted, each once.
-        digest: of the list and of what was forgotten of it; equal for equal selections.
-        forgotten: marks of the series that it had and that were forgotten, see ``stores.forgotten.Marks``.
+        name: name of the cohort, unique on a home.
+        query: text of the query that selected the series.
+        created: creation time, ISO 8601 in UTC.
+        series: SeriesInstanceUIDs, sorted, without duplicates.
+        digest: digest of ``series`` and ``forgotten``, see ``list_digest``; equal for equal selections.
+        forgotten: marks of former series that were forgotten, see ``stores.forgotten.Marks``.
     """
 
     name: str
@@ -39,31 +40,31 @@ class Cohort:
 
 
 def freeze(index: MetadataIndex, *, name: str, query: str, now: datetime) -> Cohort:
-    """The series that match the query now, however many they are.
+    """A new cohort of all series that match the query now; it is not saved.
 
     Raises:
         InvalidIdentifier: the name is not valid.
-        QueryError: the query cannot be read.
+        QueryError: the query has a syntax error.
         NotFound: no series matches.
     """
     checked_name(name, kind="cohort name")
     series = tuple(sorted({checked_uid(uid, keyword="SeriesInstanceUID") for uid in index.series(parse(query))}))
     if not series:
-        raise NotFound(f"no series matches {query!r}: cohort {name} is not made")
+        raise NotFound(f"no series matches {query!r}: cohort {name} is not created")
     return Cohort(name, query, now.isoformat(timespec="seconds"), series, list_digest(series))
 
 
 def list_digest(series: tuple[str, ...], forgotten: tuple[str, ...] = ()) -> str:
-    """``sha256:<hex>`` of a sorted list of SeriesInstanceUIDs, and of the marks of those that were forgotten."""
+    """The digest ``sha256:<hex>`` of sorted SeriesInstanceUIDs and of the marks of forgotten series."""
     lines = [*series, *(f"forgotten {mark}" for mark in forgotten)]
     return "sha256:" + hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def save(folder: Path, cohort: Cohort) -> Path:
-    """Keep a cohort as ``<folder>/<name>.json``, durably; an existing one is never replaced.
+    """Save a cohort durably as ``<folder>/<name>.json``; returns the path. Never replaces a cohort.
 
     Raises:
-        ConflictingContent: there is a cohort of that name with another list.
+        ConflictingContent: there is a cohort of that name with other series.
         StoreUnavailable: the disk is full.
     """
     path = folder / f"{cohort.name}.json"
@@ -72,7 +73,9 @@ def save(folder: Path, cohort: Cohort) -> Path:
             write_file(path, _as_text(cohort), replace=False)
     except FileExistsError as exc:
         if read(folder, cohort.name).digest != cohort.digest:
-            raise ConflictingContent(f"cohort {cohort.name} exists with other series: choose another name") from exc
+            raise ConflictingContent(
+                f"cohort {cohort.name} already exists with other series: choose another name"
+            ) from exc
     return path
 
 
@@ -80,7 +83,7 @@ def read(folder: Path, name: str) -> Cohort:
     """The cohort of that name.
 
     Raises:
-        NotFound: there is none, or its file is damaged.
+        NotFound: there is none, or its file is damaged or was edited.
     """
     path = folder / f"{checked_name(name, kind='cohort name')}.json"
     try:
@@ -93,18 +96,18 @@ def read(folder: Path, name: str) -> Cohort:
     except (ValueError, TypeError, KeyError) as exc:
         raise NotFound(f"the file of cohort {name}, {path}, is damaged: freeze it again under another name") from exc
     if list_digest(cohort.series, cohort.forgotten) != cohort.digest:
-        raise NotFound(f"the file of cohort {name}, {path}, was changed after it was frozen: freeze it anew")
+        raise NotFound(f"the file of cohort {name}, {path}, was edited after it was frozen: freeze it again")
     return cohort
 
 
 def without(cohort: Cohort, marks: Mapping[str, str]) -> Cohort:
-    """The cohort with marks instead of the series that are forgotten, and without its query.
+    """The cohort with forgotten series replaced by their marks, and without its query.
 
-    The list is what counts; the query, which can hold a person's name, is not run again.
+    The query can hold a person's name. The cohort does not need it: it is never run again.
 
     Args:
-        cohort: holds one of the series at least.
-        marks: by SeriesInstanceUID.
+        cohort: a cohort that has at least one of the series.
+        marks: marks by SeriesInstanceUID of the forgotten series.
     """
     series = tuple(uid for uid in cohort.series if uid not in marks)
     forgotten = tuple(sorted({*cohort.forgotten, *(marks[uid] for uid in cohort.series if uid in marks)}))
@@ -114,12 +117,12 @@ def without(cohort: Cohort, marks: Mapping[str, str]) -> Cohort:
 
 
 def save_anew(folder: Path, cohort: Cohort) -> None:
-    """Keep a cohort in the place of the one of its name, durably."""
+    """Save a cohort durably; replaces the cohort of the same name."""
     write_file(folder / f"{cohort.name}.json", _as_text(cohort))
 
 
 def name_for(folder: Path, cohort: Cohort) -> str:
-    """The cohort's name, with ``-2``, ``-3`` … if cohorts with another list have those before."""
+    """A name to save the cohort under: its own, or with ``-2``, ``-3`` … if other cohorts have the names before."""
     name, number = cohort.name, 1
     while name in names(folder) and not _is_of(folder, name, cohort.digest):
         number += 1
@@ -139,5 +142,5 @@ def _is_of(folder: Path, name: str, digest: str) -> bool:
 
 
 def names(folder: Path) -> list[str]:
-    """The names of all cohorts, sorted; a file of another name is none."""
+    """The names of all cohorts, sorted; files whose names are not valid are ignored."""
     return sorted(path.stem for path in folder.glob("*.json") if is_name(path.stem))

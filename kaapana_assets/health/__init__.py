@@ -1,5 +1,5 @@
-"""Whether everything works: stores, spool, receiver and Dagster, asked at once and within a few seconds.
+"""Checks the stores, the spool, the receiver and Dagster in parallel, within a few seconds, and serves the report.
 
-What a platform is and which one is up is told by the caller (``PlatformState``); how a store is
-checked is the store's own matter (``check``). Nothing here starts, mends or writes anything.
+The caller provides the state of the running platform (``PlatformState``); each store checks itself
+(``check``). No module of this folder starts, repairs or writes anything.
 """

@@ -1,4 +1,4 @@
-"""What checks find, as types; no checks and no words for people."""
+"""The types of a health report; the checks are in ``checks``, the texts in ``formatting``."""
 
 from __future__ import annotations
 
@@ -12,44 +12,45 @@ from typing import Any
 from kaapana_assets.shown import shown, shown_lines
 
 
-def _make_shown(found: object, *names: str) -> None:
-    """Servers, senders and file names say these: whoever shows them need not think of what is in them."""
+def _escape(found: object, *names: str) -> None:
+    """Escape attributes that hold text from servers, senders or file names, so that any face can show them."""
     for name in names:
         object.__setattr__(found, name, shown_lines(getattr(found, name)))
 
 
-class State(Enum):
-    """What is to be thought of something that was checked."""
+class HealthState(Enum):
+    """The state of a checked component."""
 
     WORKS = "works"
     BROKEN = "broken"
     OFF = "off"
-    """It is not there and need not be."""
+    """It does not run and need not."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What one check found.
+class HealthFinding:
+    """The result of one check.
 
     Attributes:
-        where: which server or folder it is, without credentials.
-        product: what answered, as it calls itself, with its version; empty when nothing did.
-        counts: by name; those that end with ``_bytes`` and ``_s`` are bytes and seconds.
-        problem: why it is broken, for a person to read; also what is strange about one that works.
+        state: whether the component works.
+        where: the server or folder that was checked, without credentials.
+        product: name and version that the server reports; empty if none answered.
+        counts: numbers by name; names that end with ``_bytes`` or ``_s`` give bytes or seconds.
+        problem: why the component is broken; for one that works, a warning.
     """
 
-    state: State
+    state: HealthState
     where: str = ""
     product: str = ""
     counts: Mapping[str, float] = field(default_factory=dict)
     problem: str = ""
 
     def __post_init__(self) -> None:
-        _make_shown(self, "where", "product", "problem")
+        _escape(self, "where", "product", "problem")
 
 
 class ErrorKind(Enum):
-    """What an error was the error of."""
+    """The subject of a past error."""
 
     RUN = "run"
     PART = "part"
@@ -58,13 +59,13 @@ class ErrorKind(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class PastError:
-    """Something that went wrong and is over: it says nothing of what works now.
+    """An error that is over: it does not affect the current state.
 
     Attributes:
-        time: when; with time zone.
-        what: the job that failed, the part that crashed, or the file that was set apart.
-        reason: one line.
-        where: where more is said: a page, a log file, the file itself.
+        time: time of the error, with time zone.
+        what: the job that failed, the part that crashed, or the file that was quarantined.
+        reason: the reason, in one line.
+        where: where to read more: the URL of a page, the path of a log or of the file itself.
     """
 
     kind: ErrorKind
@@ -74,17 +75,20 @@ class PastError:
     where: str
 
     def __post_init__(self) -> None:
-        _make_shown(self, "what", "reason", "where")
+        _escape(self, "what", "reason", "where")
 
 
 @dataclass(frozen=True, kw_only=True)
 class HealthReport:
-    """Everything that was found at one moment.
+    """The results of all checks at one moment.
 
     Attributes:
-        dagster_url: empty where no platform is up; so is ``health_url``.
-        findings: by what was checked, in the order to show them in.
-        errors: the last ones of each kind, the newest first.
+        time: time of the report, with time zone.
+        is_up: whether a platform runs on the home.
+        dagster_url: URL of Dagster's web UI; empty if no platform runs.
+        health_url: URL of the health page; empty if no platform runs.
+        findings: results by name of the check, in display order.
+        errors: the latest errors of each kind, newest first.
     """
 
     time: datetime
@@ -92,21 +96,21 @@ class HealthReport:
     is_up: bool
     dagster_url: str
     health_url: str
-    findings: Mapping[str, Finding]
+    findings: Mapping[str, HealthFinding]
     errors: tuple[PastError, ...]
 
     @property
     def broken(self) -> list[str]:
-        """The names of what should work and does not."""
-        return [name for name, each in self.findings.items() if each.state is State.BROKEN]
+        """The names of the checks that found a broken component."""
+        return [name for name, each in self.findings.items() if each.state is HealthState.BROKEN]
 
     @property
     def ok(self) -> bool:
-        """Whether all works that should."""
+        """Whether no component is broken."""
         return not self.broken
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as JSON has it; times are ISO 8601."""
+        """The report as a JSON object; times are ISO 8601."""
         return {
             "ok": self.ok,
             "time": self.time.isoformat(timespec="seconds"),

@@ -1,11 +1,11 @@
-"""The report as an HTML page that needs nothing from elsewhere and reads well in dark and light."""
+"""The health report as a self-contained HTML page, in a light and a dark color scheme."""
 
 from __future__ import annotations
 
 from html import escape
 
-from kaapana_assets.health import texts as wording
-from kaapana_assets.health.findings import ErrorKind, Finding, HealthReport, PastError
+from kaapana_assets.health import formatting
+from kaapana_assets.health.findings import ErrorKind, HealthFinding, HealthReport, PastError
 from kaapana_assets.shown import shown
 
 REFRESH_S = 10
@@ -44,9 +44,9 @@ td.kind { width: 9rem; }
 
 
 def page(report: HealthReport) -> str:
-    """The whole page; it loads itself again after ``REFRESH_S`` seconds."""
+    """The HTML of the page; browsers reload it every ``REFRESH_S`` seconds."""
     state = "works" if report.ok else "broken"
-    headline = escape(wording.headline(report))
+    headline = escape(formatting.headline(report))
     rows = "".join(_row(name, each) for name, each in report.findings.items())
     errors = "".join(_error(each) for each in report.errors)
     past = f"<table>{errors}</table>" if errors else '<p class="dim">none</p>'
@@ -62,7 +62,7 @@ def page(report: HealthReport) -> str:
 </head>
 <body>
 <header><h1>Kaapana assets</h1><span class="state {state}">{headline}</span></header>
-<p class="dim">{escape(shown(report.home))} · {wording.local_time(report.time)}{dagster}
+<p class="dim">{escape(shown(report.home))} · {formatting.local_time(report.time)}{dagster}
  · <a href="/health.json">JSON</a></p>
 <table>{rows}</table>
 <h2>Last errors</h2>
@@ -72,8 +72,8 @@ def page(report: HealthReport) -> str:
 """
 
 
-def _row(name: str, finding: Finding) -> str:
-    said = [escape(each) for each in (wording.product(finding), wording.counts(finding)) if each]
+def _row(name: str, finding: HealthFinding) -> str:
+    said = [escape(each) for each in (formatting.product(finding), formatting.counts(finding)) if each]
     if finding.where:
         said.append(f'<span class="dim">{escape(finding.where)}</span>')
     if finding.problem:
@@ -81,7 +81,7 @@ def _row(name: str, finding: Finding) -> str:
         said.append(f'<span class="{kind}">{escape(finding.problem)}</span>')
     state = finding.state.value
     return (
-        f'<tr><th>{escape(wording.title(name))}</th><td><span class="state {state}">{state}</span></td>'
+        f'<tr><th>{escape(formatting.title(name))}</th><td><span class="state {state}">{state}</span></td>'
         f"<td>{'<br>'.join(said)}</td></tr>"
     )
 
@@ -91,6 +91,6 @@ def _error(error: PastError) -> str:
     if error.where.startswith(("http://", "https://")):
         where = f'<a href="{where}">{where}</a>'
     return (
-        f'<tr><td class="when">{wording.local_time(error.time)}</td><td class="kind">{_KINDS[error.kind]}</td>'
+        f'<tr><td class="when">{formatting.local_time(error.time)}</td><td class="kind">{_KINDS[error.kind]}</td>'
         f'<td>{escape(error.what)}<br>{escape(error.reason)}<br><span class="dim">{where}</span></td></tr>'
     )

@@ -1,4 +1,4 @@
-"""Several calls at once, of which none is waited for longer than a deadline."""
+"""Runs calls in parallel and waits for none longer than a deadline."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Generic, TypeVar
 Result = TypeVar("Result")
 
 
-class Parallel(Generic[Result]):
-    """Runs calls in threads of their own; for one thread at a time.
+class ParallelCalls(Generic[Result]):
+    """Runs each call in a thread of its own; not thread-safe itself.
 
-    A call that hangs, on a disk that is gone say, cannot be ended. It is left behind and not made again
-    before it came back, so that those that hang do not become more and more.
+    A call that hangs, for example on a lost disk, cannot be ended. Its thread goes on, and the call is not
+    repeated before it returns, so that hanging threads do not accumulate.
 
     Args:
-        lost: the result of a call without one, from its name and why it has none.
-        deadline_s: that all calls together are waited for.
+        fallback: returns the result of a call that has none, from its name and the reason.
+        deadline_s: timeout of all calls together.
     """
 
-    def __init__(self, lost: Callable[[str, str], Result], *, deadline_s: float) -> None:
-        self._lost = lost
+    def __init__(self, fallback: Callable[[str, str], Result], *, deadline_s: float) -> None:
+        self._fallback = fallback
         self._deadline_s = deadline_s
         self._calls: dict[str, _Call[Result]] = {}
 
     def start(self, calls: Mapping[str, Callable[[], Result]]) -> Callable[[], dict[str, Result]]:
-        """Begin with all calls; what is given waits for their results, by name and in order."""
+        """Start all calls; returns a function that waits for their results, by name and in order."""
         for name, call in calls.items():
-            going = self._calls.get(name)
-            if going is None or going.done.is_set():
+            running = self._calls.get(name)
+            if running is None or running.done.is_set():
                 self._calls[name] = _Call(name, call)
         deadline = time.monotonic() + self._deadline_s
         return lambda: {name: self._result(name, deadline) for name in calls}
@@ -38,10 +38,10 @@ class Parallel(Generic[Result]):
     def _result(self, name: str, deadline: float) -> Result:
         call = self._calls[name]
         if not call.done.wait(max(0.0, deadline - time.monotonic())):
-            return self._lost(name, f"no answer for {time.monotonic() - call.since:.0f} s")
+            return self._fallback(name, f"no answer for {time.monotonic() - call.since:.0f} s")
         if call.results:
             return call.results[0]
-        return self._lost(name, "the check itself failed; its log says why")
+        return self._fallback(name, "the check itself failed; its log says why")
 
 
 class _Call(Generic[Result]):
@@ -50,7 +50,7 @@ class _Call(Generic[Result]):
         self.done = threading.Event()
         self.results: list[Result] = []
         self._call = call
-        # A daemon: a process can end although one hangs.
+        # A daemon thread, so that a hanging call does not keep the process from ending.
         threading.Thread(target=self._make, name=f"check {name}", daemon=True).start()
 
     def _make(self) -> None:

@@ -1,4 +1,4 @@
-"""The last errors: runs that failed, and files that were set apart."""
+"""The latest errors: failed runs and quarantined files."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from kaapana_assets.graphql.answers import Run
     from kaapana_assets.settings import Settings
 
-SHOWN = 5
-_LONGEST_REASON = 300
-_KEPT_REASONS = 100
+MAX_ERRORS = 5
+_MAX_REASON_LENGTH = 300
+_CACHED_REASONS = 100
 _TIMEOUT_S = 10.0
-_OUR_NAME = re.compile(r"(file|[0-9.]+(\.dcm)?)-[0-9a-f]{12}\.[a-z]{2,4}")
+_PLATFORM_NAME = re.compile(r"(file|[0-9.]+(\.dcm)?)-[0-9a-f]{12}\.[a-z]{2,4}")
 
 
 class FailedRuns:
-    """The runs that failed last; why one failed is asked once."""
+    """The latest failed runs; the reason of each is asked only once."""
 
     def __init__(self) -> None:
         self._reasons: OrderedDict[str, str] = OrderedDict()
 
     def newest(self, dagster_url: str) -> tuple[PastError, ...]:
-        """Those that failed last, the newest first; none while Dagster does not answer."""
+        """The latest failed runs, newest first; none while Dagster does not answer."""
         client = DagsterClient(dagster_url, timeout_s=_TIMEOUT_S)
         try:
             return tuple(
@@ -43,51 +43,51 @@ class FailedRuns:
                     reason=self._reason(client, run.run_id),
                     where=client.run_url(run.run_id),
                 )
-                for run in client.runs(statuses=["FAILURE"], limit=SHOWN)
+                for run in client.runs(statuses=["FAILURE"], limit=MAX_ERRORS)
             )
         except KaapanaAssetsError:
-            return ()  # that it does not answer is a finding of its own
+            return ()  # check_dagster reports that it does not answer
 
     def _reason(self, client: DagsterClient, run_id: str) -> str:
         if run_id not in self._reasons:
             try:
-                reason = first_line(client.first_failure(run_id) or "its log does not say why")
+                reason = reason_line(client.first_failure(run_id) or "its log gives no reason")
             except DagsterUnavailable:
-                return "its log cannot be read now"
+                return "its log cannot be read at the moment"
             self._reasons[run_id] = reason
-            while len(self._reasons) > _KEPT_REASONS:
+            while len(self._reasons) > _CACHED_REASONS:
                 self._reasons.popitem(last=False)
         return self._reasons[run_id]
 
 
 def newest_quarantined(settings: Settings) -> tuple[PastError, ...]:
-    """The files that were set apart last, the newest first."""
+    """The latest quarantined files, newest first."""
     try:
-        _, files = open_spool(settings).newest_quarantined(SHOWN)
+        _, files = open_spool(settings).newest_quarantined(MAX_ERRORS)
     except KaapanaAssetsError:
-        return ()  # that the spool cannot be read is a finding of its own
+        return ()  # check_spool reports that it cannot be read
     return tuple(
         PastError(
             kind=ErrorKind.FILE,
             time=each.time,
-            what=f"{_harmless(each.path.name)} from {each.origin if '/' not in each.origin else IMPORT}",
-            reason=first_line(each.reason),
-            where=shown(each.path.with_name(_harmless(each.path.name))),
+            what=f"{_safe_name(each.path.name)} from {each.origin if '/' not in each.origin else IMPORT}",
+            reason=reason_line(each.reason),
+            where=shown(each.path.with_name(_safe_name(each.path.name))),
         )
         for each in files
     )
 
 
-def _harmless(name: str) -> str:
-    """The name of a quarantined file; of one whose name a person chose, as earlier versions kept it, none of that."""
-    kept = _OUR_NAME.fullmatch(name)
+def _safe_name(name: str) -> str:
+    """The name of a quarantined file, without the part that a person chose, which earlier versions kept."""
+    kept = _PLATFORM_NAME.fullmatch(name)
     return name if kept else f"*{name[max(name.rfind('-'), 0) :]}"
 
 
-def first_line(text: str) -> str:
-    """The line that says why, not too long."""
+def reason_line(text: str) -> str:
+    """The line of a text that gives the reason, shortened to 300 characters."""
     line = short_reason(text)
-    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]} …"
+    return line if len(line) <= _MAX_REASON_LENGTH else f"{line[:_MAX_REASON_LENGTH]} …"
 
 
 def _name(run: Run) -> str:

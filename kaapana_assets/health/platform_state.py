@@ -1,4 +1,4 @@
-"""What the caller knows of the platform that is up; it holds this together from the platform's record."""
+"""The state of the running platform, which the caller reads from the platform's record."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class PlatformState:
     """A platform that is up.
 
     Attributes:
-        running: the names of its parts that run now.
-        down: the names of those that crashed and will be started again.
-        restarts: how often a part was started again, since the platform was started.
-        crashes: the last ones.
+        running: names of the parts that run.
+        down: names of the parts that crashed and will be started again.
+        restarts: number of restarts of parts since the platform was started.
+        crashes: the latest crashes of parts.
     """
 
     dagster_url: str

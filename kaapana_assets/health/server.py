@@ -1,9 +1,9 @@
-"""The health page over HTTP.
+"""Serves the health page over HTTP.
 
 =============== ============================================================
-``/``           the page; status 503 when something that should work does not
+``/``           the page; status 503 if a component is broken
 ``/health.json`` the same as JSON, with the same status
-``/live``       200 while this process lives
+``/live``       200 while this process runs
 =============== ============================================================
 """
 
@@ -25,7 +25,7 @@ from kaapana_assets.health.findings import HealthReport
 from kaapana_assets.health.page import CONTENT_SECURITY_POLICY, page
 from kaapana_assets.web_guard import Hosts, WebGuard
 
-KEPT_S = 5.0
+MAX_AGE_S = 5.0
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
@@ -34,32 +34,32 @@ _HEADERS = {
 }
 
 
-class KeptReport:
-    """A report that many readers share: it is made again only when it is some seconds old.
+class CachedReport:
+    """Shares a report among many requests, and renews it only when it is older than ``max_age_s``.
 
     Args:
-        make: makes one; it is not called twice at once.
-        kept_s: seconds that one is given out after it was made.
+        make: makes a report; it is never called concurrently.
+        max_age_s: age up to which a report is reused.
     """
 
-    def __init__(self, make: Callable[[], HealthReport], *, kept_s: float = KEPT_S) -> None:
+    def __init__(self, make: Callable[[], HealthReport], *, max_age_s: float = MAX_AGE_S) -> None:
         self._make = make
-        self._kept_s = kept_s
+        self._max_age_s = max_age_s
         self._lock = threading.Lock()
         self._report: HealthReport | None = None
         self._made = 0.0
 
     def __call__(self) -> HealthReport:
-        """The report of now, or of some seconds ago."""
+        """A report that is at most ``max_age_s`` old."""
         with self._lock:
-            if self._report is None or time.monotonic() - self._made > self._kept_s:
+            if self._report is None or time.monotonic() - self._made > self._max_age_s:
                 self._report = self._make()
                 self._made = time.monotonic()
             return self._report
 
 
 def application(report: Callable[[], HealthReport]) -> Starlette:
-    """The three addresses as an ASGI application."""
+    """The ASGI application with the three paths."""
 
     def html(_: Request) -> Response:
         now = report()
@@ -69,7 +69,7 @@ def application(report: Callable[[], HealthReport]) -> Starlette:
         now = report()
         return JSONResponse(now.as_json(), status_code=_status(now), headers=_HEADERS)
 
-    # A coroutine: it needs no thread, so it answers even when all of them wait for a report.
+    # A coroutine needs no thread: it answers even if all threads wait for a report.
     async def live(_: Request) -> Response:
         return PlainTextResponse("alive\n", headers=_HEADERS)
 
@@ -87,14 +87,14 @@ def serve(
     """Serve until SIGTERM or Ctrl-C.
 
     Args:
-        report: gives what is to be shown; called by several threads.
+        report: returns the report; called by several threads.
         host: address to listen on.
-        port: 0 takes a free one.
-        on_ready: called with the port once connections are taken.
-        allowed_hosts: names by which it may be reached, besides those of this machine; see ``web_guard``.
+        port: port to listen on; 0 chooses a free one.
+        on_ready: called with the port once the server accepts connections.
+        allowed_hosts: host names of requests that are served, besides those of this machine; see ``web_guard``.
 
     Raises:
-        ConfigurationError: the address cannot be listened on.
+        ConfigurationError: the server cannot listen on the address.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listening:

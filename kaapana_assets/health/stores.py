@@ -1,4 +1,4 @@
-"""The stores and the runner of the settings, asked with short limits and without a second attempt."""
+"""Checks of the stores and the runner in the settings, with short timeouts and without retries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kaapana_assets.containers.factory import open_runner
 from kaapana_assets.errors import ConfigurationError, KaapanaAssetsError, StoreUnavailable
-from kaapana_assets.health.parallel import Parallel
+from kaapana_assets.health.parallel import ParallelCalls
 from kaapana_assets.stores.factory import open_index, open_objects, open_pacs
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ DEADLINE_S = 5.0
 
 
 def store_checks(settings: Settings) -> dict[str, Callable[[], StoreReport]]:
-    """How each store is asked; each raises what ``check`` of its protocol says."""
-    hurried = settings.model_copy(
+    """The check of each store by name; each raises the errors of the ``check`` of its protocol."""
+    impatient = settings.model_copy(
         update={
             "dicomweb_timeout_s": min(REQUEST_TIMEOUT_S, settings.dicomweb_timeout_s),
             "dicomweb_attempts": 1,
@@ -33,29 +33,33 @@ def store_checks(settings: Settings) -> dict[str, Callable[[], StoreReport]]:
     )
 
     def pacs() -> StoreReport:
-        with closing(open_pacs(hurried)) as opened:
+        with closing(open_pacs(impatient)) as opened:
             return opened.check()
 
     def index() -> StoreReport:
-        with closing(open_index(hurried)) as opened:
+        with closing(open_index(impatient)) as opened:
             return opened.check()
 
-    return {"pacs": pacs, "index": index, "objects": lambda: open_objects(hurried).check()}
+    return {"pacs": pacs, "index": index, "objects": lambda: open_objects(impatient).check()}
 
 
 def ask_runner(settings: Settings) -> str:
-    """What launches operators, in words; raises what ``Runner.check`` says."""
+    """Name and version of the runner; raises the errors of ``Runner.check``."""
     return open_runner(settings.model_copy(update={"kubernetes_patience_s": 0.0})).check()
 
 
 def check_before_start(settings: Settings, say: Callable[[str], None]) -> None:
-    """See that work can begin: one line is said of each that is away, which is no reason not to start.
+    """Check the stores and the runner before the platform starts.
+
+    Args:
+        settings: the settings of the platform.
+        say: called with one line for each that does not answer, which does not prevent the start.
 
     Raises:
-        ConfigurationError: a store or the runner can't work with these settings, however long one waits.
+        ConfigurationError: a store or the runner cannot work with these settings.
     """
     where = {**settings.stores(), "runner": settings.runner}
-    parallel = Parallel[KaapanaAssetsError | None](lambda _, why: StoreUnavailable(why), deadline_s=DEADLINE_S)
+    parallel = ParallelCalls[KaapanaAssetsError | None](lambda _, why: StoreUnavailable(why), deadline_s=DEADLINE_S)
     checks: dict[str, Callable[[], object]] = {**store_checks(settings), "runner": lambda: ask_runner(settings)}
     errors = parallel.start({name: _error_of(check) for name, check in checks.items()})()
     refused = [f"{name}: {error}" for name, error in errors.items() if isinstance(error, ConfigurationError)]

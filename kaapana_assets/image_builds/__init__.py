@@ -1,1 +1,1 @@
-"""The folders that images of operators are built from, and building them."""
+"""Image folders: reads their Dockerfiles, and builds, pushes and records the images of operators."""

@@ -1,6 +1,6 @@
-"""What base images hold of Python packages, as a site says it: the setting KAAPANA_BASE_REQUIREMENTS.
+"""Python packages of base images, from the setting KAAPANA_BASE_REQUIREMENTS.
 
-A base image is not there for the process runner. Packages that it would bring are installed instead.
+The process runner has no base image. It installs the packages that the base image would have brought.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from kaapana_assets.image_builds.dockerfile.stages import Packages
 
 @dataclass(frozen=True)
 class BaseRequirements:
-    """Requirements by base image.
+    """The Python requirements of each base image.
 
     Attributes:
-        folder: where relative paths begin.
-        by_image: pattern of a reference -> a file of requirements, or requirements.
+        folder: relative paths of requirements files start here.
+        by_image: glob of an image reference -> path of a requirements file, or a list of requirements.
     """
 
     folder: Path = Path()
     by_image: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
 
     def find(self, reference: str) -> Packages | None:
-        """The packages of a base image, by the first pattern that fits; None where none does.
+        """The packages of a base image, from the first matching pattern; None if no pattern matches.
 
-        A pattern fits the whole reference, or what is left of it without its tag or digest, without
-        its registry, or without further components at its beginning.
+        A pattern matches the full reference, or the reference without its tag or digest, without its
+        registry, or without more of its leading path components.
 
         Raises:
-            ConfigurationError: the file cannot be read.
+            ConfigurationError: the requirements file cannot be read.
         """
         names = set(_names(reference))
         for pattern, given in self.by_image.items():
@@ -42,10 +42,10 @@ class BaseRequirements:
         return None
 
     def check(self) -> None:
-        """See that all files can be read.
+        """Check that every requirements file can be read.
 
         Raises:
-            ConfigurationError: one cannot.
+            ConfigurationError: a file cannot be read.
         """
         for pattern, given in self.by_image.items():
             self._lines(pattern, given)

@@ -1,8 +1,8 @@
-"""The programs that build images: docker, podman and buildah, each as it wants to be called.
+"""The image builders docker, podman and buildah, called as programs.
 
-Where they keep images, how they isolate a build and how they log in to registries is their own
-configuration (``DOCKER_HOST``, ``CONTAINERS_STORAGE_CONF``, ``BUILDAH_ISOLATION``, ``docker login``).
-What is built, and when, is in ``building``.
+Their image store, the isolation of builds and the logins to registries are their own configuration
+(``DOCKER_HOST``, ``CONTAINERS_STORAGE_CONF``, ``BUILDAH_ISOLATION``, ``docker login``). Which images are
+built, and when, is decided in ``build``.
 """
 
 from __future__ import annotations
@@ -20,65 +20,67 @@ from typing import Any
 
 from kaapana_assets.child_process import Child
 from kaapana_assets.errors import ConfigurationError, EngineUnavailable
-from kaapana_assets.image_builds.builder import Build, Builder, StoredImage
+from kaapana_assets.image_builds.protocol import Build, Builder, StoredImage
 from kaapana_assets.withheld import without_secrets
 
-NAMES = ("docker", "podman", "buildah")
-TIME_OF_FILES = 315_532_800
-"""1980-01-01, the modification time of all that is built: the same content makes the same image."""
+BUILDER_NAMES = ("docker", "podman", "buildah")
+FILE_MTIME_S = 315_532_800
+"""1980-01-01, the modification time of all files in images: the same content gives the same image."""
 
-_ANSWERS_WITHIN_S = 20
-_UMASK = 0o022  # folders that builders make in images are for all users of a container; no data is in them
+_ANSWER_TIMEOUT_S = 20
+_UMASK = 0o022  # folders that builders make in images must be readable by every user of a container
 _LAST_LINES = 25
-_NOT_THERE = re.compile(r"no such (image|object)|image not known|locating image|unable to find", re.IGNORECASE)
-_NOT_ALLOWED = re.compile(r"unauthori[sz]ed|denied|authentication required|forbidden", re.IGNORECASE)
-_NO_CONTAINER = re.compile(r"running container|creating container|while running runtime|clone|newuidmap|unshare")
+_NO_SUCH_IMAGE = re.compile(r"no such (image|object)|image not known|locating image|unable to find", re.IGNORECASE)
+_ACCESS_DENIED = re.compile(r"unauthori[sz]ed|denied|authentication required|forbidden", re.IGNORECASE)
+_CANNOT_RUN_CONTAINERS = re.compile(
+    r"running container|creating container|while running runtime|clone|newuidmap|unshare"
+)
 
 
 def find_builder(name: str | None = None) -> Builder:
-    """The builder of that name, else the first one that works here.
+    """The builder of that name; without a name, the first one that works on this machine.
 
     Raises:
-        ConfigurationError: there is none; the message says why for each.
+        ConfigurationError: none works; the message gives the reason for each.
     """
     reasons = []
-    for each in NAMES if name is None else (name,):
-        reason = _unusable(each)
+    for each in BUILDER_NAMES if name is None else (name,):
+        reason = _reason_unusable(each)
         if reason is None:
             return _BUILDERS[each]()
         reasons.append(f"{each}: {reason}")
     raise ConfigurationError(
-        f"nothing here can build images ({'; '.join(reasons)}). Install one of {', '.join(NAMES)}; on Debian and "
-        "Ubuntu: apt-get install buildah"
+        f"no image builder works on this machine ({'; '.join(reasons)}). Install one of {', '.join(BUILDER_NAMES)}; on "
+        "Debian and Ubuntu: apt-get install buildah"
         if name is None
         else f"images cannot be built with {reasons[0]}"
     )
 
 
-def _unusable(name: str) -> str | None:
-    """Why a builder cannot be used; None if it can."""
+def _reason_unusable(name: str) -> str | None:
+    """The reason why a builder cannot be used; None if it can."""
     if shutil.which(name) is None:
         return "is not on the PATH"
     if name != "docker":
         return None
-    code, said = _try(["docker", "version", "--format", "{{.Client.Version}} {{.Server.Version}}"])
+    code, said = _run(["docker", "version", "--format", "{{.Client.Version}} {{.Server.Version}}"])
     if code != 0:
         return f"its daemon does not answer ({_last_line(said)})"
     version = said.strip().partition(".")[0]
-    # Builds with secrets need BuildKit, which was in the client before 23 and is a plugin of it since.
-    if (not version.isdigit() or int(version) >= 23) and _try(["docker", "buildx", "version"])[0] != 0:
+    # Build secrets need BuildKit: part of the client before version 23, a plugin since.
+    if (not version.isdigit() or int(version) >= 23) and _run(["docker", "buildx", "version"])[0] != 0:
         return "its plugin buildx is not installed"
     return None
 
 
 class Docker:
-    """Docker with BuildKit; its daemon knows which registries are insecure."""
+    """Docker with BuildKit; insecure registries are a setting of its daemon."""
 
     name = "docker"
 
     def find(self, reference: str) -> StoredImage | None:
         """See ``Builder.find``."""
-        return _inspected(["docker", "image", "inspect", reference])
+        return _inspect(["docker", "image", "inspect", reference])
 
     def pull(self, reference: str) -> None:
         """See ``Builder.pull``."""
@@ -86,7 +88,7 @@ class Docker:
 
     def build(self, build: Build, *, output: Callable[[str], None]) -> None:
         """See ``Builder.build``."""
-        # Values are taken from the environment: what is on a command line can be seen by all users.
+        # By name only, values come from the environment: all users can read a command line.
         proxies = [name for name in os.environ if re.fullmatch("(?i)(http|https|no|ftp|all)_proxy", name)]
         options = ["--progress=plain", *(f"--build-arg={name}" for name in proxies)]
         command = ["docker", "build", *options, *_options(build), str(build.context)]
@@ -96,8 +98,8 @@ class Docker:
         """See ``Builder.push``."""
         if insecure:
             raise ConfigurationError(
-                "docker has no option for registries without TLS: name it in `insecure-registries` of its daemon.json "
-                "(those on this machine need nothing), and leave out --insecure"
+                "docker has no option for registries without TLS: add the registry to `insecure-registries` in the "
+                "daemon.json of its daemon (a registry on this machine needs no entry), and leave out --insecure"
             )
         _push(["docker", "push", reference], reference)
         repository = reference.rpartition(":")[0]
@@ -105,15 +107,15 @@ class Docker:
         for digest in stored.repo_digests if stored else ():
             if digest.startswith(f"{repository}@"):
                 return digest.rpartition("@")[2]
-        raise EngineUnavailable(f"docker does not say under which digest the registry has {reference}")
+        raise EngineUnavailable(f"docker does not report the digest of {reference} in the registry")
 
     def save(self, reference: str, file: Path) -> None:
         """See ``Builder.save``."""
         _save(["docker", "save", "--output", str(file), reference], reference)
 
 
-class _Containers:
-    """What podman and buildah have in common."""
+class _ContainersTool:
+    """The code that podman and buildah share."""
 
     name: str
     _build_command: str
@@ -124,7 +126,7 @@ class _Containers:
 
     def build(self, build: Build, *, output: Callable[[str], None]) -> None:
         """See ``Builder.build``."""
-        options = [f"--timestamp={TIME_OF_FILES}", "--identity-label=false", "--layers=true", "--force-rm=true"]
+        options = [f"--timestamp={FILE_MTIME_S}", "--identity-label=false", "--layers=true", "--force-rm=true"]
         _build([self.name, self._build_command, *options, *_options(build), str(build.context)], build, output)
 
     def push(self, reference: str, *, insecure: bool) -> str:
@@ -136,7 +138,7 @@ class _Containers:
             return file.read_text().strip()
 
 
-class Podman(_Containers):
+class Podman(_ContainersTool):
     """Podman."""
 
     name = "podman"
@@ -144,22 +146,22 @@ class Podman(_Containers):
 
     def find(self, reference: str) -> StoredImage | None:
         """See ``Builder.find``."""
-        return _inspected(["podman", "image", "inspect", reference])
+        return _inspect(["podman", "image", "inspect", reference])
 
     def save(self, reference: str, file: Path) -> None:
         """See ``Builder.save``."""
         _save(["podman", "save", "--format=docker-archive", f"--output={file}", reference], reference)
 
 
-class Buildah(_Containers):
-    """buildah, which builds without a service, also where containers cannot be run."""
+class Buildah(_ContainersTool):
+    """buildah, which needs no daemon and also builds where containers cannot run."""
 
     name = "buildah"
     _build_command = "bud"
 
     def find(self, reference: str) -> StoredImage | None:
         """See ``Builder.find``."""
-        code, said = _try(["buildah", "inspect", "--type=image", reference])
+        code, said = _run(["buildah", "inspect", "--type=image", reference])
         if code != 0:
             _check_absent("buildah", said)
             return None
@@ -178,7 +180,7 @@ _BUILDERS: dict[str, Callable[[], Builder]] = {"docker": Docker, "podman": Podma
 def _options(build: Build) -> list[str]:
     return [
         "--pull=false",
-        *(["--no-cache"] if build.fresh else []),
+        *(["--no-cache"] if build.no_cache else []),
         f"--tag={build.reference}",
         f"--file={build.context / 'Dockerfile'}",
         *(f"--build-arg={name}={value}" for name, value in build.arguments.items()),
@@ -191,48 +193,48 @@ def _options(build: Build) -> list[str]:
 def _build(command: Sequence[str], build: Build, output: Callable[[str], None], **environment: str) -> None:
     last: deque[str] = deque(maxlen=_LAST_LINES)
 
-    def heard(line: str) -> None:
+    def keep_line(line: str) -> None:
         if line.strip():
             last.append(line)
         output(line)
 
     variables = {**without_secrets(os.environ), **environment}
     with Child(command, cwd=build.context, environment=variables, umask=_UMASK) as child:
-        code = child.wait(output=heard)
+        code = child.wait(output=keep_line)
     if code == 0:
         return
     said = "".join(f"\n  {line[:500]}" for line in last)
     hint = ""
-    if command[0] != "docker" and "BUILDAH_ISOLATION" not in os.environ and _NO_CONTAINER.search(said):
-        hint = "\nwhere containers cannot be run, builds work with BUILDAH_ISOLATION=chroot in the environment"
+    if command[0] != "docker" and "BUILDAH_ISOLATION" not in os.environ and _CANNOT_RUN_CONTAINERS.search(said):
+        hint = "\nif containers cannot run on this machine, set BUILDAH_ISOLATION=chroot in the environment"
     raise ConfigurationError(f"{command[0]} ended with exit code {code}:{said}{hint}")
 
 
 def _pull(program: str, reference: str) -> None:
-    code, said = _try([program, "pull", reference], timeout_s=None)
+    code, said = _run([program, "pull", reference], timeout_s=None)
     if code != 0:
-        raise ConfigurationError(f"the image {reference} cannot be had by {program}: {_last_line(said)}")
+        raise ConfigurationError(f"{program} cannot pull the image {reference}: {_last_line(said)}")
 
 
 def _push(command: Sequence[str], reference: str) -> None:
-    code, said = _try(command, timeout_s=None)
+    code, said = _run(command, timeout_s=None)
     if code == 0:
         return
     registry = reference.partition("/")[0]
     reason = f"{reference} cannot be pushed: {_last_line(said)}"
-    if _NOT_ALLOWED.search(said):
+    if _ACCESS_DENIED.search(said):
         raise ConfigurationError(f"{reason}\nlog in as a user who may push there: {command[0]} login {registry}")
     raise EngineUnavailable(reason)
 
 
 def _save(command: Sequence[str], reference: str) -> None:
-    code, said = _try(command, timeout_s=None)
+    code, said = _run(command, timeout_s=None)
     if code != 0:
         raise EngineUnavailable(f"{reference} cannot be saved: {_last_line(said)}")
 
 
-def _inspected(command: Sequence[str]) -> StoredImage | None:
-    code, said = _try(command)
+def _inspect(command: Sequence[str]) -> StoredImage | None:
+    code, said = _run(command)
     if code != 0:
         _check_absent(command[0], said)
         return None
@@ -245,16 +247,16 @@ def _inspected(command: Sequence[str]) -> StoredImage | None:
 
 
 def _check_absent(program: str, said: str) -> None:
-    if not _NOT_THERE.search(said):
-        raise EngineUnavailable(f"{program} does not say which images it has: {_last_line(said)}")
+    if not _NO_SUCH_IMAGE.search(said):
+        raise EngineUnavailable(f"the image store of {program} does not answer: {_last_line(said)}")
 
 
 def _digest(image_id: str) -> str:
     return image_id if ":" in image_id else f"sha256:{image_id}"
 
 
-def _try(command: Sequence[str], timeout_s: float | None = _ANSWERS_WITHIN_S) -> tuple[int, str]:
-    """Exit code, and what it said: its output, or of a failure its errors, too."""
+def _run(command: Sequence[str], timeout_s: float | None = _ANSWER_TIMEOUT_S) -> tuple[int, str]:
+    """Run a program; returns its exit code and stdout, after a failure also stderr."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, check=False,
@@ -269,18 +271,18 @@ def _try(command: Sequence[str], timeout_s: float | None = _ANSWERS_WITHIN_S) ->
 
 def _last_line(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return lines[-1][:500] if lines else "it says nothing"
+    return lines[-1][:500] if lines else "without output"
 
 
 def checked_options(options: Sequence[str]) -> tuple[str, ...]:
-    """The options as given.
+    """The options, unchanged.
 
     Raises:
-        ConfigurationError: one is no option: the folder that is built would not be the image's.
+        ConfigurationError: a word is no option: the builder would take it for the build context.
     """
     for option in options:
         if not option.startswith("-"):
             raise ConfigurationError(
-                f"--builder-option takes one option with its value, --network=host, not {option!r}"
+                f"--builder-option takes one option with its value, such as --network=host, not {option!r}"
             )
     return tuple(options)

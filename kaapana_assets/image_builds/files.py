@@ -1,8 +1,8 @@
-"""The files of an image folder, read so that no byte from outside of it is ever among them.
+"""The files of an image folder, read so that nothing outside the folder can be reached.
 
-Each folder on the way is opened by its descriptor and no link is followed, when files are listed and
-again when they are read: a link that somebody sets in between is refused, too. Links, pipes, sockets and
-devices are refused by their names before any file is read, unless .dockerignore leaves them out.
+Folders are opened by descriptor and no symbolic link is followed, neither when files are listed nor when
+they are read: a link that is set in between is refused as well. Links, pipes, sockets and devices are
+refused when the files are listed, before any is read, unless .dockerignore excludes them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import BinaryIO
 from kaapana_assets.errors import ConfigurationError
 
 MAX_DEPTH = 64
-"""Folders in each other; deeper ones are a loop or a mistake."""
+"""The deepest nesting of folders; more is a mount loop or a mistake."""
 
 _NOT_CONTENT = {"__pycache__", ".git", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
 _IGNORE_FILES = ("Dockerfile.dockerignore", ".dockerignore")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe without a writer is not waited for
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # opening a pipe without a writer must not block
 _NO_FOLDER_OR_LINK = (errno.ELOOP, errno.ENOTDIR, errno.EMLINK)
 
 
@@ -33,8 +33,8 @@ class ImageFile:
 
     Attributes:
         folder: the image folder.
-        name: its path in the folder, with slashes.
-        status: as it was when the files were listed.
+        name: path below the folder, with slashes.
+        status: file status when the files were listed.
     """
 
     folder: Path
@@ -43,37 +43,37 @@ class ImageFile:
 
     @property
     def path(self) -> Path:
-        """Its path on this machine, to be shown and compared; it is read by ``open``."""
+        """Path on this machine, to show and to compare; read the file by ``open``."""
         return self.folder / self.name
 
     @property
     def is_executable(self) -> bool:
-        """Whether its owner may execute it."""
+        """Whether the owner may execute the file."""
         return bool(self.status.st_mode & stat.S_IXUSR)
 
     def open(self) -> BinaryIO:
-        """The file, opened for reading.
+        """Open the file for reading.
 
         Raises:
-            ConfigurationError: it, or a folder on the way to it, is now a link, no regular file, or gone.
+            ConfigurationError: the file is gone or no longer a regular file, or its path now has a link.
         """
         return _open_file(self.folder, self.name)
 
     def read_text(self) -> str:
-        """Its content; what is no UTF-8 is replaced.
+        """The content as text; bytes that are not UTF-8 are replaced.
 
         Raises:
-            ConfigurationError: as ``open`` does.
+            ConfigurationError: as ``open`` raises it.
         """
         with self.open() as file:
             return file.read().decode("utf-8", "replace")
 
 
 def image_files(folder: Path) -> tuple[ImageFile, ...]:
-    """The files that make up an image, in the order of their paths; no bytecode.
+    """The files of an image folder, sorted by path, without bytecode, caches and ``.git``.
 
     Raises:
-        ConfigurationError: something in it is a link or no regular file, it is too deep, or cannot be read.
+        ConfigurationError: the folder holds a link or a special file, is nested too deep, or is not readable.
     """
     ignored = _ignored(folder)
     found: list[ImageFile] = []
@@ -82,8 +82,8 @@ def image_files(folder: Path) -> tuple[ImageFile, ...]:
         below = waiting.pop()
         if len(below.parts) > MAX_DEPTH:
             raise ConfigurationError(
-                f"image {folder.name}: {folder / below} is more than {MAX_DEPTH} folders deep: is a folder mounted in "
-                "itself? Move it out of the image folder"
+                f"image {folder.name}: {folder / below} is more than {MAX_DEPTH} folders deep: is a folder mounted "
+                "inside itself? Move it out of the image folder"
             )
         for name, status in _entries(folder, below):
             path = below / name
@@ -99,20 +99,20 @@ def image_files(folder: Path) -> tuple[ImageFile, ...]:
 
 
 def context_files(folder: Path) -> tuple[ImageFile, ...]:
-    """Those that a build may copy: all but those that .dockerignore names.
+    """The files of the build context: ``image_files`` without those that .dockerignore excludes.
 
     Raises:
-        ConfigurationError: as ``image_files`` does.
+        ConfigurationError: as ``image_files`` raises it.
     """
     ignored = _ignored(folder)
     return tuple(file for file in image_files(folder) if not ignored(file.name))
 
 
 def find_text(folder: Path, name: str) -> str | None:
-    """The text of a file of an image folder, None where there is none; what is no UTF-8 is replaced.
+    """The text of a file of an image folder, None if there is none; bytes that are not UTF-8 are replaced.
 
     Raises:
-        ConfigurationError: it is a link or no regular file, or cannot be read.
+        ConfigurationError: the file is a link or a special file, or is not readable.
     """
     try:
         with _open_file(folder, name) as file:
@@ -122,11 +122,11 @@ def find_text(folder: Path, name: str) -> str | None:
 
 
 class _Absent(ConfigurationError):
-    """No file of that name is there."""
+    """There is no file of that name."""
 
 
 def _open_folder(folder: Path, below: PurePosixPath) -> int:
-    """A descriptor of a folder, to be closed by the caller."""
+    """The descriptor of a folder; the caller closes it."""
     held = os.open(folder, _FOLDER)
     for part in below.parts:
         try:
@@ -169,7 +169,7 @@ def _open_file(folder: Path, name: str) -> BinaryIO:
 def _translated(folder: Path, path: PurePosixPath, exc: OSError) -> ConfigurationError:
     if exc.errno in _NO_FOLDER_OR_LINK:
         return _refused(folder, path, stat.S_IFLNK)
-    if exc.errno == errno.ENXIO:  # what opening a socket says
+    if exc.errno == errno.ENXIO:  # raised when a socket is opened
         return _refused(folder, path, stat.S_IFSOCK)
     error = _Absent if exc.errno == errno.ENOENT else ConfigurationError
     return error(f"image {folder.name}: {folder / path} cannot be read: {exc.strerror}")
@@ -180,12 +180,12 @@ def _refused(folder: Path, path: PurePosixPath, mode: int) -> ConfigurationError
     kind = kinds.get(stat.S_IFMT(mode), "a device")
     return ConfigurationError(
         f"image {folder.name}: {folder / path} is {kind} or leads through one; an image is made only of the regular "
-        "files of its folder: put a copy of the file there, or name it in .dockerignore"
+        "files of its folder: put a copy of the file there, or exclude it by .dockerignore"
     )
 
 
 def _ignored(folder: Path) -> Callable[[str], bool]:
-    """Whether .dockerignore names a path; nothing where there is none."""
+    """A function that says whether .dockerignore excludes a path."""
     texts = (find_text(folder, name) for name in _IGNORE_FILES)
     text = next((each for each in texts if each is not None), None)
     if text is None:

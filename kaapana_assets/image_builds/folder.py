@@ -1,6 +1,6 @@
-"""An image folder, ``images/<name>/{Dockerfile,files/,requirements.txt}``: what its Dockerfile says.
+"""An image folder, ``images/<name>/{Dockerfile,files/,requirements.txt}``, and what its Dockerfile says.
 
-Only what is needed to run it as a process and to name the image: this builds no images.
+Reads what the process runner and the image reference need. Images are built in ``build``.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from pathlib import Path
 
 from kaapana_assets.dicom.identifiers import checked_name
 from kaapana_assets.errors import ConfigurationError, NotFound
-from kaapana_assets.image_builds.dockerfile.findings import Weight
+from kaapana_assets.image_builds.dockerfile.findings import Severity
 from kaapana_assets.image_builds.dockerfile.instructions import Dockerfile, parse
-from kaapana_assets.image_builds.dockerfile.runs import run
+from kaapana_assets.image_builds.dockerfile.run_instruction import apply_run
 from kaapana_assets.image_builds.dockerfile.stages import Packages, Stage, last_stage
 from kaapana_assets.image_builds.dockerfile.tree import Content, Tree
-from kaapana_assets.image_builds.dockerfile.variables import expanded
+from kaapana_assets.image_builds.dockerfile.variables import expand
 from kaapana_assets.image_builds.files import context_files, find_text, image_files
-from kaapana_assets.image_builds.requirement_lines import check_lines
+from kaapana_assets.image_builds.requirement_lines import check_requirements
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image folder and how its container starts."""
+    """An image folder, with its Dockerfile read on demand."""
 
     name: str
     folder: Path
@@ -36,7 +36,7 @@ class Image:
         """The instructions of its Dockerfile.
 
         Raises:
-            ConfigurationError: they cannot be read.
+            ConfigurationError: the Dockerfile is gone or has a syntax error.
         """
         text = find_text(self.folder, "Dockerfile")
         if text is None:
@@ -45,21 +45,23 @@ class Image:
 
     @cached_property
     def stage(self) -> Stage:
-        """What its Dockerfile makes of it, by the defaults of build arguments.
+        """The final stage of its Dockerfile, with the defaults of build arguments.
 
         Raises:
-            ConfigurationError: the Dockerfile cannot be read.
+            ConfigurationError: the Dockerfile cannot be read, or an instruction is wrong.
         """
         try:
-            return last_stage(self.dockerfile, _context(self.folder), run)
+            return last_stage(self.dockerfile, _context(self.folder), apply_run)
         except ConfigurationError as exc:
             raise ConfigurationError(f"image {self.name}: {self.folder / 'Dockerfile'} {exc}") from exc
 
     def packages(self) -> tuple[Packages, ...]:
-        """The installations of Python packages: those of its Dockerfile, and requirements.txt if they leave it out.
+        """The installations of Python packages that the image needs, in order.
+
+        The requirements.txt of the folder comes first unless the Dockerfile installs it itself.
 
         Raises:
-            ConfigurationError: a requirement leads to files outside of the image.
+            ConfigurationError: a requirement names a file outside of the image.
         """
         installs, own = self.stage.installs, None
         if self.folder / "requirements.txt" not in self.stage.requirement_files:
@@ -67,19 +69,19 @@ class Image:
         if own is not None:
             installs = (Packages(lines=tuple(own.splitlines())), *installs)
         for each in installs:
-            check_lines(each, name=self.name)
+            check_requirements(each, name=self.name)
         return installs
 
-    def start(self, command: tuple[str, ...] | None) -> tuple[str, ...]:
-        """The arguments of a start, as they are in the container.
+    def start_arguments(self, command: tuple[str, ...] | None) -> tuple[str, ...]:
+        """The program and arguments that start the container, with paths of the container.
 
         Args:
-            command: replaces ENTRYPOINT and CMD; None starts the image as built.
+            command: replaces ENTRYPOINT and CMD; None keeps those of the Dockerfile.
 
         Raises:
-            ConfigurationError: the Dockerfile has neither ENTRYPOINT nor CMD, or could not be built.
+            ConfigurationError: the Dockerfile has neither ENTRYPOINT nor CMD, or Docker could not build it.
         """
-        wrong = [finding for finding in self.stage.findings if finding.weight is Weight.ERROR]
+        wrong = [finding for finding in self.stage.findings if finding.severity is Severity.ERROR]
         if wrong:
             raise ConfigurationError(f"image {self.name}: {self.folder / 'Dockerfile'} {wrong[0]}")
         arguments = command or (*self.stage.entrypoint, *self.stage.cmd)
@@ -89,24 +91,24 @@ class Image:
 
 
 def load_image(images: Path, reference: str) -> Image:
-    """The image folder that a reference names: its last path component, without tag and digest.
+    """The image folder named by the last path component of a reference, without tag and digest.
 
     Raises:
         NotFound: there is no such folder, or it has no Dockerfile.
-        InvalidIdentifier: the last component of the reference is no valid name.
+        InvalidIdentifier: that component is not a valid name.
         ConfigurationError: the folder is a link.
     """
     name = checked_name(reference.partition("@")[0].rsplit("/", 1)[-1].partition(":")[0], kind="image")
     folder = images / name
     if folder.is_symlink():
         raise ConfigurationError(
-            f"image {reference!r}: {folder} is a link; put the image folder itself there, or name the folder of image "
-            "folders by KAAPANA_IMAGES"
+            f"image {reference!r}: {folder} is a link; put the image folder itself there, or set KAAPANA_IMAGES to the "
+            "folder that holds it"
         )
     if not (folder / "Dockerfile").is_file():
         raise NotFound(
             f"image {reference!r}: {folder} is not a folder with a Dockerfile; the process runner and `images "
-            "build` take the image folders below KAAPANA_IMAGES and pull nothing"
+            "build` use only the image folders below KAAPANA_IMAGES and pull nothing"
         )
     return Image(name=name, folder=folder)
 
@@ -115,7 +117,7 @@ def image_names(images: Path) -> tuple[str, ...]:
     """The names of all image folders, sorted.
 
     Raises:
-        NotFound: there is no such folder of image folders.
+        NotFound: KAAPANA_IMAGES is not a folder.
     """
     if not images.is_dir():
         raise NotFound(f"KAAPANA_IMAGES={images} is not a folder")
@@ -123,36 +125,36 @@ def image_names(images: Path) -> tuple[str, ...]:
 
 
 def base_images(image: Image, arguments: Mapping[str, str]) -> tuple[str, ...]:
-    """The references of all images that its Dockerfile begins a stage with, without doubles.
+    """The references of all base images of its Dockerfile, each once, in order.
 
     Args:
         image: the image folder.
-        arguments: build arguments, which win over the defaults that the Dockerfile has.
+        arguments: build arguments; they override the defaults of the Dockerfile.
     """
     known, stages, found = dict[str, str](), {"scratch"}, dict[str, None]()
     for instruction in image.dockerfile.instructions:
         if instruction.keyword == "ARG" and not found:
             key, _, default = instruction.value.partition("=")
-            known[key] = arguments.get(key, expanded(default, known, escape=image.dockerfile.escape))
+            known[key] = arguments.get(key, expand(default, known, escape=image.dockerfile.escape))
         elif instruction.keyword == "FROM":
-            reference, *name = expanded(instruction.value, known, escape=image.dockerfile.escape).split() or [""]
+            reference, *name = expand(instruction.value, known, escape=image.dockerfile.escape).split() or [""]
             if reference and reference.lower() not in stages:
                 found[reference] = None
             stages.update(word.lower() for word in name[1:])
     return tuple(found)
 
 
-def takes_argument(image: Image, name: str) -> bool:
-    """Whether its Dockerfile has a build argument of that name."""
+def has_build_argument(image: Image, name: str) -> bool:
+    """Whether its Dockerfile declares a build argument of that name."""
     arguments = (each.value for each in image.dockerfile.instructions if each.keyword == "ARG")
     return any(word.partition("=")[0] == name for value in arguments for word in value.split())
 
 
 def content_digest(image: Image) -> str:
-    """SHA-256 of the image folder: names, executable bits and content of all of its files.
+    """The digest of an image folder, ``sha256:<hex>``, over the path, executable bit and content of each file.
 
     Raises:
-        ConfigurationError: it holds a link or something else that is no regular file.
+        ConfigurationError: the folder holds a link or a special file.
     """
     digest = hashlib.sha256()
     for file in image_files(image.folder):
@@ -164,7 +166,7 @@ def content_digest(image: Image) -> str:
 
 
 def _context(folder: Path) -> Tree:
-    """The files that a build may copy."""
+    """The files of the build context as a tree."""
     tree = Tree()
     for file in context_files(folder):
         tree.add_file(f"/{file.name}", Content(file=file))

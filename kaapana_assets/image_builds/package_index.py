@@ -1,7 +1,7 @@
-"""What pip is told on this machine, as files that a build of an image is lent.
+"""The configuration of pip on this machine, as build secrets of images.
 
-A build reads them as secrets (``RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf``), so that
-neither addresses nor passwords of the site become part of the image.
+A build mounts them (``RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf``), so neither addresses
+nor passwords of the site become part of the image.
 """
 
 from __future__ import annotations
@@ -14,26 +14,29 @@ from pathlib import Path
 from kaapana_assets.errors import ConfigurationError
 
 _OPTIONS = ("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "proxy", "timeout", "retries")
-_CERTIFICATES_IN_BUILD = "/run/secrets/ca.pem"  # where engines put a secret of that name unless told otherwise
+_CERTIFICATES_IN_BUILD = "/run/secrets/ca.pem"  # the default mount path of a secret of that name
 
 
 def secret_files(folder: Path, environment: Mapping[str, str]) -> dict[str, Path]:
-    """Secrets of a build by their id: ``pip.conf``, and ``ca.pem`` where pip has certificates of its own.
+    """Write the build secrets: ``pip.conf``, and ``ca.pem`` if pip uses certificates of its own.
 
     Args:
-        folder: where the files are written, for the caller to remove.
-        environment: of this process.
+        folder: the files are written here; the caller removes them.
+        environment: environment variables of this process.
+
+    Returns:
+        Paths of the files by secret ID.
 
     Raises:
-        ConfigurationError: a file of pip's configuration or the certificates cannot be read.
+        ConfigurationError: a configuration file of pip or the certificates cannot be read.
     """
-    told = _configuration(environment)
-    options = {name: told[name] for name in _OPTIONS if told.get(name)}
+    configured = _configuration(environment)
+    options = {name: configured[name] for name in _OPTIONS if configured.get(name)}
     if "find-links" in options:
-        # A build does not see this machine's folders.
-        options["find-links"] = "\n".join(place for place in options["find-links"].split() if "://" in place)
+        # A build cannot read folders of this machine.
+        options["find-links"] = "\n".join(link for link in options["find-links"].split() if "://" in link)
     files: dict[str, Path] = {}
-    certificates = told.get("cert") or environment.get("REQUESTS_CA_BUNDLE") or environment.get("SSL_CERT_FILE")
+    certificates = configured.get("cert") or environment.get("REQUESTS_CA_BUNDLE") or environment.get("SSL_CERT_FILE")
     if certificates:
         files["ca.pem"] = _copy(Path(certificates), folder / "ca.pem")
         options["cert"] = _CERTIFICATES_IN_BUILD
@@ -47,8 +50,8 @@ def secret_files(folder: Path, environment: Mapping[str, str]) -> dict[str, Path
 
 
 def _configuration(environment: Mapping[str, str]) -> dict[str, str]:
-    """Pip's options by their names in files; the later source wins, the environment over all."""
-    told: dict[str, str] = {}
+    """Pip's options by the names of its configuration files; environment variables override the files."""
+    found: dict[str, str] = {}
     for file in _files(environment):
         parser = configparser.RawConfigParser()
         try:
@@ -57,20 +60,20 @@ def _configuration(environment: Mapping[str, str]) -> dict[str, str]:
             raise ConfigurationError(f"pip's configuration {file} cannot be read: {exc}") from exc
         for section in ("global", "install"):
             if parser.has_section(section):
-                told.update(parser.items(section))
+                found.update(parser.items(section))
     prefix = "PIP_"
-    told.update(
+    found.update(
         (name.removeprefix(prefix).lower().replace("_", "-"), value)
         for name, value in environment.items()
         if name.startswith(prefix) and value
     )
-    return told
+    return found
 
 
 def _files(environment: Mapping[str, str]) -> Iterator[Path]:
-    """Where pip looks, in its order."""
+    """Pip's configuration files; later ones override earlier ones."""
     named = environment.get("PIP_CONFIG_FILE", "")
-    if named == "/dev/null":  # pip's way to say: none at all
+    if named == "/dev/null":  # pip's way to disable all configuration files
         return
     home = Path(environment.get("HOME", "/nonexistent"))
     for folder in reversed(environment.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":")):
@@ -89,6 +92,7 @@ def _copy(source: Path, target: Path) -> Path:
         shutil.copyfile(source, target)
     except OSError as exc:
         raise ConfigurationError(
-            f"the certificates {source} that pip is told to use (PIP_CERT or pip.conf) cannot be read: {exc.strerror}"
+            f"the certificates {source}, which pip is configured to use, cannot be read: {exc.strerror}; see PIP_CERT, "
+            "`cert` in pip.conf, REQUESTS_CA_BUNDLE and SSL_CERT_FILE"
         ) from exc
     return target

@@ -1,7 +1,7 @@
-"""The record of images that were built here: which content stands behind each reference.
+"""The record of the images built on this home: the image ID and content digest of each reference.
 
-A cluster tells nobody which image a node would run. What ``kaapana-assets images build`` made is
-therefore written down in ``<home>/images.json``, and compared with what a node did run.
+A cluster does not report which image a node would run. ``kaapana-assets images build`` therefore records
+each image in ``<home>/images.json``; the record is compared with the image that a node did run.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from kaapana_assets.locks import locked
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltImage:
-    """One image as it was built, and pushed if it was.
+    """One built image.
 
     Attributes:
         reference: ``registry/name:tag``.
-        name: its folder in images/.
-        image_id: digest of its configuration, ``sha256:<hex>``; what engines call the image ID.
-        content_digest: of the folder that it was built from, see ``image.content_digest``.
-        repo_digests: digests of its manifest, ``sha256:<hex>``, as registries name them.
-        built_at: ISO 8601, UTC.
+        name: name of its image folder.
+        image_id: the image ID, which is the digest of its configuration, ``sha256:<hex>``.
+        content_digest: digest of its image folder at the build, see ``folder.content_digest``.
+        repo_digests: digests of its manifest in registries, ``sha256:<hex>``; empty until it is pushed.
+        built_at: build time, ISO 8601 in UTC.
     """
 
     reference: str
@@ -39,18 +39,18 @@ class BuiltImage:
     built_at: str = ""
 
     def is_run_as(self, image_id: str) -> bool:
-        """Whether a node that says it ran ``image_id`` (an image ID or ``name@digest``) ran this image."""
+        """Whether ``image_id``, as reported by a node (image ID or ``name@digest``), is this image."""
         return image_id.rpartition("@")[2] in {self.image_id, *self.repo_digests}
 
 
 class BuiltImages:
-    """All images that were built on this home."""
+    """The images built on a home, kept in ``images.json``."""
 
     def __init__(self, home: Path) -> None:
         self._file = HomePaths(home).images_record
 
     def all(self) -> dict[str, BuiltImage]:
-        """By reference.
+        """All images by reference.
 
         Raises:
             ConfigurationError: the record is damaged.
@@ -68,22 +68,22 @@ class BuiltImages:
         return {image.reference: image for image in images}
 
     def find(self, reference: str) -> BuiltImage | None:
-        """The image of that reference; None where it was not built here."""
+        """The image of that reference; None if it was not built on this home."""
         return self.all().get(reference)
 
     def add(self, image: BuiltImage) -> None:
-        """Write down what was built, in the place of what had its reference before."""
-        with self._changing() as images:
+        """Record a built image; replaces the record of the same reference."""
+        with self._transaction() as images:
             images[image.reference] = image
 
     def add_repo_digest(self, reference: str, digest: str) -> None:
-        """Write down the digest under which a registry has an image that was built here."""
-        with self._changing() as images:
+        """Record the digest that a registry gave to a recorded image."""
+        with self._transaction() as images:
             known = images[reference]
             images[reference] = replace(known, repo_digests=tuple(dict.fromkeys([*known.repo_digests, digest])))
 
     @contextmanager
-    def _changing(self) -> Iterator[dict[str, BuiltImage]]:
+    def _transaction(self) -> Iterator[dict[str, BuiltImage]]:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with locked(self._file.with_name(".images.lock")):
             images = self.all()

@@ -1,7 +1,7 @@
-"""From the name of an image folder to the reference that engines and registries know.
+"""The image reference of an image folder.
 
-The version is the folder's own (its label ``org.opencontainers.image.version``, or ``VERSION`` as images
-written for Kaapana have it); registry and suffix are the site's.
+The version comes from the Dockerfile (label ``org.opencontainers.image.version``, or ``VERSION`` in images
+written for Kaapana); registry and tag suffix come from the settings of the site.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
 def is_folder_name(image: str) -> bool:
-    """Whether an operator's ``image`` names a folder in images/; else it is a full reference."""
+    """Whether an operator's ``image`` is the name of an image folder and not a full reference."""
     return not set(image) & set("/:@")
 
 
 def reference_of(images: Path, image: str, *, registry: str, suffix: str) -> str:
-    """``<registry>/<name>:<version>-<suffix>`` of an image folder; a full reference as it is.
+    """The reference ``<registry>/<name>:<version>-<suffix>`` of an image folder.
 
     Args:
-        images: folder of image folders.
-        image: as an operator names it.
+        images: the folder that holds the image folders.
+        image: name of an image folder; a full reference is returned unchanged.
         registry: registry and path, or "".
-        suffix: what the site appends to versions, or "".
+        suffix: suffix of the site for versions, or "".
 
     Raises:
         NotFound: there is no such image folder.
-        ConfigurationError: its Dockerfile has no version label, or one that no tag can hold.
+        ConfigurationError: its Dockerfile has no version label, or the version is not valid in a tag.
     """
     if not is_folder_name(image):
         return image
@@ -43,8 +43,8 @@ def reference_of(images: Path, image: str, *, registry: str, suffix: str) -> str
     tag = f"{version}-{suffix}" if suffix else version
     if not version or not _TAG.fullmatch(tag):
         raise ConfigurationError(
-            f"image {image}: {found.folder / 'Dockerfile'} needs LABEL {VERSION_LABEL}=... with a version that can be "
-            f"a tag, not {tag[:80]!r}"
+            f"image {image}: {found.folder / 'Dockerfile'} needs LABEL {VERSION_LABEL}=... with a version that is "
+            f"valid in a tag; {tag[:80]!r} is not"
         )
-    # Docker's own short names would be looked for on its public registry; these are only local.
+    # Engines look for a name without a registry on Docker Hub; these images are local.
     return f"{registry or 'localhost'}/{found.name}:{tag}"

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kaapana_assets.health.checking import HealthCheck
 from kaapana_assets.health.findings import ErrorKind, PastError
+from kaapana_assets.health.health_check import HealthCheck
 from kaapana_assets.health.platform_state import PlatformState
 from kaapana_assets.operations.library_logs import quiet_libraries
 from kaapana_assets.supervision.parts import Places
@@ -22,7 +22,7 @@ _CONNECT_S = 2  # libpq takes no less
 
 
 def open_health_check(settings: Settings) -> HealthCheck:
-    """What asks everything that the settings and the platform on their home name."""
+    """The health check of the settings and of the platform that runs on their home."""
     quiet_libraries()
     return HealthCheck(settings, platform=partial(_platform, settings), storage=partial(_storage, settings))
 

@@ -91,7 +91,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: path.write_text(
             json.dumps({**json.loads(path.read_text()), "series": ["1.2.1", "1.2.2", "1.2.3"]})
         ),
-        "was changed after it was frozen",
+        "was edited after it was frozen",
     ),
 }
 

@@ -210,7 +210,7 @@ def test_another_base_image_makes_another_image(site: Site, store: Store) -> Non
     assert id_of(site, "bash-template") != before
     refused = site.call("build", "bash-template", "--base-image", "127.0.0.1:9/nothing:1")
     assert refused.returncode == 1
-    assert "the image 127.0.0.1:9/nothing:1 cannot be had" in refused.stderr
+    assert "cannot pull the image 127.0.0.1:9/nothing:1" in refused.stderr
 
 
 def test_a_base_image_for_a_dockerfile_that_takes_none_is_refused(site: Site) -> None:

@@ -145,7 +145,7 @@ def test_a_failed_operator_is_told_once_what_was_not_done(place: Place) -> None:
         with pytest.raises(OperatorFailed, match="exit code 3, without output"):
             place.run()
     assert [line for line in place.lines if line.startswith("image made, ")] == [
-        "image made, line 1: FROM own/base: what it holds is not here: name its Python packages in "
+        "image made, line 1: FROM own/base: the process runner has no base image: name its Python packages in "
         "KAAPANA_BASE_REQUIREMENTS",
         "image made, line 2: RUN apt-get install -y dcmtk: needed on this machine, unless only the build needs it: "
         "dcmtk",

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from kaapana_assets.errors import ConfigurationError, NotFound
-from kaapana_assets.image_builds.builder import Build
 from kaapana_assets.image_builds.builders import checked_options, find_builder
-from kaapana_assets.image_builds.folder import base_images, content_digest, image_names, load_image, takes_argument
+from kaapana_assets.image_builds.folder import base_images, content_digest, has_build_argument, image_names, load_image
 from kaapana_assets.image_builds.package_index import secret_files
+from kaapana_assets.image_builds.protocol import Build
 from kaapana_assets.image_builds.record import BuiltImage, BuiltImages
 from kaapana_assets.image_builds.references import reference_of
 from kaapana_assets.settings import PROJECT_ROOT
@@ -154,7 +154,7 @@ def test_base_images_are_those_that_stages_begin_with(
 ) -> None:
     image = load_image(image_folder(tmp_path, dockerfile), "foreign")
     assert base_images(image, arguments) == bases
-    assert takes_argument(image, "BASE_IMAGE") is dockerfile.startswith("ARG")
+    assert has_build_argument(image, "BASE_IMAGE") is dockerfile.startswith("ARG")
 
 
 @pytest.mark.parametrize("name", image_names(IMAGES))
@@ -162,7 +162,7 @@ def test_images_here_are_built_the_same_each_time_and_leave_no_configuration_of_
     text = (IMAGES / name / "Dockerfile").read_text()
     assert "\nARG SOURCE_DATE_EPOCH=" in text
     assert "--mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=ca.pem" in text
-    assert takes_argument(load_image(IMAGES, name), "BASE_IMAGE")
+    assert has_build_argument(load_image(IMAGES, name), "BASE_IMAGE")
 
 
 def pip_configuration(files: dict[str, Path]) -> dict[str, str]:
@@ -262,7 +262,7 @@ CMD ["python3", "-u", "/kaapana/app/main.py"]
 """
 
 
-def test_check_names_each_instruction_that_is_not_obeyed_and_whether_it_matters(tmp_path: Path) -> None:
+def test_check_names_each_instruction_that_is_not_applied_and_whether_it_matters(tmp_path: Path) -> None:
     site = Site.at(tmp_path, ["extract-study-id"])
     folder = image_folder(site.images, CHECKED) / "foreign" / "files"
     (folder / "main.py").write_text("open('/kaapana/app/model.txt')\nopen('/data/x')\n")
@@ -279,7 +279,7 @@ def test_check_names_each_instruction_that_is_not_obeyed_and_whether_it_matters(
         ["  harmless  line 3", "RUN apt-get update"],
         ["  matters   line 3", "RUN apt-get install -y dcmtk"],
         ["  harmless  line 4", "USER 1000"],
-        ["  matters   /kaapana/app/main.py", "has /kaapana/app/model.txt in its text, which is not turned"],
+        ["  matters   /kaapana/app/main.py", "has /kaapana/app/model.txt in its text, which is not mapped"],
     ]
 
 

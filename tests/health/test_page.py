@@ -18,8 +18,8 @@ import requests
 from health.conftest import all_stores_at, command_environment
 
 from kaapana_assets.errors import ConfigurationError
-from kaapana_assets.health.checking import HealthCheck
-from kaapana_assets.health.server import KeptReport
+from kaapana_assets.health.health_check import HealthCheck
+from kaapana_assets.health.server import CachedReport
 from kaapana_assets.ingest.spool import open_spool
 from kaapana_assets.settings import load_settings
 
@@ -190,14 +190,14 @@ def test_many_readers_share_one_report(quick_check):
         made.append(1)
         return quick_check.report()
 
-    kept = KeptReport(make, kept_s=60)
+    kept = CachedReport(make, max_age_s=60)
     reports = _at_once(kept, 20)
     assert len({id(report) for report in reports}) == 1
     assert len(made) == 1
 
 
 def test_a_report_is_made_again_when_it_is_old(quick_check):
-    kept = KeptReport(quick_check.report, kept_s=0)
+    kept = CachedReport(quick_check.report, max_age_s=0)
     assert kept() is not kept()
 
 

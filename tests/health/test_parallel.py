@@ -5,18 +5,18 @@ import time
 
 import pytest
 
-from kaapana_assets.health.parallel import Parallel
+from kaapana_assets.health.parallel import ParallelCalls
 
 
 def test_results_come_by_name_and_in_order():
-    parallel = Parallel[str](lambda name, why: f"{name} lost: {why}", deadline_s=10)
+    parallel = ParallelCalls[str](lambda name, why: f"{name} lost: {why}", deadline_s=10)
     found = parallel.start({"b": lambda: "B", "a": lambda: "A"})()
     assert list(found.items()) == [("b", "B"), ("a", "A")]
 
 
 def test_all_are_asked_at_once():
     together = threading.Barrier(3, timeout=10)
-    parallel = Parallel[bool](lambda *_: False, deadline_s=10)
+    parallel = ParallelCalls[bool](lambda *_: False, deadline_s=10)
     found = parallel.start({name: lambda: together.wait() >= 0 for name in "abc"})()
     assert set(found.values()) == {True}
 
@@ -30,7 +30,7 @@ def test_one_that_hangs_is_left_behind_and_not_asked_again_before_it_came_back()
         end.wait(30)
         return "late"
 
-    parallel = Parallel[str](lambda name, why: f"{name} {why}", deadline_s=0.2)
+    parallel = ParallelCalls[str](lambda name, why: f"{name} {why}", deadline_s=0.2)
     began = time.monotonic()
     for _ in range(2):
         found = parallel.start({"disk": hang, "other": lambda: "fine"})()
@@ -46,7 +46,7 @@ def test_one_that_hangs_is_left_behind_and_not_asked_again_before_it_came_back()
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_one_that_breaks_is_told_as_its_own_failure():
-    parallel = Parallel[str](lambda name, why: f"{name}: {why}", deadline_s=10)
+    parallel = ParallelCalls[str](lambda name, why: f"{name}: {why}", deadline_s=10)
     assert parallel.start({"a": lambda: str(1 / 0)})() == {"a": "a: the check itself failed; its log says why"}
     for thread in threading.enumerate():
         if thread.name == "check a":

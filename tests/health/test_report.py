@@ -8,9 +8,9 @@ from datetime import datetime, timezone
 import pytest
 from health.conftest import all_stores_at
 
-from kaapana_assets.health import texts as wording
-from kaapana_assets.health.findings import Finding, State
-from kaapana_assets.health.past_errors import first_line
+from kaapana_assets.health import formatting
+from kaapana_assets.health.findings import HealthFinding, HealthState
+from kaapana_assets.health.past_errors import reason_line
 from kaapana_assets.ingest.spool import open_spool
 from kaapana_assets.operations.health import open_health_check
 
@@ -42,7 +42,7 @@ def test_a_dimse_pacs_is_asked_by_echo_too(settings_of, free_port, silent_port):
     )
     found = open_health_check(settings).report().findings["pacs"]
     assert found.where == f"dimse http://127.0.0.1:{free_port} dimse://ARCHIVE@127.0.0.1:{silent_port}"
-    assert found.state is State.BROKEN
+    assert found.state is HealthState.BROKEN
 
 
 def test_without_a_platform_its_parts_need_not_be_there(settings_of, free_port):
@@ -50,8 +50,8 @@ def test_without_a_platform_its_parts_need_not_be_there(settings_of, free_port):
     assert report.ok
     assert not report.is_up
     states = {name: each.state for name, each in report.findings.items() if name != "workflows"}
-    assert states == dict.fromkeys(("pacs", "index", "objects", "runner", "spool"), State.WORKS) | dict.fromkeys(
-        ("receiver", "storage"), State.OFF
+    assert states == dict.fromkeys(("pacs", "index", "objects", "runner", "spool"), HealthState.WORKS) | dict.fromkeys(
+        ("receiver", "storage"), HealthState.OFF
     )
 
 
@@ -88,7 +88,7 @@ def test_what_is_no_series_in_the_spool_is_named(settings_of):
     found = report.findings["spool"]
     assert report.ok
     assert found.counts["left_alone"] == 4
-    assert found.problem.startswith("4 files or folders are no series and left alone")
+    assert found.problem.startswith("4 files or folders that are no series are ignored")
 
 
 def test_a_note_of_the_quarantine_that_somebody_changed_does_not_hide_the_others(settings_of, tmp_path):
@@ -117,7 +117,7 @@ COUNTS = {
 
 @pytest.mark.parametrize(("counts", "said"), COUNTS.values(), ids=COUNTS)
 def test_counts_are_told_in_words(counts, said):
-    assert wording.counts(Finding(state=State.WORKS, counts=counts)) == said
+    assert formatting.counts(HealthFinding(state=HealthState.WORKS, counts=counts)) == said
 
 
 LINES = {
@@ -131,4 +131,4 @@ LINES = {
 
 @pytest.mark.parametrize(("text", "line"), LINES.values(), ids=LINES)
 def test_a_reason_is_one_line(text, line):
-    assert first_line(text) == line
+    assert reason_line(text) == line

@@ -10,7 +10,7 @@ from services.plugin import service
 from services.running import Running
 
 from kaapana_assets.errors import ConfigurationError
-from kaapana_assets.health.findings import State
+from kaapana_assets.health.findings import HealthState
 from kaapana_assets.health.stores import check_before_start, store_checks
 from kaapana_assets.operations.health import open_health_check
 from kaapana_assets.supervision.postgres_server import check_server
@@ -159,7 +159,7 @@ def test_postgres_refuses_a_wrong_password_and_says_so(running, settings_of):
         check_server(settings)
     assert "hidden-word" not in str(caught.value)
     finding = open_health_check(settings).report().findings["storage"]
-    assert finding.state is State.BROKEN
+    assert finding.state is HealthState.BROKEN
     assert isinstance(caught.value.__cause__, psycopg2.Error)
 
 

@@ -13,8 +13,8 @@ from pydicom.data import get_testdata_file
 
 from kaapana_assets.containers.protocol import Outcome
 from kaapana_assets.image_builds.base_requirements import BaseRequirements
+from kaapana_assets.image_builds.dockerfile_check import check_dockerfile, relevant_findings
 from kaapana_assets.image_builds.folder import load_image
-from kaapana_assets.image_builds.report import findings, not_obeyed
 from kaapana_assets.settings import PROJECT_ROOT
 
 IMAGES = PROJECT_ROOT / "images"
@@ -38,9 +38,9 @@ def test_an_image_builds_on_a_base_of_choice_and_runs_without_root(name: str) ->
     assert "image.version=" in text
     image = load_image(IMAGES, name)
     assert image.stage.workdir == "/app"
-    assert f"/app/{image.start(None)[-1]}" in image.stage.tree.files
-    assert findings(image, BaseRequirements())[0].line == 2
-    assert not_obeyed(image, BaseRequirements()) == ()
+    assert f"/app/{image.start_arguments(None)[-1]}" in image.stage.tree.files
+    assert check_dockerfile(image, BaseRequirements())[0].line == 2
+    assert relevant_findings(image, BaseRequirements()) == ()
     lines = (IMAGES / name / "requirements.txt").read_text().splitlines()
     lines = [line for line in lines if line and not line.startswith(("#", "    --hash=sha256:"))]
     assert all("==" in line and line.endswith("\\") for line in lines)

@@ -14,10 +14,10 @@ import pytest
 
 from kaapana_assets.containers.process.runner import ProcessRunner
 from kaapana_assets.errors import ConfigurationError
-from kaapana_assets.image_builds.build import Place, Wish, build_image
-from kaapana_assets.image_builds.builder import Build, StoredImage
+from kaapana_assets.image_builds.build import BuildOptions, ImageFolders, build_image
 from kaapana_assets.image_builds.files import ImageFile, image_files
 from kaapana_assets.image_builds.folder import content_digest, load_image
+from kaapana_assets.image_builds.protocol import Build, StoredImage
 from kaapana_assets.image_builds.record import BuiltImages
 
 SECRET = "root-only-secret"
@@ -71,10 +71,10 @@ class Site:
     def build(self) -> None:
         build_image(
             "made",
-            place=Place(images=self.images),
+            folders=ImageFolders(images=self.images),
             builder=self.builder,
             record=BuiltImages(self.folder / "home"),
-            wish=Wish(),
+            options=BuildOptions(),
             output=[].append,
         )
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kaapana_assets.image_builds.builders import TIME_OF_FILES
+from kaapana_assets.image_builds.builders import FILE_MTIME_S
 from kaapana_assets.image_builds.package_index import secret_files
 from services import images
 from services.__main__ import HOME
@@ -58,7 +58,7 @@ def _build(store: Path, scratch: Path, into: Path) -> None:
             old.unlink()
         run_build(["buildah", "pull", "--quiet", f"docker-archive:{base}"], folder=store, **environment)
     lent = [f"--secret=id={name},src={file}" for name, file in secret_files(scratch, os.environ).items()]
-    build = ["nice", "buildah", "bud", "--quiet", "--layers=true", f"--timestamp={TIME_OF_FILES}", "--pull-never"]
+    build = ["nice", "buildah", "bud", "--quiet", "--layers=true", f"--timestamp={FILE_MTIME_S}", "--pull-never"]
     build += ["--network=host", "--identity-label=false", f"--build-arg=BASE_IMAGE={images.BASE_IMAGE}"]
     run_build([*build, *lent, f"--tag={IMAGE}", str(PROJECT_ROOT)], folder=store, **environment)
     has.touch()

@@ -27,9 +27,9 @@ from kaapana_assets.containers.protocol import Launch, Outcome
 from kaapana_assets.errors import ConfigurationError, OperatorError, OperatorFailed
 from kaapana_assets.image_builds.base_requirements import BaseRequirements
 from kaapana_assets.image_builds.dockerfile.shell_commands import PYTHON
+from kaapana_assets.image_builds.dockerfile_check import relevant_findings
 from kaapana_assets.image_builds.files import image_files
 from kaapana_assets.image_builds.folder import Image, content_digest, load_image
-from kaapana_assets.image_builds.report import not_obeyed
 from kaapana_assets.untrusted import opened
 from kaapana_assets.withheld import without_secrets
 
@@ -127,7 +127,7 @@ class ProcessRunner:
     def _run(
         self, launch: Launch, image: Image, output: Callable[[str], None], cancelled: threading.Event | None
     ) -> Outcome:
-        asked = image.start(launch.command)
+        asked = image.start_arguments(launch.command)
         python = self._environment(image, output)
         started = time.monotonic()
         last: deque[str] = deque(maxlen=LINES_SHOWN)
@@ -168,7 +168,7 @@ class ProcessRunner:
         if key in self._told:
             return
         self._told.add(key)
-        for finding in not_obeyed(image, self._bases):
+        for finding in relevant_findings(image, self._bases):
             output(f"image {image.name}, {finding}")
 
     def _environment(self, image: Image, output: Callable[[str], None]) -> Path:
@@ -205,7 +205,7 @@ def _variables(launch: Launch, image: Image, *, root: ImageRoot, place: Path) ->
         name: root.on_host(value) for name, value in image.stage.environment.items() if name not in _OF_THE_PLACE
     }
     of_launch = environment(launch, workflow_dir=str(launch.directory.absolute()))
-    own_folders = root.search_path(image.stage.known["PATH"])
+    own_folders = root.search_path(image.stage.variables["PATH"])
     place_variables = {
         "PATH": os.pathsep.join([str(root.python.parent), *own_folders, os.environ.get("PATH", os.defpath)]),
         "HOME": str(home),

@@ -1,4 +1,4 @@
-"""What of a Dockerfile is not obeyed, and what that means."""
+"""The instructions of a Dockerfile that the process runner does not apply, and their severity."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class Weight(Enum):
-    """What it means that an instruction is not obeyed."""
+class Severity(Enum):
+    """How much it matters that an instruction is not applied."""
 
     HARMLESS = "harmless"
-    """The operator runs as in its container."""
+    """The operator runs as it does in its container."""
     MATTERS = "matters"
-    """The operator may need it: it has to be on this machine, or is to be done in another way."""
+    """The operator may need it: install it on this machine, or replace the instruction."""
     ERROR = "error"
-    """Docker could not build the image either."""
+    """Docker cannot build the image either."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One instruction, or a command of a RUN, that is not obeyed.
+class DockerfileFinding:
+    """One instruction, or one command of a RUN, that is not applied.
 
     Attributes:
-        line: of the Dockerfile, from 1; 0 where it is about no single line.
-        instruction: as it stands, shortened.
-        reason: what that means, and what to do.
+        line: line number in the Dockerfile, from 1; 0 if the finding is about no single line.
+        instruction: text of the instruction, shortened.
+        severity: how much it matters.
+        reason: the consequence, and what to do.
     """
 
     line: int
     instruction: str
-    weight: Weight
+    severity: Severity
     reason: str
 
     def __str__(self) -> str:
-        place = f"line {self.line}: " if self.line else ""
-        return f"{place}{self.instruction}: {self.reason}"
+        location = f"line {self.line}: " if self.line else ""
+        return f"{location}{self.instruction}: {self.reason}"

@@ -1,4 +1,4 @@
-"""From the text of a Dockerfile to its instructions; nothing here knows what an instruction does.
+"""Parses the text of a Dockerfile into instructions; their meaning is in ``stages``.
 
 References:
     https://docs.docker.com/reference/dockerfile (format, parser directives, here-documents)
@@ -33,11 +33,11 @@ class Instruction:
     """One instruction.
 
     Attributes:
-        keyword: in capitals.
-        value: all after the keyword and its flags, on one line.
-        line: the number of its first line, from 1.
-        flags: ``--chown=x`` and the like by name; "" for one without a value.
-        heredocs: in the order in which they are named.
+        keyword: the keyword in capitals.
+        value: the text after the keyword and its flags, on one line.
+        line: line number of its first line, from 1.
+        flags: flags such as ``--chown=x``, by name; "" for a flag without a value.
+        heredocs: its here-documents, in the order in which it names them.
     """
 
     keyword: str
@@ -48,7 +48,7 @@ class Instruction:
 
     @property
     def short(self) -> str:
-        """The instruction as messages show it."""
+        """The instruction on one line of at most 100 characters, for messages."""
         text = " ".join([self.keyword, *(f"--{name}={value}" for name, value in self.flags.items()), self.value])
         text = " ".join(text.split())
         return text if len(text) <= 100 else f"{text[:97]}..."
@@ -56,17 +56,17 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Dockerfile:
-    """All instructions and the character that escapes in them."""
+    """The instructions of a Dockerfile, and its escape character."""
 
     instructions: tuple[Instruction, ...]
     escape: str = "\\"
 
 
 def parse(text: str) -> Dockerfile:
-    """The instructions of a Dockerfile.
+    """Parse a Dockerfile.
 
     Raises:
-        ConfigurationError: a here-document without an end.
+        ConfigurationError: a here-document has no end, or the escape directive is wrong.
     """
     lines = text.removeprefix("\ufeff").splitlines()
     escape = _directives(lines).get("escape", "\\")
@@ -76,7 +76,7 @@ def parse(text: str) -> Dockerfile:
 
 
 def _directives(lines: Sequence[str]) -> dict[str, str]:
-    """Parser directives; only the first lines can be some."""
+    """The parser directives, which are only allowed on the first lines."""
     found: dict[str, str] = {}
     for line in lines:
         match = _DIRECTIVE.fullmatch(line.strip())
@@ -94,7 +94,7 @@ def _instructions(lines: Sequence[str], escape: str) -> Iterator[Instruction]:
         while goes_on and at < len(lines):
             line = lines[at]
             at += 1
-            # Comments and empty lines between continued lines are left out, and do not end them.
+            # Comments and empty lines between continued lines are skipped and do not end the instruction.
             if line.lstrip().startswith("#") or not line.strip():
                 goes_on = bool(text)
                 continue
@@ -113,7 +113,7 @@ def _instruction(text: str, line: int) -> Instruction:
     flags: dict[str, str] = {}
     if keyword.upper() in _WITH_FLAGS:
         while match := _FLAG.match(value):
-            # RUN may have several mounts; which ones matters to nobody here.
+            # A RUN may have several --mount flags; none of them is used.
             flags[match[1]] = match[2] or ""
             value = value[match.end() :]
     return Instruction(keyword=keyword.upper(), value=value.strip(), line=line, flags=flags)

@@ -1,7 +1,7 @@
-"""The commands of a RUN: its shell text cut into them, and what of each can be done without a shell.
+"""Splits the shell text of a RUN into commands, and parses installations by pip and uv.
 
-Only what is plain is understood: commands chained by ``&&``, ``;`` or lines. A loop, a condition or a
-substitution is left to the reader, who is told so.
+Only chains of commands are supported, joined by ``&&``, ``||``, ``;``, pipes or line breaks. For loops,
+conditions and command substitutions there is no result, and the caller reports a finding.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 _PIP = re.compile(r"pip(3(\.\d+)?)?")
 PYTHON = re.compile(r"python(3(\.\d+)?)?")
-_UNCLEAR = re.compile(r"\$\{|\$[A-Za-z_]")
+_UNEXPANDED = re.compile(r"\$\{|\$[A-Za-z_]")
 _SEPARATORS = {"&&", "||", ";", "|", "&", "(", ")"}
 _CONTROL = {"if", "then", "else", "elif", "fi", "for", "do", "done", "while", "until", "case", "esac", "{", "}"}
 _PREFIXES = {"sudo", "exec", "command", "time", "set", "export"}
 
-# Options of pip and uv that decide what is installed; the number of values that each takes.
-_KEPT = {
+# Options of pip and uv that decide what is installed, with the number of their values.
+_KEPT_OPTIONS = {
     "--no-deps": 0,
     "--pre": 0,
     "--upgrade": 0,
@@ -36,8 +36,8 @@ _KEPT = {
     "--require-hashes": 0,
 }
 _SHORT = {"-U": "--upgrade", "-i": "--index-url", "-f": "--find-links", "--default-index": "--index-url"}
-# Those that decide how; 1 where a value follows.
-_LEFT_OUT = {
+# Options that only decide how it is installed, with the number of their values.
+_DROPPED_OPTIONS = {
     "--no-cache-dir": 0,
     "--no-cache": 0,
     "--quiet": 0,
@@ -82,12 +82,12 @@ class PipInstall:
     """An installation by pip or uv.
 
     Attributes:
-        packages: requirement specifiers, paths and addresses, as they stand.
-        files: files of requirements.
-        constraints: files of constraints.
-        editable: paths that are installed editable.
-        options: those that decide what is installed, in long form, with their values.
-        unknown: the first option that is not known here.
+        packages: requirement specifiers, paths and URLs, unchanged.
+        files: paths or URLs of requirements files.
+        constraints: paths or URLs of constraints files.
+        editable: paths of editable installations.
+        options: options that decide what is installed, in long form, with their values.
+        unknown: the first option that is not supported; None if there is none.
     """
 
     packages: tuple[str, ...]
@@ -98,25 +98,25 @@ class PipInstall:
     unknown: str | None = None
 
 
-def commands(text: str, known: Mapping[str, str]) -> Iterator[list[str]] | None:
-    """The words of each command of a shell's text; None where the text is more than a chain of commands.
+def commands(text: str, variables: Mapping[str, str]) -> Iterator[list[str]] | None:
+    """The words of each command in a shell text; None if the text is more than a chain of commands.
 
     Args:
-        text: what the shell gets.
-        known: variables of the build.
+        text: the shell text.
+        variables: values of build variables; other variables stay as they are.
     """
     if "$(" in text or "`" in text:
         return None
     found: list[list[str]] = [[]]
     try:
         for line in text.splitlines():
-            for token in _tokens(_substituted(line, known)):
+            for token in _tokens(_substituted(line, variables)):
                 if token in _SEPARATORS:
                     found.append([])
                 else:
                     found[-1].append(token)
             found.append([])
-    except ValueError:  # a quote without an end
+    except ValueError:  # an unterminated quote
         return None
     plain = [words for words in map(_plain, found) if words]
     if any(words[0] in _CONTROL for words in plain):
@@ -124,13 +124,13 @@ def commands(text: str, known: Mapping[str, str]) -> Iterator[list[str]] | None:
     return iter(plain)
 
 
-def is_clear(words: Sequence[str]) -> bool:
-    """Whether no word stands for what only a shell can tell."""
-    return not any(_UNCLEAR.search(word) for word in words)
+def is_expanded(words: Sequence[str]) -> bool:
+    """Whether no word has a variable left that only a shell can expand."""
+    return not any(_UNEXPANDED.search(word) for word in words)
 
 
 def pip_install(words: Sequence[str]) -> PipInstall | None:
-    """The installation that a command asks for; None for any other command."""
+    """The installation by pip or uv that a command is; None for any other command."""
     rest = _after_pip(words)
     if rest is None or "install" not in rest:
         return None
@@ -139,7 +139,7 @@ def pip_install(words: Sequence[str]) -> PipInstall | None:
 
 
 def _after_pip(words: Sequence[str]) -> Sequence[str] | None:
-    """What follows ``pip``, ``python -m pip``, ``uv pip`` or ``python -m uv pip``."""
+    """The words after ``pip``, ``python -m pip``, ``uv pip`` or ``python -m uv pip``; None without pip."""
     name = posixpath.basename(words[0])
     if _PIP.fullmatch(name):
         return words[1:]
@@ -164,12 +164,12 @@ def _parsed(arguments: Sequence[str]) -> PipInstall:
             named[option].append(value if value is not None else waiting.pop(0) if waiting else "")
         elif option is None:
             packages.append(word)
-        elif option in _KEPT:
+        elif option in _KEPT_OPTIONS:
             options.append(option)
-            if _KEPT[option]:
+            if _KEPT_OPTIONS[option]:
                 options.append(value if value is not None else waiting.pop(0) if waiting else "")
-        elif option in _LEFT_OUT:
-            if _LEFT_OUT[option] and value is None and waiting:
+        elif option in _DROPPED_OPTIONS:
+            if _DROPPED_OPTIONS[option] and value is None and waiting:
                 waiting.pop(0)
         else:
             unknown = unknown or option
@@ -184,7 +184,7 @@ def _parsed(arguments: Sequence[str]) -> PipInstall:
 
 
 def _option(word: str) -> tuple[str | None, str | None]:
-    """An option in the form that is known here, and its value where the word has it."""
+    """An option in its canonical form, and its value if the word includes one."""
     if not word.startswith("-"):
         return None, None
     name, equals, value = word.partition("=")
@@ -203,7 +203,7 @@ def _tokens(line: str) -> list[str]:
 
 
 def _plain(words: Sequence[str]) -> list[str]:
-    """A command without assignments before it, without redirections and without what only prefixes it."""
+    """A command without redirections, leading assignments and prefixes such as ``sudo``."""
     found: list[str] = []
     skip = False
     for word in words:
@@ -222,5 +222,5 @@ def _plain(words: Sequence[str]) -> list[str]:
     return found
 
 
-def _substituted(line: str, known: Mapping[str, str]) -> str:
-    return _VARIABLE.sub(lambda found: known.get(found[1] or found[2], found[0]), line)
+def _substituted(line: str, variables: Mapping[str, str]) -> str:
+    return _VARIABLE.sub(lambda found: variables.get(found[1] or found[2], found[0]), line)

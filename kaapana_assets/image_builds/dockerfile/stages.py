@@ -1,7 +1,7 @@
-"""The stages of a Dockerfile: what each says of files, environment, packages and start.
+"""The build stages of a Dockerfile: files, environment, packages and start of each.
 
-Build arguments have their defaults; files are those of the context and of other stages. What is not
-obeyed is a finding of the stage, never dropped.
+Build arguments have their defaults; files come from the build context and from other stages. Each
+instruction that is not applied becomes a finding of its stage.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kaapana_assets.errors import ConfigurationError
-from kaapana_assets.image_builds.dockerfile.findings import Finding, Weight
+from kaapana_assets.image_builds.dockerfile.findings import DockerfileFinding, Severity
 from kaapana_assets.image_builds.dockerfile.instructions import Dockerfile, Instruction
-from kaapana_assets.image_builds.dockerfile.tree import Content, Tree, absolute, put
-from kaapana_assets.image_builds.dockerfile.variables import expanded, words
+from kaapana_assets.image_builds.dockerfile.tree import Content, Tree, absolute, copy_paths
+from kaapana_assets.image_builds.dockerfile.variables import expand, split_words
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""Of images that set none, and of nearly all bases."""
+"""PATH of an image that sets none; nearly all base images have this value."""
 
 _ARCHIVE = re.compile(r".*\.(tar|tar\.(gz|bz2|xz|zst)|tgz|tbz2?|txz)")
 _ADDRESS = re.compile(r"(https?|ftp|ssh|git)://|git@")
 _OCTAL = re.compile(r"0?[0-7]{3,4}")
 _HARMLESS = {
     "USER": "operators run as the user of the platform",
-    "VOLUME": "the folder is one of the operator's own",
-    "HEALTHCHECK": "operators are not asked for their health",
+    "VOLUME": "the operator writes to a folder of its own",
+    "HEALTHCHECK": "the health of operators is not checked",
     "EXPOSE": "operators use the network of the machine",
-    "STOPSIGNAL": "operators are ended by SIGTERM",
-    "MAINTAINER": "says nothing of how the image runs",
-    "ONBUILD": "speaks of images that are built on this one",
+    "STOPSIGNAL": "operators are stopped by SIGTERM",
+    "MAINTAINER": "has no effect on a container",
+    "ONBUILD": "concerns only images that are built on this one",
 }
 
 
@@ -42,9 +42,9 @@ class Packages:
     """One installation of Python packages.
 
     Attributes:
-        lines: requirements, as files of requirements have them.
-        constraints: the same, of what is installed only if something needs it.
-        options: of pip, those that decide what is installed.
+        lines: lines of a requirements file.
+        constraints: lines of a constraints file.
+        options: options of pip that decide what is installed.
         local: whether a line is a path in the image.
     """
 
@@ -56,13 +56,15 @@ class Packages:
 
 @dataclass
 class Stage:
-    """What a stage holds after its last instruction.
+    """The state of a build stage after its last instruction.
 
     Attributes:
-        base: reference of the image that it, or the stage that it begins with, begins with.
-        shell: what a shell form is started by.
-        installs: in their order.
-        requirement_files: the files of this machine that they were read from.
+        base: reference of its base image, followed through earlier stages.
+        shell: program and arguments that run a shell form.
+        installs: installations of Python packages, in order.
+        requirement_files: paths on this machine of the requirements files that were read.
+        arguments: values of build arguments.
+        has_own_cmd: whether the stage itself has a CMD, and not only inherits one.
     """
 
     base: str = ""
@@ -75,17 +77,17 @@ class Stage:
     tree: Tree = field(default_factory=Tree)
     installs: tuple[Packages, ...] = ()
     requirement_files: frozenset[Path] = frozenset()
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[DockerfileFinding, ...] = ()
     arguments: dict[str, str] = field(default_factory=dict)
     has_own_cmd: bool = False
 
     @property
-    def known(self) -> dict[str, str]:
-        """The variables that instructions of the stage see."""
+    def variables(self) -> dict[str, str]:
+        """The variables that instructions of the stage can use."""
         return {"PATH": PATH, **self.arguments, **self.environment}
 
-    def next(self) -> Stage:
-        """A stage that begins with this one."""
+    def derived(self) -> Stage:
+        """A new stage that is based on this one."""
         return Stage(
             base=self.base,
             entrypoint=self.entrypoint,
@@ -100,41 +102,41 @@ class Stage:
             findings=self.findings,
         )
 
-    def note(self, instruction: Instruction, weight: Weight, reason: str, *, short: str = "") -> None:
-        """Add a finding."""
-        found = Finding(instruction.line, short or instruction.short, weight, reason)
+    def add_finding(self, instruction: Instruction, severity: Severity, reason: str, *, short: str = "") -> None:
+        """Add a finding about an instruction; ``short`` replaces its text."""
+        found = DockerfileFinding(instruction.line, short or instruction.short, severity, reason)
         if found not in self.findings:
             self.findings = (*self.findings, found)
 
 
-def last_stage(dockerfile: Dockerfile, context: Tree, run: Callable[[Instruction, Stage], None]) -> Stage:
-    """The stage that becomes the image.
+def last_stage(dockerfile: Dockerfile, context: Tree, apply_run: Callable[[Instruction, Stage], None]) -> Stage:
+    """The final stage of a Dockerfile, which becomes the image.
 
     Args:
-        dockerfile: its instructions.
-        context: the files of the build.
-        run: does with a stage what a RUN does.
+        dockerfile: the parsed Dockerfile.
+        context: the build context.
+        apply_run: applies a RUN to a stage.
 
     Raises:
-        ConfigurationError: an instruction that cannot be read.
+        ConfigurationError: an instruction has a syntax error; the message names its line.
     """
-    reading = _Reading(context, dockerfile.escape, run)
+    interpreter = _Interpreter(context, dockerfile.escape, apply_run)
     for instruction in dockerfile.instructions:
         try:
-            reading.obey(instruction)
+            interpreter.apply(instruction)
         except ConfigurationError as exc:
             raise ConfigurationError(f"line {instruction.line}: {exc}") from exc
-    return reading.stage
+    return interpreter.stage
 
 
-class _Reading:
-    def __init__(self, context: Tree, escape: str, run: Callable[[Instruction, Stage], None]) -> None:
+class _Interpreter:
+    def __init__(self, context: Tree, escape: str, apply_run: Callable[[Instruction, Stage], None]) -> None:
         self.stage = Stage()
         self._context, self._escape = context, escape
         self._defaults: dict[str, str] = {}
         self._stages: dict[str, Stage] = {}
-        self._begun = False
-        self._obey: dict[str, Callable[[Instruction], None]] = {
+        self._in_stage = False
+        self._handlers: dict[str, Callable[[Instruction], None]] = {
             "FROM": self._from,
             "ARG": self._arg,
             "ENV": lambda each: self.stage.environment.update(self._pairs(each)),
@@ -145,37 +147,37 @@ class _Reading:
             "ENTRYPOINT": self._entrypoint,
             "CMD": self._cmd,
             "SHELL": self._shell,
-            "RUN": lambda each: run(each, self.stage),
+            "RUN": lambda each: apply_run(each, self.stage),
         }
 
-    def obey(self, instruction: Instruction) -> None:
-        known = self._obey.get(instruction.keyword)
-        if known is not None:
-            known(instruction)
+    def apply(self, instruction: Instruction) -> None:
+        handler = self._handlers.get(instruction.keyword)
+        if handler is not None:
+            handler(instruction)
         elif instruction.keyword in _HARMLESS:
-            self.stage.note(instruction, Weight.HARMLESS, _HARMLESS[instruction.keyword])
+            self.stage.add_finding(instruction, Severity.HARMLESS, _HARMLESS[instruction.keyword])
         else:
-            self.stage.note(instruction, Weight.ERROR, "Docker knows no such instruction")
+            self.stage.add_finding(instruction, Severity.ERROR, "Docker knows no such instruction")
 
     def _expanded(self, text: str) -> str:
-        return expanded(text, self.stage.known, escape=self._escape)
+        return expand(text, self.stage.variables, escape=self._escape)
 
     def _from(self, instruction: Instruction) -> None:
-        parts = expanded(instruction.value, {**_platform(), **self._defaults}, escape=self._escape).split()
+        parts = expand(instruction.value, {**_platform(), **self._defaults}, escape=self._escape).split()
         reference = parts[0] if parts else ""
         earlier = self._stages.get(reference.lower())
-        self.stage = earlier.next() if earlier is not None else Stage(base=reference)
-        if not self._begun:
-            self._begun = True
+        self.stage = earlier.derived() if earlier is not None else Stage(base=reference)
+        if not self._in_stage:
+            self._in_stage = True
         self._stages[str(len({id(stage) for stage in self._stages.values()}))] = self.stage
         if len(parts) == 3 and parts[1].lower() == "as":
             self._stages[parts[2].lower()] = self.stage
 
     def _arg(self, instruction: Instruction) -> None:
-        known = self._defaults if not self._begun else self.stage.known
-        for word in words(instruction.value, known, escape=self._escape):
+        known = self._defaults if not self._in_stage else self.stage.variables
+        for word in split_words(instruction.value, known, escape=self._escape):
             name, equals, default = word.partition("=")
-            if not self._begun:
+            if not self._in_stage:
                 self._defaults[name] = default
             elif equals:
                 self.stage.arguments[name] = default
@@ -186,9 +188,11 @@ class _Reading:
 
     def _pairs(self, instruction: Instruction) -> dict[str, str]:
         first = instruction.value.split(maxsplit=1)
-        if first and "=" not in first[0]:  # the old form: ENV NAME all the rest
+        if first and "=" not in first[0]:  # the legacy form: ENV NAME rest of the line
             return {first[0]: self._expanded(first[1]) if len(first) > 1 else ""}
-        pairs = (word.partition("=") for word in words(instruction.value, self.stage.known, escape=self._escape))
+        pairs = (
+            word.partition("=") for word in split_words(instruction.value, self.stage.variables, escape=self._escape)
+        )
         return {name: value for name, _, value in pairs}
 
     def _workdir(self, instruction: Instruction) -> None:
@@ -197,76 +201,84 @@ class _Reading:
 
     def _entrypoint(self, instruction: Instruction) -> None:
         self.stage.entrypoint = self._form(instruction)
-        if not self.stage.has_own_cmd:  # one of the base or of the stage before; one of this stage stays
+        if not self.stage.has_own_cmd:  # ENTRYPOINT resets an inherited CMD, not one of this stage
             self.stage.cmd = ()
 
     def _cmd(self, instruction: Instruction) -> None:
         self.stage.cmd, self.stage.has_own_cmd = self._form(instruction), True
 
     def _shell(self, instruction: Instruction) -> None:
-        listed = as_list(instruction.value)
+        listed = exec_form(instruction.value)
         if not listed:
             raise ConfigurationError('SHELL takes a list, such as SHELL ["/bin/bash", "-c"]')
         self.stage.shell = listed
 
     def _form(self, instruction: Instruction) -> tuple[str, ...]:
-        listed = as_list(instruction.value)
+        listed = exec_form(instruction.value)
         if listed is not None:
             return listed
         return (*self.stage.shell, instruction.value) if instruction.value else ()
 
     def _copy(self, instruction: Instruction) -> None:
-        listed = as_list(instruction.value) or instruction.value.split()
+        listed = exec_form(instruction.value) or instruction.value.split()
         given = [self._expanded(word) for word in listed]
         if len(given) < 2:
             raise ConfigurationError(f"{instruction.keyword} takes a source and a target")
         *sources, target = given
-        place = posixpath.join(self.stage.workdir, target)
-        place = absolute(place) + ("/" if target.endswith(("/", "/.")) or target == "." else "")
+        destination = posixpath.join(self.stage.workdir, target)
+        destination = absolute(destination) + ("/" if target.endswith(("/", "/.")) or target == "." else "")
         self._note_flags(instruction)
         heredocs = {f"<<{heredoc.name}": heredoc for heredoc in instruction.heredocs}
         files = []
         for source in sources:
             if source in heredocs:
-                self._write(heredocs[source].text, heredocs[source].name, place, heredocs[source].expands)
+                self._write(heredocs[source].text, heredocs[source].name, destination, heredocs[source].expands)
             elif instruction.keyword == "ADD" and (_ADDRESS.match(source) or _ARCHIVE.fullmatch(source)):
                 done = "fetched" if _ADDRESS.match(source) else "unpacked"
-                self.stage.note(instruction, Weight.MATTERS, f"{source} is not {done}: put the files below files/")
+                self.stage.add_finding(
+                    instruction, Severity.MATTERS, f"{source} is not {done}: put the files below files/"
+                )
             else:
                 files.append(source)
         if files:
-            self._put(instruction, files, place if len(sources) == 1 else place.rstrip("/") + "/")
+            self._put(instruction, files, destination if len(sources) == 1 else destination.rstrip("/") + "/")
 
-    def _write(self, text: str, name: str, place: str, expands: bool) -> None:
+    def _write(self, text: str, name: str, destination: str, expands: bool) -> None:
         content = Content(text=self._expanded_text(text) if expands else text)
-        self.stage.tree.add_file(absolute(name, place) if place.endswith("/") else place, content)
+        self.stage.tree.add_file(absolute(name, destination) if destination.endswith("/") else destination, content)
 
     def _expanded_text(self, text: str) -> str:
-        # Quotes in a here-document are text.
+        # Quotes have no meaning in a here-document.
         return re.sub(
-            r"\$(?:\{(\w+)\}|([A-Za-z_]\w*))", lambda found: self.stage.known.get(found[1] or found[2], ""), text
+            r"\$(?:\{(\w+)\}|([A-Za-z_]\w*))", lambda found: self.stage.variables.get(found[1] or found[2], ""), text
         )
 
-    def _put(self, instruction: Instruction, files: list[str], place: str) -> None:
+    def _put(self, instruction: Instruction, files: list[str], destination: str) -> None:
         mode = instruction.flags.get("chmod", "")
         source = self._source(instruction)
         if source is None:
-            reason = f"the files of the image {instruction.flags['from']} are not here: put them below files/"
-            self.stage.note(instruction, Weight.MATTERS, reason)
+            reason = f"the files of the image {instruction.flags['from']} are not available: put them below files/"
+            self.stage.add_finding(instruction, Severity.MATTERS, reason)
             return
         bits = int(mode, 8) if _OCTAL.fullmatch(mode) else None
-        missing = put(source.tree, files, self.stage.tree, place, mode=bits)
+        missing = copy_paths(source.tree, files, self.stage.tree, destination, mode=bits)
         if not missing:
             return
         if "from" not in instruction.flags:
-            ignored = " (or .dockerignore leaves it out)"
-            self.stage.note(instruction, Weight.ERROR, f"{', '.join(missing)} is not in the image folder{ignored}")
+            ignored = " (or .dockerignore excludes it)"
+            self.stage.add_finding(
+                instruction, Severity.ERROR, f"{', '.join(missing)} is not in the image folder{ignored}"
+            )
         elif source.installs:
             self.stage.installs = tuple(dict.fromkeys([*self.stage.installs, *source.installs]))
             self.stage.requirement_files |= source.requirement_files
-            self.stage.note(instruction, Weight.HARMLESS, "the packages of that stage are installed for this one")
+            self.stage.add_finding(
+                instruction, Severity.HARMLESS, "the packages of that stage are installed for this stage"
+            )
         else:
-            self.stage.note(instruction, Weight.MATTERS, f"{', '.join(missing)} was made by a RUN of that stage")
+            self.stage.add_finding(
+                instruction, Severity.MATTERS, f"{', '.join(missing)} is made by a RUN of that stage"
+            )
 
     def _source(self, instruction: Instruction) -> Stage | None:
         if "from" not in instruction.flags:
@@ -277,13 +289,13 @@ class _Reading:
         for name, value in instruction.flags.items():
             shown = f"{instruction.keyword} --{name}={value}"
             if name == "chown":
-                self.stage.note(instruction, Weight.HARMLESS, "files are the platform user's", short=shown)
+                self.stage.add_finding(instruction, Severity.HARMLESS, "files are the platform user's", short=shown)
             elif name in ("exclude", "parents") or (name == "chmod" and not _OCTAL.fullmatch(value)):
-                self.stage.note(instruction, Weight.MATTERS, "the option is not obeyed", short=shown)
+                self.stage.add_finding(instruction, Severity.MATTERS, "the option is not supported", short=shown)
 
 
-def as_list(value: str) -> tuple[str, ...] | None:
-    """The words of a JSON list of texts; None for anything else, which Docker takes for a shell's."""
+def exec_form(value: str) -> tuple[str, ...] | None:
+    """The words of an exec form, a JSON list of strings; None for a shell form."""
     if not value.startswith("["):
         return None
     try:
@@ -294,7 +306,7 @@ def as_list(value: str) -> tuple[str, ...] | None:
 
 
 def _platform() -> Mapping[str, str]:
-    """The build arguments that Docker sets by itself."""
+    """The build arguments that Docker predefines."""
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     values = {"PLATFORM": f"linux/{machine}", "OS": "linux", "ARCH": machine, "VARIANT": ""}
     return {f"{prefix}{name}": value for prefix in ("TARGET", "BUILD") for name, value in values.items()}

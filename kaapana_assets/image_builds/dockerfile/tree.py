@@ -1,6 +1,6 @@
-"""The files of an image, or of the context it is built from, by their absolute paths in it.
+"""The files of an image or of a build context, by absolute path.
 
-A tree knows where the content of each file is; nothing is copied before an operator starts.
+A tree refers to the content of each file; files are copied only when an operator starts.
 """
 
 from __future__ import annotations
@@ -18,55 +18,55 @@ _PATTERN = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True)
 class Content:
-    """Where the content of a file is: a file of the image folder, or text of the Dockerfile."""
+    """The content of a file: a file of the image folder, or text of the Dockerfile."""
 
     file: ImageFile | None = None
     text: str = ""
     mode: int | None = None
-    """Permission bits, where an instruction gave some."""
+    """Permission bits set by an instruction; None if none set them."""
 
     def read_text(self) -> str:
-        """The content; what is no UTF-8 is replaced."""
+        """The content as text; bytes that are not UTF-8 are replaced."""
         return self.text if self.file is None else self.file.read_text()
 
 
 def absolute(path: str, folder: str = "/") -> str:
-    """The path without dots and doubled slashes, taken from a folder if it is relative; none leaves the root."""
+    """The normalized absolute path; a relative path is resolved against ``folder``, never above the root."""
     return "/" + posixpath.normpath(posixpath.join("/", folder, path)).lstrip("/")
 
 
 @dataclass
 class Tree:
-    """Files and folders by absolute path; the folders above each are there, too."""
+    """Files and folders by absolute path; the parents of each path are in ``folders``."""
 
     files: dict[str, Content] = field(default_factory=dict)
     folders: set[str] = field(default_factory=lambda: {"/"})
 
     def copy(self) -> Tree:
-        """The same, to be changed apart."""
+        """An independent copy."""
         return Tree(dict(self.files), set(self.folders))
 
     def __contains__(self, path: str) -> bool:
         return path in self.files or path in self.folders
 
     def add_folder(self, path: str) -> None:
-        """A folder and those above it."""
+        """Add a folder and its parents."""
         while path not in self.folders:
             self.folders.add(path)
             path = posixpath.dirname(path)
 
     def add_file(self, path: str, content: Content) -> None:
-        """A file, in the place of what was there."""
+        """Add a file and its parent folders; replaces a file of that path."""
         self.add_folder(posixpath.dirname(path))
         self.files[path] = content
 
     def below(self, folder: str) -> Iterator[str]:
-        """The files and folders below a folder, without itself."""
+        """The files and folders below a folder, without the folder itself."""
         start = folder.rstrip("/") + "/"
         yield from [path for path in (*self.files, *self.folders) if path.startswith(start) and path != "/"]
 
     def matching(self, pattern: str) -> list[str]:
-        """The paths that fit; ``*``, ``?`` and ``[a-z]`` fit within one component, as Go's filepath.Match."""
+        """The paths that match a glob; wildcards match within one component, as in Go's filepath.Match."""
         if not _PATTERN.search(pattern):
             plain = absolute(pattern)
             return [plain] if plain in self else []
@@ -74,7 +74,7 @@ class Tree:
         return sorted(path for path in (*self.files, *self.folders) if _fits(path.split("/")[1:], parts))
 
     def change_mode(self, path: str, mode: int) -> None:
-        """Give a file, or all files below a folder, these permission bits."""
+        """Set the permission bits of a file, or of all files below a folder."""
         for each in [path, *self.below(path)]:
             if each in self.files:
                 self.files[each] = replace(self.files[each], mode=mode)
@@ -86,24 +86,29 @@ def _fits(parts: Sequence[str], patterns: Sequence[re.Pattern[str]]) -> bool:
     )
 
 
-def put(source: Tree, patterns: Sequence[str], target: Tree, place: str, *, mode: int | None = None) -> list[str]:
-    """Copy what fits the patterns to a place, as COPY does; the patterns that fit nothing.
+def copy_paths(
+    source: Tree, patterns: Sequence[str], target: Tree, destination: str, *, mode: int | None = None
+) -> list[str]:
+    """Copy the paths that match the patterns to a destination, as COPY does.
 
-    Of a folder, what is in it is copied. A file goes into the place if that is a folder, or is to be
-    one (a slash at its end, several sources), and takes its name otherwise.
+    The entries of a folder are copied, not the folder itself. A file is copied into the destination if that
+    is a folder, ends with a slash or several paths match; otherwise the file becomes the destination.
+
+    Returns:
+        The patterns that match no path.
     """
     matches = {pattern: source.matching(pattern) for pattern in patterns}
     count = sum(map(len, matches.values()))
-    folder = place.endswith("/") or count > 1 or absolute(place) in target.folders
-    place = absolute(place)
+    folder = destination.endswith("/") or count > 1 or absolute(destination) in target.folders
+    destination = absolute(destination)
     for path in [path for found in matches.values() for path in found]:
         if path in source.files:
-            name = posixpath.join(place, posixpath.basename(path)) if folder else place
+            name = posixpath.join(destination, posixpath.basename(path)) if folder else destination
             _put_file(target, name, source.files[path], mode)
             continue
-        target.add_folder(place)
+        target.add_folder(destination)
         for each in source.below(path):
-            name = posixpath.join(place, each[len(path.rstrip("/")) + 1 :])
+            name = posixpath.join(destination, each[len(path.rstrip("/")) + 1 :])
             if each in source.files:
                 _put_file(target, name, source.files[each], mode)
             else:

@@ -1,6 +1,6 @@
-"""Quotes, escapes and variables in the words of an instruction, as Docker's builder replaces them.
+"""Expands quotes, escapes and variables in an instruction, as Docker's builder does.
 
-Only in instructions in which the builder itself does so: RUN, CMD and ENTRYPOINT are the shell's.
+Not used for RUN, CMD and ENTRYPOINT: the builder leaves their variables to the shell.
 
 References:
     https://docs.docker.com/reference/dockerfile#environment-replacement
@@ -17,27 +17,27 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MODIFIERS = (":-", ":+", ":?", "-", "+", "?")
 
 
-def expanded(text: str, known: Mapping[str, str], *, escape: str = "\\") -> str:
-    """The text as one word: without its quotes and escapes, its variables replaced.
+def expand(text: str, variables: Mapping[str, str], *, escape: str = "\\") -> str:
+    """The text as one word, without quotes and escapes, and with variables replaced.
 
     Raises:
-        ConfigurationError: braces or quotes without an end, an unknown modifier, a ``${name:?}`` without a value.
+        ConfigurationError: unterminated braces or quotes, an unknown modifier, a ``${name:?}`` without a value.
     """
-    return "".join(_Reader(text, known, escape).words(split=False))
+    return "".join(_Reader(text, variables, escape).words(split=False))
 
 
-def words(text: str, known: Mapping[str, str], *, escape: str = "\\") -> list[str]:
-    """The words of the text; blanks in quotes, after an escape or from a variable do not end one.
+def split_words(text: str, variables: Mapping[str, str], *, escape: str = "\\") -> list[str]:
+    """The words of the text; blanks in quotes, after an escape or from a variable do not end a word.
 
     Raises:
-        ConfigurationError: as ``expanded``.
+        ConfigurationError: as ``expand`` raises it.
     """
-    return _Reader(text, known, escape).words(split=True)
+    return _Reader(text, variables, escape).words(split=True)
 
 
 class _Reader:
-    def __init__(self, text: str, known: Mapping[str, str], escape: str) -> None:
-        self._text, self._known, self._escape, self._at = text, known, escape, 0
+    def __init__(self, text: str, variables: Mapping[str, str], escape: str) -> None:
+        self._text, self._variables, self._escape, self._at = text, variables, escape, 0
 
     def words(self, *, split: bool) -> list[str]:
         found: list[str] = []
@@ -95,7 +95,7 @@ class _Reader:
             return self._in_braces()
         match = _NAME.match(rest)
         self._at += 1 + (match.end() if match else 0)
-        return self._known.get(match[0], "") if match else "$"
+        return self._variables.get(match[0], "") if match else "$"
 
     def _in_braces(self) -> str:
         end, depth = self._at + 2, 1
@@ -109,20 +109,20 @@ class _Reader:
         match = _NAME.match(inside)
         modifier = next((sign for sign in _MODIFIERS if match and inside[match.end() :].startswith(sign)), "")
         if match is None or (match.end() != len(inside) and not modifier):
-            raise self._wrong(f"${{{inside}}}, which is not understood here")
+            raise self._wrong(f"${{{inside}}}, which is not supported")
         word = inside[match.end() + len(modifier) :]
         return self._modified(match[0], modifier, word)
 
     def _modified(self, name: str, modifier: str, word: str) -> str:
-        value = self._known.get(name)
+        value = self._variables.get(name)
         there = bool(value) if modifier.startswith(":") else value is not None
         if modifier.endswith("+"):
-            return expanded(word, self._known, escape=self._escape) if there else ""
+            return expand(word, self._variables, escape=self._escape) if there else ""
         if there or not modifier:
             return value or ""
         if modifier.endswith("?"):
             raise self._wrong(f"{name}, which has no value: {word}")
-        return expanded(word, self._known, escape=self._escape)
+        return expand(word, self._variables, escape=self._escape)
 
     def _wrong(self, what: str) -> ConfigurationError:
         return ConfigurationError(f"{self._text[:100]!r} has {what}")

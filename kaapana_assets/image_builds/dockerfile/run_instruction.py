@@ -1,4 +1,4 @@
-"""What a RUN does to a stage: Python packages, folders and modes; all else is a finding."""
+"""Applies a RUN to a stage: Python packages, folders and modes; any other command becomes a finding."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import posixpath
 import re
 from collections.abc import Callable, Sequence
 
-from kaapana_assets.image_builds.dockerfile.findings import Weight
+from kaapana_assets.image_builds.dockerfile.findings import Severity
 from kaapana_assets.image_builds.dockerfile.instructions import Instruction
-from kaapana_assets.image_builds.dockerfile.shell_commands import PYTHON, PipInstall, commands, is_clear, pip_install
-from kaapana_assets.image_builds.dockerfile.stages import Packages, Stage, as_list
+from kaapana_assets.image_builds.dockerfile.shell_commands import PYTHON, PipInstall, commands, is_expanded, pip_install
+from kaapana_assets.image_builds.dockerfile.stages import Packages, Stage, exec_form
 from kaapana_assets.image_builds.dockerfile.tree import absolute
 
 _SHELLS = {"", "sh", "bash", "/bin/sh", "/bin/bash"}
@@ -24,7 +24,7 @@ _HARMLESS = {
     "userdel": "operators run as the user of the platform",
     "chown": "files are the platform user's",
     "chgrp": "files are the platform user's",
-    "ldconfig": "nothing was installed that it would find",
+    "ldconfig": "no system library was installed",
     **dict.fromkeys(["echo", "true", "ls", "cat", "pwd", "which", "date", "env", "id", ":"], "only shows something"),
 }
 _MODE = re.compile(r"0?[0-7]{3,4}|[ugoa]*\+[rwxX]*x[rwxX]*")
@@ -33,11 +33,11 @@ _LOCAL = re.compile(r"(\.{1,2}$|\.{0,2}/|[^\s@]*\.(whl|tar\.gz|zip)$)")
 _NOT_INSTALLED = re.compile(r"(pip|uv)([=<>~!\[].*)?")
 
 
-def run(instruction: Instruction, stage: Stage) -> None:
-    """Do with the stage what its RUN does, as far as that needs no container."""
+def apply_run(instruction: Instruction, stage: Stage) -> None:
+    """Apply a RUN to a stage, as far as that is possible without a container."""
     found = _commands(instruction, stage)
     if found is None:
-        stage.note(instruction, Weight.MATTERS, "is not run: what it makes or installs has to be on this machine")
+        stage.add_finding(instruction, Severity.MATTERS, "is not run: its results must already be on this machine")
         return
     folder = stage.workdir
     for words in found:
@@ -45,19 +45,21 @@ def run(instruction: Instruction, stage: Stage) -> None:
         short = f"RUN {' '.join(words)}"[:100]
         if name == "cd" and len(words) == 2:
             folder = absolute(words[1], folder)
-        elif not is_clear(words):
-            stage.note(instruction, Weight.MATTERS, "is not run: only a shell knows its variables", short=short)
+        elif not is_expanded(words):
+            stage.add_finding(
+                instruction, Severity.MATTERS, "is not run: only a shell can expand its variables", short=short
+            )
         elif (asked := pip_install(words)) is not None:
             _install(instruction, stage, asked, folder, short)
-        elif name in _FILES and _FILES[name](stage, words[1:], folder):
+        elif name in _FILE_COMMANDS and _FILE_COMMANDS[name](stage, words[1:], folder):
             continue
         else:
-            weight, reason = _unknown(name, words)
-            stage.note(instruction, weight, reason, short=short)
+            severity, reason = _unknown(name, words)
+            stage.add_finding(instruction, severity, reason, short=short)
 
 
 def _commands(instruction: Instruction, stage: Stage) -> list[list[str]] | None:
-    listed = as_list(instruction.value)
+    listed = exec_form(instruction.value)
     if listed:
         return [list(listed)]
     text = instruction.value
@@ -66,30 +68,30 @@ def _commands(instruction: Instruction, stage: Stage) -> list[list[str]] | None:
         if before not in _SHELLS or len(instruction.heredocs) > 1:
             return None
         text = instruction.heredocs[0].text.replace("\\\n", " ")
-    found = commands(text, stage.known)
+    found = commands(text, stage.variables)
     return None if found is None else list(found)
 
 
-def _unknown(name: str, words: Sequence[str]) -> tuple[Weight, str]:
+def _unknown(name: str, words: Sequence[str]) -> tuple[Severity, str]:
     if name in _SYSTEM_INSTALLERS:
         if "install" not in words and "add" not in words:
-            return Weight.HARMLESS, "installs nothing"
+            return Severity.HARMLESS, "installs nothing"
         asked = words[max(words.index(verb) for verb in ("install", "add") if verb in words) + 1 :]
         packages = [word for word in asked if not word.startswith("-")]
-        return Weight.MATTERS, f"needed on this machine, unless only the build needs it: {', '.join(packages)}"
+        return Severity.MATTERS, f"needed on this machine, unless only the build needs it: {', '.join(packages)}"
     if name in _HARMLESS:
-        return Weight.HARMLESS, _HARMLESS[name]
+        return Severity.HARMLESS, _HARMLESS[name]
     if name == "rm":
-        return Weight.HARMLESS, "nothing of that name is here"
+        return Severity.HARMLESS, "there is no file of that name"
     if PYTHON.fullmatch(name) and words[1:3] in (["-m", "compileall"], ["-m", "venv"], ["-m", "ensurepip"]):
-        return Weight.HARMLESS, "the operator has an environment of its own"
+        return Severity.HARMLESS, "the operator has an environment of its own"
     if PYTHON.fullmatch(name) and words[1:] in (["--version"], ["-V"]):
-        return Weight.HARMLESS, "only shows something"
+        return Severity.HARMLESS, "only shows something"
     if name.startswith("pip") and words[1:2] in (["cache"], ["check"], ["list"], ["--version"], ["freeze"]):
-        return Weight.HARMLESS, "installs nothing"
+        return Severity.HARMLESS, "installs nothing"
     if name.startswith("pip") and words[1:2] == ["uninstall"]:
-        return Weight.HARMLESS, "the operator's environment holds only what is asked for"
-    return Weight.MATTERS, "is not run: what it makes or installs has to be on this machine"
+        return Severity.HARMLESS, "the operator's environment has only the packages that are asked for"
+    return Severity.MATTERS, "is not run: its results must already be on this machine"
 
 
 def _make_folders(stage: Stage, arguments: Sequence[str], folder: str) -> bool:
@@ -99,7 +101,7 @@ def _make_folders(stage: Stage, arguments: Sequence[str], folder: str) -> bool:
 
 
 def _change_modes(stage: Stage, arguments: Sequence[str], folder: str) -> bool:
-    """Only what is copied has a mode here; a mode that takes rights away changes nothing for its owner."""
+    """Change the modes of copied files; returns whether the command was understood and matched a file."""
     plain = [word for word in arguments if not word.startswith("-")]
     if len(plain) < 2 or not _MODE.fullmatch(plain[0]):
         return False
@@ -120,7 +122,7 @@ def _remove(stage: Stage, arguments: Sequence[str], folder: str) -> bool:
     return bool(matched)
 
 
-_FILES: dict[str, Callable[[Stage, Sequence[str], str], bool]] = {
+_FILE_COMMANDS: dict[str, Callable[[Stage, Sequence[str], str], bool]] = {
     "mkdir": _make_folders,
     "chmod": _change_modes,
     "rm": _remove,
@@ -129,7 +131,9 @@ _FILES: dict[str, Callable[[Stage, Sequence[str], str], bool]] = {
 
 def _install(instruction: Instruction, stage: Stage, asked: PipInstall, folder: str, short: str) -> None:
     if asked.unknown is not None:
-        stage.note(instruction, Weight.MATTERS, f"is not done: {asked.unknown} is not known here", short=short)
+        stage.add_finding(
+            instruction, Severity.MATTERS, f"is not done: the option {asked.unknown} is not supported", short=short
+        )
         return
     reading = _RequirementFiles(instruction, stage, short)
     lines = [line for file in asked.files for line in reading.lines(file, folder)]
@@ -144,7 +148,7 @@ def _install(instruction: Instruction, stage: Stage, asked: PipInstall, folder: 
 
 
 def _line(package: str, folder: str) -> str:
-    """A requirement as it stands; a path in the image as an absolute one."""
+    """A requirement; a path in the image is made absolute."""
     path, bracket, extras = package.partition("[")
     if _LOCAL.match(path) and "://" not in package:
         return absolute(path, folder) + bracket + extras
@@ -152,7 +156,7 @@ def _line(package: str, folder: str) -> str:
 
 
 class _RequirementFiles:
-    """Files of requirements in an image, with those that they name put in their place."""
+    """Reads requirements files of an image, with the files that they include."""
 
     def __init__(self, instruction: Instruction, stage: Stage, short: str) -> None:
         self._instruction, self._stage, self._short = instruction, stage, short
@@ -162,13 +166,15 @@ class _RequirementFiles:
     def lines(self, name: str, folder: str) -> list[str]:
         if _WEB.match(name):
             reason = f"{name} is not read: pin the versions in a file of the image, or in KAAPANA_BASE_REQUIREMENTS"
-            self._stage.note(self._instruction, Weight.MATTERS, reason, short=self._short)
+            self._stage.add_finding(self._instruction, Severity.MATTERS, reason, short=self._short)
             return []
         path = absolute(name, folder)
         content = self._stage.tree.files.get(path)
         if content is None:
-            reason = f"{path} is not here: it is copied nowhere before; an earlier RUN or the base image may have it"
-            self._stage.note(self._instruction, Weight.MATTERS, reason, short=self._short)
+            reason = (
+                f"{path} is not available: no instruction copies it; does an earlier RUN or the base image make it?"
+            )
+            self._stage.add_finding(self._instruction, Severity.MATTERS, reason, short=self._short)
             return []
         if path in self._open:
             return []
@@ -180,13 +186,13 @@ class _RequirementFiles:
         return found
 
     def is_there(self, line: str) -> bool:
-        """Whether a requirement that is a path in the image can be installed from there."""
+        """Whether a requirement that is a path in the image names a Python project there."""
         path = line.removeprefix("--editable ").partition("[")[0]
         projects = {path, f"{path}/pyproject.toml", f"{path}/setup.py"}
         if not path.startswith("/") or projects & self._stage.tree.files.keys():
             return True
-        reason = f"{path} is no Python project here: an earlier RUN or the base image may have made it"
-        self._stage.note(self._instruction, Weight.MATTERS, reason, short=self._short)
+        reason = f"{path} is no Python project in the image folder; does an earlier RUN or the base image make it?"
+        self._stage.add_finding(self._instruction, Severity.MATTERS, reason, short=self._short)
         return False
 
     def _resolved(self, line: str, file: str) -> list[str]:

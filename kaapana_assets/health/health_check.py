@@ -1,4 +1,4 @@
-"""All checks at once, as one report."""
+"""Runs all checks in parallel and collects one report."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kaapana_assets.health import checks
-from kaapana_assets.health.findings import Finding, HealthReport, PastError, State
-from kaapana_assets.health.parallel import Parallel
+from kaapana_assets.health.findings import HealthFinding, HealthReport, HealthState, PastError
+from kaapana_assets.health.parallel import ParallelCalls
 from kaapana_assets.health.past_errors import FailedRuns, newest_quarantined
 from kaapana_assets.health.stores import DEADLINE_S, store_checks
-from kaapana_assets.health.workflow_files import WorkflowFiles
+from kaapana_assets.health.workflow_files import WorkflowFilesCheck
 
 if TYPE_CHECKING:
     from kaapana_assets.health.platform_state import PlatformState
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class HealthCheck:
-    """Asks everything, again and again; for one thread at a time.
+    """Makes health reports, as often as it is asked; not thread-safe.
 
     Args:
-        settings: which stores, and the addresses of a receiver that is up without a platform.
-        platform: gives the platform that is up on the home now.
-        storage: what Dagster's PostgreSQL says of itself, None where there is none to be asked.
-        deadline_s: after it a report is made of what there is.
+        settings: the stores, and the address of a receiver that runs without a platform.
+        platform: returns the state of the platform that runs on the home, None if none runs.
+        storage: returns the product and version of Dagster's PostgreSQL, None if there is none to check.
+        deadline_s: checks without an answer by then are reported as broken.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class HealthCheck:
         self._platform = platform
         self._storage = storage
         self._failed_runs = FailedRuns()
-        self._workflow_files = WorkflowFiles(settings)
-        self._findings = Parallel[Finding](self._lost, deadline_s=deadline_s)
-        self._errors = Parallel[tuple[PastError, ...]](lambda _name, _why: (), deadline_s=deadline_s)
+        self._workflow_files = WorkflowFilesCheck(settings)
+        self._findings = ParallelCalls[HealthFinding](self._fallback, deadline_s=deadline_s)
+        self._errors = ParallelCalls[tuple[PastError, ...]](lambda _name, _why: (), deadline_s=deadline_s)
 
     def report(self) -> HealthReport:
-        """What there is to be said now."""
+        """Run all checks and return the report."""
         platform = self._platform()
         findings = self._findings.start(self._checks(platform))
         lists: dict[str, Callable[[], tuple[PastError, ...]]] = {"files": partial(newest_quarantined, self._settings)}
@@ -66,9 +66,9 @@ class HealthCheck:
             errors=tuple(sorted(past, key=lambda error: error.time, reverse=True)),
         )
 
-    def _checks(self, platform: PlatformState | None) -> dict[str, Callable[[], Finding]]:
+    def _checks(self, platform: PlatformState | None) -> dict[str, Callable[[], HealthFinding]]:
         where = self._settings.stores()
-        calls: dict[str, Callable[[], Finding]] = {
+        calls: dict[str, Callable[[], HealthFinding]] = {
             name: partial(checks.check_store, where[name], ask) for name, ask in store_checks(self._settings).items()
         }
         calls["runner"] = partial(checks.check_runner, self._settings)
@@ -81,8 +81,8 @@ class HealthCheck:
             calls["parts"] = partial(checks.check_parts, platform)
         return calls
 
-    def _lost(self, name: str, why: str) -> Finding:
-        return Finding(state=State.BROKEN, where=self._where(name), problem=why)
+    def _fallback(self, name: str, why: str) -> HealthFinding:
+        return HealthFinding(state=HealthState.BROKEN, where=self._where(name), problem=why)
 
     def _where(self, name: str) -> str:
         if name == "storage":

@@ -1,4 +1,7 @@
-"""What the process runner does not do of a Dockerfile, for `images check` and for failed operators."""
+"""Checks which instructions of a Dockerfile the process runner does not apply.
+
+The findings are shown by `images check`, and in the log of an operator that failed.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from collections.abc import Iterator, Sequence
 
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.image_builds.base_requirements import BaseRequirements
-from kaapana_assets.image_builds.dockerfile.findings import Finding, Weight
-from kaapana_assets.image_builds.dockerfile.shell_commands import PYTHON, commands, is_clear
+from kaapana_assets.image_builds.dockerfile.findings import DockerfileFinding, Severity
+from kaapana_assets.image_builds.dockerfile.shell_commands import PYTHON, commands, is_expanded
 from kaapana_assets.image_builds.dockerfile.tree import Tree, absolute
 from kaapana_assets.image_builds.folder import Image
 
@@ -23,8 +26,8 @@ _OF_SHELLS = {"cd", "export", "set", "source", ".", "exec", "test", "[", "umask"
 _READ_BYTES = 1 << 20
 
 
-def findings(image: Image, bases: BaseRequirements) -> tuple[Finding, ...]:
-    """All that is not obeyed, in the order of the Dockerfile.
+def check_dockerfile(image: Image, bases: BaseRequirements) -> tuple[DockerfileFinding, ...]:
+    """All instructions that the process runner does not apply, in the order of the Dockerfile.
 
     Raises:
         ConfigurationError: the Dockerfile cannot be read.
@@ -33,50 +36,52 @@ def findings(image: Image, bases: BaseRequirements) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda each: each.line or sys.maxsize))
 
 
-def not_obeyed(image: Image, bases: BaseRequirements) -> tuple[Finding, ...]:
-    """Those that an operator may have missed; none where the Dockerfile cannot be read."""
+def relevant_findings(image: Image, bases: BaseRequirements) -> tuple[DockerfileFinding, ...]:
+    """The findings that may explain a failure of an operator; none if the Dockerfile cannot be read."""
     try:
-        return tuple(each for each in findings(image, bases) if each.weight is not Weight.HARMLESS)
+        return tuple(each for each in check_dockerfile(image, bases) if each.severity is not Severity.HARMLESS)
     except ConfigurationError:
         return ()
 
 
-def _of_base(image: Image, bases: BaseRequirements) -> Iterator[Finding]:
+def _of_base(image: Image, bases: BaseRequirements) -> Iterator[DockerfileFinding]:
     base = image.stage.base
     line = next((each.line for each in image.dockerfile.instructions if each.keyword == "FROM"), 0)
     name = base.partition("@")[0].removeprefix("docker.io/").removeprefix("library/").partition(":")[0]
     ours = f"Python {sys.version_info.major}.{sys.version_info.minor}"
     if bases.find(base) is not None:
         reason = f"its packages are those of KAAPANA_BASE_REQUIREMENTS, on {ours}"
-        yield Finding(line, f"FROM {base}", Weight.HARMLESS, reason)
+        yield DockerfileFinding(line, f"FROM {base}", Severity.HARMLESS, reason)
     elif name in _PLAIN_BASES:
-        yield Finding(line, f"FROM {base}", Weight.HARMLESS, f"operators run on this machine, with its {ours}")
+        yield DockerfileFinding(
+            line, f"FROM {base}", Severity.HARMLESS, f"operators run on this machine, with its {ours}"
+        )
     else:
-        reason = "what it holds is not here: name its Python packages in KAAPANA_BASE_REQUIREMENTS"
-        yield Finding(line, f"FROM {base}", Weight.MATTERS, reason)
+        reason = "the process runner has no base image: name its Python packages in KAAPANA_BASE_REQUIREMENTS"
+        yield DockerfileFinding(line, f"FROM {base}", Severity.MATTERS, reason)
 
 
-def _of_start(image: Image) -> Iterator[Finding]:
+def _of_start(image: Image) -> Iterator[DockerfileFinding]:
     stage = image.stage
     arguments = (*stage.entrypoint, *stage.cmd)
     shown = f"start {' '.join(arguments)}"[:100]
     if not arguments:
         reason = "the Dockerfile has no ENTRYPOINT and no CMD: give its operators a command"
-        yield Finding(0, "start", Weight.MATTERS, reason)
+        yield DockerfileFinding(0, "start", Severity.MATTERS, reason)
         return
     program = _program(arguments, stage.shell)
     if PYTHON.fullmatch(program.rpartition("/")[2]) or _is_in(stage.tree, program, stage.workdir):
         return
-    if shutil.which(program) is None and not _is_in_path(stage.tree, program, stage.known["PATH"]):
-        reason = f"{program} is neither in the image folder nor on this machine, unless a Python package brings it"
-        yield Finding(0, shown, Weight.MATTERS, reason)
+    if shutil.which(program) is None and not _is_in_path(stage.tree, program, stage.variables["PATH"]):
+        reason = f"{program} is neither in the image folder nor on this machine; does a Python package install it?"
+        yield DockerfileFinding(0, shown, Severity.MATTERS, reason)
 
 
 def _program(arguments: Sequence[str], shell: Sequence[str]) -> str:
-    """What is started first: of a shell form, what its text begins with."""
+    """The program of a start command; of a shell form, the first command of its text."""
     if tuple(arguments[: len(shell)]) == tuple(shell) and len(arguments) > len(shell):
         first = next(commands(arguments[len(shell)], {}) or iter(()), [])
-        if first and is_clear(first[:1]) and first[0] not in _OF_SHELLS:
+        if first and is_expanded(first[:1]) and first[0] not in _OF_SHELLS:
             return first[0]
     return arguments[0]
 
@@ -89,8 +94,8 @@ def _is_in_path(tree: Tree, program: str, path: str) -> bool:
     return any(absolute(program, folder) in tree.files for folder in path.split(":") if folder)
 
 
-def _of_scripts(image: Image) -> Iterator[Finding]:
-    """Paths of the image in the text of its scripts, which lead nowhere on this machine."""
+def _of_scripts(image: Image) -> Iterator[DockerfileFinding]:
+    """Paths of the image in the text of its scripts that do not exist on this machine."""
     tree = image.stage.tree
     for path, content in sorted(tree.files.items()):
         if not path.endswith(_TEXT) or (content.file and content.file.status.st_size > _READ_BYTES):
@@ -98,8 +103,8 @@ def _of_scripts(image: Image) -> Iterator[Finding]:
         named = dict.fromkeys(_PATH_IN_TEXT.findall(content.read_text()))
         wrong = [each for each in named if _is_of_image(tree, absolute(each)) and not os.path.lexists(each)]
         if wrong:
-            reason = f"has {', '.join(wrong[:3])} in its text, which is not turned: use paths relative to the script"
-            yield Finding(0, path, Weight.MATTERS, reason)
+            reason = f"has {', '.join(wrong[:3])} in its text, which is not mapped: use paths relative to the script"
+            yield DockerfileFinding(0, path, Severity.MATTERS, reason)
 
 
 def _is_of_image(tree: Tree, path: str) -> bool:
