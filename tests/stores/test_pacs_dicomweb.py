@@ -192,7 +192,8 @@ def test_failure_reasons_of_single_instances_are_read(empty_orthanc, tmp_path, s
 
 def test_what_is_not_listed_afterwards_is_not_stored(empty_orthanc, tmp_path):
     with fault_proxy(empty_orthanc.ports[0]) as proxy:
-        archive = DicomwebArchive(ArchiveConnection(url=through(proxy)))
+        user, password = (empty_orthanc.settings[f"KAAPANA_DICOMWEB_{each}"] for each in ("USER", "PASSWORD"))
+        archive = DicomwebArchive(ArchiveConnection(url=through(proxy), user=user, password=password))
         sender = StowSender(archive, batch_bytes=10**6, batch_instances=10)
         pacs = DicomwebPacs(archive, sender, tmp_path / "home", indexed_within_s=1.0)
         liar = said(200, "9.9", 0x0110, referenced=["1.3.1"])
