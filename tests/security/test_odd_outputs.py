@@ -80,10 +80,10 @@ def assert_cleaned(platform: Platform) -> None:  # noqa: F811
 @pytest.mark.parametrize("where", ["$RUN", "$RUN/conf", "$RUN/batch", "$RUN/launches"])
 @pytest.mark.parametrize("mode", ["000", "555"])
 def test_folders_of_a_run_without_rights_keep_nobody_from_cleaning(
-    flow: Platform,
+    flow: Platform,  # noqa: F811
     user: None,
     where: str,
-    mode: str,  # noqa: F811
+    mode: str,
 ):
     attack(flow, f'chmod {mode} "{where}"; exit 1')
     assert not flow.run().success
