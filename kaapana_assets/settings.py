@@ -29,7 +29,7 @@ from pydantic_settings import (
 from kaapana_assets.accounts import OPERATOR_UID, POSTGRES_UID
 from kaapana_assets.addresses import authority, bracketed, split_address, split_database_address
 from kaapana_assets.errors import ConfigurationError
-from kaapana_assets.home import NAME, Site, find_site
+from kaapana_assets.home import NAME, Site, find_site, site_of_named_home
 from kaapana_assets.withheld import is_withheld
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -564,10 +564,10 @@ def current_site() -> Site:
     """Where settings are looked for and relative paths begin: found upwards, unless ``KAAPANA_HOME`` is set.
 
     Raises:
-        ConfigurationError: what is found there belongs to another user.
+        ConfigurationError: what is found there belongs to another user, or others may change its settings.
     """
-    here = Path.cwd()
-    return Site(here, here / ".env") if "KAAPANA_HOME" in os.environ else find_site(here)
+    here, named = Path.cwd(), os.environ.get("KAAPANA_HOME")
+    return find_site(here) if named is None else site_of_named_home(here, Path(named))
 
 
 def _check_names(variables: Mapping[str, str | None], *, where: str) -> None:

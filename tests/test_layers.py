@@ -29,6 +29,7 @@ GROUND = {
     "run_ends",
     "settings",
     "shown",
+    "trusted_paths",
     "untrusted",
     "withheld",
 }
