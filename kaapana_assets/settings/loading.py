@@ -15,7 +15,7 @@ from pydantic import ValidationError, model_validator
 from typing_extensions import Self
 
 from kaapana_assets.errors import ConfigurationError
-from kaapana_assets.home import Site, find_site
+from kaapana_assets.home import Site, find_site, site_of_named_home
 from kaapana_assets.settings.dagster import DagsterSettings
 from kaapana_assets.settings.home import HomeSettings
 from kaapana_assets.settings.index import IndexSettings
@@ -113,10 +113,10 @@ def current_site() -> Site:
     """Where settings are looked for and relative paths begin: found upwards, unless ``KAAPANA_HOME`` is set.
 
     Raises:
-        ConfigurationError: what is found there belongs to another user.
+        ConfigurationError: what is found there belongs to another user, or others may change its settings.
     """
-    here = Path.cwd()
-    return Site(here, here / ".env") if "KAAPANA_HOME" in os.environ else find_site(here)
+    here, named = Path.cwd(), os.environ.get("KAAPANA_HOME")
+    return find_site(here) if named is None else site_of_named_home(here, Path(named))
 
 
 def _check_names(variables: Mapping[str, str | None], *, where: str) -> None:
