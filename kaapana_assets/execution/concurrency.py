@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
 from kaapana_assets.errors import KaapanaAssetsError
-from kaapana_assets.execution.run_context import Work
+from kaapana_assets.execution.run_context import RunContext
 
 _Given = TypeVar("_Given")
 _Result = TypeVar("_Result")
 
 
 def as_they_end(
-    work: Work, call: Callable[[_Given], _Result], each: Iterable[_Given], *, at_once: int
+    run: RunContext, call: Callable[[_Given], _Result], each: Iterable[_Given], *, at_once: int
 ) -> Iterator[_Result]:
     """What the call gives for each, some at once, as they end.
 
@@ -23,7 +23,7 @@ def as_they_end(
     """
     if at_once <= 1:
         for given in each:
-            if work.cancelled.is_set():
+            if run.cancelled.is_set():
                 return
             yield call(given)
         return
@@ -44,7 +44,7 @@ def as_they_end(
                     yield result
         except BaseException:
             # Also when the run is cancelled: the other threads must end their containers before the pool joins them.
-            work.cancelled.set()
+            run.cancelled.set()
             raise
     if error is not None:
         raise error

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from kaapana_assets.execution.run_context import Request, Work
+from kaapana_assets.execution.run_context import OperatorRun, Request
 from kaapana_assets.stores.files.run_directory import RunDirectory
-from kaapana_assets.workflows.operators import Operator
 from kaapana_assets.workflows.parameters import Value
 
 # What Kaapana calls them where nobody chose: there are no projects and no users of its kind here.
@@ -38,14 +37,14 @@ def kaapana_keys(request: Request, *, parameters: Mapping[str, Value], series: S
     }
 
 
-def show_conf(work: Work, operator: Operator, directory: RunDirectory, series: Sequence[str]) -> None:
+def show_conf(run: OperatorRun, directory: RunDirectory, series: Sequence[str]) -> None:
     """Say in the directory of a launch what it is given.
 
     Only the parameters that the operator sees, and only its series: what is not part of a fingerprint
     must not reach an output.
     """
-    request = work.request
-    parameters = operator.seen(request.parameters)
+    request = run.request
+    parameters = run.operator.seen(request.parameters)
     seen = {uid: request.series[uid] for uid in series}
     given = replace(request, parameters=parameters, series=seen, missing={}, forgotten=0)
     directory.show_conf({**given.as_json(), **kaapana_keys(request, parameters=parameters, series=series)})

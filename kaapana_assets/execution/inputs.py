@@ -6,39 +6,39 @@ How it is put where the operator sees it is in ``execution`` and ``views``.
 from __future__ import annotations
 
 from kaapana_assets.errors import NotFound
-from kaapana_assets.execution.run_context import OperatorResult, Work
+from kaapana_assets.execution.run_context import OperatorResult, OperatorRun, RunContext
 from kaapana_assets.stores.files.run_directory import RunDirectory
 from kaapana_assets.workflows.fingerprints import Inputs
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.operators import Operator
 
 
-def inputs_of(work: Work, operator: Operator) -> dict[str, dict[str, str]]:
+def inputs_of(run: OperatorRun) -> dict[str, dict[str, str]]:
     """The inputs of an operator that are there, for the series that all operators before it have done."""
-    folders = work.workflow.input_folders(operator)
+    folders = run.workflow.input_folders(run.operator)
     found = {
-        folder: dict(work.request.series) if source is None else done_by(work, source)
+        folder: dict(run.request.series) if source is None else done_by(run, source)
         for folder, source in folders.items()
     }
     pooled = {folder for folder, source in folders.items() if source is not None and source.level == "cohort"}
-    before = (other for other in work.workflow.predecessors(operator) if other.level == "series")
-    ready = set(work.request.series).intersection(*(done_by(work, other) for other in before))
+    before = (other for other in run.workflow.predecessors(run.operator) if other.level == "series")
+    ready = set(run.request.series).intersection(*(done_by(run, other) for other in before))
     return {
         folder: versions if folder in pooled else {uid: versions[uid] for uid in sorted(ready)}
         for folder, versions in found.items()
     }
 
 
-def series_in(work: Work, operator: Operator, inputs: Inputs) -> list[str]:
+def series_in(run: OperatorRun, inputs: Inputs) -> list[str]:
     """The series that the operator works on; none for one that reads only pooled outputs."""
-    sources = work.workflow.input_folders(operator)
+    sources = run.workflow.input_folders(run.operator)
     of_series = (folder for folder in inputs if (source := sources[folder]) is None or source.level == "series")
     return sorted(inputs[folder]) if (folder := next(of_series, None)) is not None else []
 
 
-def result_of(work: Work, operator: Operator) -> OperatorResult | None:
+def result_of(run: RunContext, operator: Operator) -> OperatorResult | None:
     """What became of an operator in this run; None before its end."""
-    return _result(work.directory, operator)
+    return _result(run.directory, operator)
 
 
 def results_in(directory: RunDirectory, workflow: Workflow) -> dict[str, OperatorResult]:
@@ -47,14 +47,14 @@ def results_in(directory: RunDirectory, workflow: Workflow) -> dict[str, Operato
     return {name: result for name, result in found.items() if result is not None}
 
 
-def done_by(work: Work, operator: Operator) -> dict[str, str]:
+def done_by(run: RunContext, operator: Operator) -> dict[str, str]:
     """The fingerprints of what an operator made, in this run or, in a backfill, ever."""
-    result = result_of(work, operator)
+    result = result_of(run, operator)
     if result is not None:
         return {key: done.fingerprint for key, done in result.done.items()}
-    if work.request.cohort:
+    if run.request.cohort:
         return {}
-    kept = work.stores.shelf.entries(work.workflow.name, operator.full_name, list(work.request.series))
+    kept = run.stores.shelf.entries(run.workflow.name, operator.full_name, list(run.request.series))
     return {uid: manifest.fingerprint for uid, manifest in kept.items()}
 
 

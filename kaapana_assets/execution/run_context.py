@@ -14,7 +14,9 @@ from kaapana_assets.stores.files.shelf import Shelf
 from kaapana_assets.stores.objects.protocol import ObjectStore
 from kaapana_assets.stores.pacs.protocol import Pacs
 from kaapana_assets.untrusted import Limits
+from kaapana_assets.workflows.fingerprints import code_version
 from kaapana_assets.workflows.model import Workflow
+from kaapana_assets.workflows.operators import Operator
 from kaapana_assets.workflows.parameters import Value
 
 Mode = Literal["batch", "single"]
@@ -74,7 +76,7 @@ class Stores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class RunContext:
     """One run of one workflow.
 
     Attributes:
@@ -89,6 +91,21 @@ class Work:
     log: logging.Logger
     output: Callable[[str], None]
     cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def of(self, operator: Operator) -> OperatorRun:
+        """One operator in this run."""
+        return OperatorRun(**{each.name: getattr(self, each.name) for each in fields(RunContext)}, operator=operator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorRun(RunContext):
+    """One operator in one run of a workflow."""
+
+    operator: Operator
+
+    def code_version(self) -> str:
+        """The version of all that the operator's outputs depend on but their input; see ``fingerprints``."""
+        return code_version(self.workflow, self.operator, self.stores.runner, self.request.parameters)
 
 
 @dataclass(frozen=True)

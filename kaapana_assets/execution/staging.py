@@ -10,21 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kaapana_assets.errors import NotFound
-from kaapana_assets.execution.run_context import Work
+from kaapana_assets.execution.run_context import OperatorRun, RunContext
 from kaapana_assets.stores.files.run_directory import RunDirectory
 from kaapana_assets.untrusted import opened
 from kaapana_assets.workflows.fingerprints import Inputs
 from kaapana_assets.workflows.operators import Operator
 
 
-def stage_series(
-    work: Work, operator: Operator, directory: RunDirectory, uid: str, by_folder: Mapping[str, str]
-) -> None:
+def stage_series(run: OperatorRun, directory: RunDirectory, uid: str, by_folder: Mapping[str, str]) -> None:
     """See that the directory holds what the operator reads of a series.
 
     Args:
-        work: the run.
-        operator: the operator.
+        run: the operator in its run.
         directory: of the run, or of the series in single mode.
         uid: SeriesInstanceUID.
         by_folder: the fingerprint of each folder that it reads.
@@ -33,29 +30,29 @@ def stage_series(
         NotFound: it is not there any more, or another version of it.
         UnsafePath: a link, or something else, stands where it belongs.
     """
-    sources = work.workflow.input_folders(operator)
+    sources = run.workflow.input_folders(run.operator)
     for name, fingerprint in by_folder.items():
         source = sources[name]
         with _staged(directory, *directory.place(uid, name)) as staged:
             if staged is not None and source is not None:
-                _fetch(work, source, uid, staged, fingerprint)
+                _fetch(run, source, uid, staged, fingerprint)
             elif staged is not None:
                 # No operator sees these files themselves, see ``views``.
-                stored = work.stores.pacs.retrieve(uid, staged, writable_copy=False)
-                if stored.digest != work.request.series[uid]:
+                stored = run.stores.pacs.retrieve(uid, staged, writable_copy=False)
+                if stored.digest != run.request.series[uid]:
                     raise NotFound(
                         f"series {uid} changed in the PACS while this run worked on it: send the cohort again"
                     )
 
 
-def stage_pooled(work: Work, operator: Operator, inputs: Inputs) -> None:
+def stage_pooled(run: OperatorRun, inputs: Inputs) -> None:
     """See that the run directory holds what the operator reads of the cohort as a whole."""
-    cohort = work.request.cohort
-    for name, source in work.workflow.input_folders(operator).items():
+    cohort = run.request.cohort
+    for name, source in run.workflow.input_folders(run.operator).items():
         if source is not None and source.level == "cohort":
-            with _staged(work.directory, name) as staged:
+            with _staged(run.directory, name) as staged:
                 if staged is not None:
-                    _fetch(work, source, cohort, staged, inputs[name][cohort])
+                    _fetch(run, source, cohort, staged, inputs[name][cohort])
 
 
 @contextmanager
@@ -75,8 +72,8 @@ def _staged(directory: RunDirectory, *place: str) -> Iterator[Path | None]:
                 aside.rename(staged.name, above, place[-1])
 
 
-def _fetch(work: Work, source: Operator, partition: str, into: Path, fingerprint: str) -> None:
-    manifest = work.stores.shelf.fetch(work.workflow.name, source.full_name, partition, into)
+def _fetch(run: RunContext, source: Operator, partition: str, into: Path, fingerprint: str) -> None:
+    manifest = run.stores.shelf.fetch(run.workflow.name, source.full_name, partition, into)
     if manifest.fingerprint != fingerprint:
         raise NotFound(
             f"the output of {source.full_name} for {partition} was replaced by another run, {manifest.run}, "

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from kaapana_assets.errors import UnsafePath
-from kaapana_assets.execution.run_context import Work
+from kaapana_assets.execution.run_context import OperatorRun
 from kaapana_assets.stores.files.run_directory import RunDirectory
 from kaapana_assets.stores.files.trees import foreign_link
 from kaapana_assets.untrusted import Folder, Found, Limits
@@ -51,14 +51,14 @@ class Left:
         return None
 
 
-def verify(work: Work, operator: Operator, view: RunDirectory, series: Sequence[str]) -> Left:
+def verify(run: OperatorRun, view: RunDirectory, series: Sequence[str]) -> Left:
     """Look through the view of a launch that has ended, or failed."""
     left = Left()
-    names = _Names(is_given_linked=work.stores.runner.isolates and isinstance(operator, ContainerOperator))
-    search = _Search(operator, frozenset(work.workflow.input_folders(operator)), names, work.stores.limits, left)
+    names = _Names(is_given_linked=run.stores.runner.isolates and isinstance(run.operator, ContainerOperator))
+    search = _Search(run.operator, frozenset(run.workflow.input_folders(run.operator)), names, run.stores.limits, left)
     try:
         with contextlib.suppress(FileNotFoundError), view.opened() as top:
-            search.look(top, _OF_ALL, is_output_here=operator.level == "cohort", beside=("batch",))
+            search.look(top, _OF_ALL, is_output_here=run.operator.level == "cohort", beside=("batch",))
             if top.has_folder("batch"):
                 with top.below("batch") as batch:
                     names.note(batch, owner=_OF_ALL, without=frozenset(series))
@@ -68,7 +68,7 @@ def verify(work: Work, operator: Operator, view: RunDirectory, series: Sequence[
     for uid in series:
         try:
             with contextlib.suppress(FileNotFoundError), view.opened("batch", uid) as folder:
-                search.look(folder, uid, is_output_here=operator.level == "series")
+                search.look(folder, uid, is_output_here=run.operator.level == "series")
         except UnsafePath as exc:
             left.refused[uid] = str(exc)
     for owner, reason in names.foreign().items():

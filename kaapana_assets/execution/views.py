@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from kaapana_assets.errors import UnsafePath
 from kaapana_assets.execution.conf import show_conf
-from kaapana_assets.execution.run_context import Work
+from kaapana_assets.execution.run_context import OperatorRun, RunContext
 from kaapana_assets.stores.files.run_directory import RunDirectory
 from kaapana_assets.stores.files.trees import give_tree, make_plain
 from kaapana_assets.workflows.operators import ContainerOperator, Operator
@@ -30,18 +30,18 @@ def view_of(operator: Operator, directory: RunDirectory, series: Sequence[str]) 
     return directory.view(f"{operator.full_name}-{which}")
 
 
-def lay_out(work: Work, operator: Operator, directory: RunDirectory, view: RunDirectory, series: Sequence[str]) -> None:
+def lay_out(run: OperatorRun, directory: RunDirectory, view: RunDirectory, series: Sequence[str]) -> None:
     """Fill a view with the declared folders, which the directory holds; what was in it is removed.
 
     Raises:
         UnsafePath: something else than plain files of the platform, or of an operator, is there.
     """
     view = directory.empty_view(view.path.name)
-    show_conf(work, operator, view, series)
+    show_conf(run, view, series)
     # A file is shared only where its owner keeps the operator from writing to it.
-    isolates = work.stores.runner.isolates
-    writable_copy = not (isolates and isinstance(operator, ContainerOperator))
-    for folder, source in work.workflow.input_folders(operator).items():
+    isolates = run.stores.runner.isolates
+    writable_copy = not (isolates and isinstance(run.operator, ContainerOperator))
+    for folder, source in run.workflow.input_folders(run.operator).items():
         is_pooled = source is not None and source.level == "cohort"
         places = [(folder,)] if is_pooled else [view.place(uid, folder) for uid in series]
 
@@ -79,7 +79,7 @@ def take_output(view: RunDirectory, directory: RunDirectory, *place: str) -> Non
         raise UnsafePath(f"{view.path.joinpath(*place)} cannot be taken: {exc.strerror}: {exc.filename}") from exc
 
 
-def remove_view(work: Work, directory: RunDirectory, view: RunDirectory) -> None:
+def remove_view(run: RunContext, directory: RunDirectory, view: RunDirectory) -> None:
     """Remove a view, and say what cannot be removed: the nightly clean tries again."""
     for problem in directory.remove_view(view.path.name):
-        work.log.warning("not removed: %s", problem)
+        run.log.warning("not removed: %s", problem)

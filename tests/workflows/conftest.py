@@ -18,7 +18,7 @@ from workflows.platform import CHAIN, POOL, Platform
 from kaapana_assets.containers.process.runner import ProcessRunner
 from kaapana_assets.execution.inputs import inputs_of
 from kaapana_assets.execution.operator_run import run_operator, run_pooled
-from kaapana_assets.execution.run_context import OperatorResult, Request, Stores, Work
+from kaapana_assets.execution.run_context import OperatorResult, Request, RunContext, Stores
 from kaapana_assets.stores.files.run_directory import RunDirectories
 from kaapana_assets.stores.files.shelf import Shelf
 from kaapana_assets.stores.objects.folder import FolderObjects
@@ -112,7 +112,7 @@ class Place:
         parameters: Mapping[str, object] | None = None,
         series_per_launch: int = 1000,
         output: Callable[[str], None] | None = None,
-    ) -> Work:
+    ) -> RunContext:
         """A run of the workflow that has just begun."""
         now = datetime.now(timezone.utc)
         run_id = f"run-{now:%H%M%S%f}"
@@ -137,7 +137,7 @@ class Place:
             parallel_series=2,
             parallel_retrievals=2,
         )
-        return Work(
+        return RunContext(
             workflow=workflow,
             request=request,
             directory=directory,
@@ -147,11 +147,11 @@ class Place:
             cancelled=threading.Event(),
         )
 
-    def step(self, work: Work, operator: Operator | None = None) -> OperatorResult:
+    def step(self, work: RunContext, operator: Operator | None = None) -> OperatorResult:
         """One operator of a run, the first one unless it is said."""
         operator = operator or work.workflow.operators[0]
         run_one = run_pooled if operator.level == "cohort" else run_operator
-        result = run_one(work, operator, inputs_of(work, operator))
+        result = run_one(work.of(operator), inputs_of(work.of(operator)))
         work.directory.write_result(operator.full_name, result.as_json())
         return result
 

@@ -259,7 +259,7 @@ def test_pooled_operator_that_no_series_reached_fails(place) -> None:
     pool = ContainerOperator(name="pool", image="pool", level="cohort")
     work = place.work(Workflow(name="pooling", operators=(pool,)), place.series("1"))
     with pytest.raises(OperatorFailed, match="no series of cohort all"):
-        run_pooled(work, pool, {"initial-input": {}})
+        run_pooled(work.of(pool), {"initial-input": {}})
 
 
 def test_pooled_operator_after_a_pooled_one_reads_its_folder(place) -> None:
@@ -375,7 +375,7 @@ def test_input_that_another_run_replaced_meanwhile_is_not_taken_for_ours(place) 
     other = place.work(chain("2"), [uid])
     place.step(other)
     work = place.work(chain("1"), [uid])
-    result = run_operator(work, work.workflow.operators[1], {"copy": {uid: ours.done[uid].fingerprint}})
+    result = run_operator(work.of(work.workflow.operators[1]), {"copy": {uid: ours.done[uid].fingerprint}})
     assert not result.done
     assert "another run" in result.failed[uid]
 

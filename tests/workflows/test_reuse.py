@@ -184,7 +184,7 @@ def test_half_output_of_a_killed_run_is_not_read_when_the_run_is_repeated(place)
     whole = place.step(place.work(chain, [uid]))
     again = place.step(killed)
     assert again.done[uid].reused
-    run_operator(killed, chain.operators[1], {"copy": {uid: whole.done[uid].fingerprint}})
+    run_operator(killed.of(chain.operators[1]), {"copy": {uid: whole.done[uid].fingerprint}})
     made = [(place.shelf.entry("w", name, uid) / "all.bin").read_bytes() for name in ("copy", "last")]
     assert made[0] == made[1]
 

@@ -3,7 +3,7 @@
 Each series operator is an asset partitioned by series. The cohort run is a graph-backed asset
 partitioned by cohorts: one step per operator, which records each series on the operator's own
 asset; its outputs are what pooled operators make, and the report. All of them go through the
-functions in ``steps``.
+functions in ``ops``.
 """
 
 import functools
@@ -16,8 +16,7 @@ import dagster as dg
 
 from kaapana_assets.defs.partitions import COHORT, COHORTS, SERIES
 from kaapana_assets.defs.resources import Platform
-from kaapana_assets.defs.workflows import ops as steps
-from kaapana_assets.defs.workflows import run_setup as opening
+from kaapana_assets.defs.workflows import ops, run_setup
 from kaapana_assets.defs.workflows.plan_gate import Gate
 from kaapana_assets.errors import WorkflowError
 from kaapana_assets.workflows.launch_request import PREPARE, graph_name, op_name
@@ -82,9 +81,9 @@ def _series_asset(
     workflow: Workflow, operator: Operator, version: str, gate: Gate, *, series_per_run: int
 ) -> dg.AssetsDefinition:
     @dg.asset(
-        key=steps.asset_key(workflow, operator.full_name),
+        key=ops.asset_key(workflow, operator.full_name),
         partitions_def=SERIES,
-        deps=steps.upstream_keys(workflow, operator),
+        deps=ops.upstream_keys(workflow, operator),
         backfill_policy=dg.BackfillPolicy.multi_run(series_per_run),
         output_required=False,
         code_version=version,
@@ -94,8 +93,8 @@ def _series_asset(
         config_schema=gate.config({"force": _FORCE, "parameters": _parameters(workflow)}),
     )
     def output(context: dg.AssetExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        with opening.asked_again(context.op_execution_context, platform), gate.passed(context.op_execution_context):
-            steps.backfill_step(context.op_execution_context, platform, workflow, operator)
+        with run_setup.asked_again(context.op_execution_context, platform), gate.passed(context.op_execution_context):
+            ops.backfill_step(context.op_execution_context, platform, workflow, operator)
         return
         yield  # each series was recorded in the step; Dagster only has to see a generator
 
@@ -104,9 +103,9 @@ def _series_asset(
 
 def _cohort_assets(workflow: Workflow, versions: Mapping[str, str], gate: Gate) -> dg.AssetsDefinition:
     pooled = [operator for operator in workflow.operators if operator.level == "cohort"]
-    upstream = {f"upstream_{place}": key for place, key in enumerate(steps.upstream_of_cohort(workflow))}
+    upstream = {f"upstream_{place}": key for place, key in enumerate(ops.upstream_of_cohort(workflow))}
     prepare = _prepare_op(workflow, [*upstream, "cohort"], gate)
-    ops = {operator.full_name: _operator_op(workflow, operator, gate) for operator in workflow.operators}
+    by_operator = {operator.full_name: _operator_op(workflow, operator, gate) for operator in workflow.operators}
     report = _report_op(workflow, gate)
 
     @dg.graph(
@@ -119,7 +118,7 @@ def _cohort_assets(workflow: Workflow, versions: Mapping[str, str], gate: Gate) 
         ended: dict[str, Any] = {}
         for operator in workflow.operators:
             before = [ended[other.full_name] for other in workflow.predecessors(operator)]
-            ended[operator.full_name] = ops[operator.full_name](after=[begun, *before])
+            ended[operator.full_name] = by_operator[operator.full_name](after=[begun, *before])
         outputs = {name_in_dagster(operator.full_name): ended[operator.full_name] for operator in pooled}
         return {**outputs, REPORT: report(after=list(ended.values()))}
 
@@ -130,8 +129,8 @@ def _cohort_assets(workflow: Workflow, versions: Mapping[str, str], gate: Gate) 
             "cohort": COHORT,
         },
         keys_by_output_name={
-            **{name_in_dagster(o.full_name): steps.asset_key(workflow, o.full_name) for o in pooled},
-            REPORT: steps.asset_key(workflow, REPORT),
+            **{name_in_dagster(o.full_name): ops.asset_key(workflow, o.full_name) for o in pooled},
+            REPORT: ops.asset_key(workflow, REPORT),
         },
         partitions_def=COHORTS,
         group_name=workflow.job_name,
@@ -141,7 +140,7 @@ def _cohort_assets(workflow: Workflow, versions: Mapping[str, str], gate: Gate) 
             REPORT: "What became of each series of the cohort: done, reused, skipped or failed, and what was made.",
         },
     )
-    by_key = {steps.asset_key(workflow, o.full_name): versions[o.full_name] for o in pooled}
+    by_key = {ops.asset_key(workflow, o.full_name): versions[o.full_name] for o in pooled}
     return assets.map_asset_specs(lambda spec: spec.replace_attributes(code_version=by_key.get(spec.key)))
 
 
@@ -160,9 +159,9 @@ def _prepare_op(workflow: Workflow, inputs: Sequence[str], gate: Gate) -> dg.OpD
         ),
     )
     def prepare(context: dg.OpExecutionContext, platform: Platform) -> None:
-        with opening.asked_again(context, platform), gate.passed(context):
+        with run_setup.asked_again(context, platform), gate.passed(context):
             # At once, so that an earlier run's report never stands for this one.
-            steps.publish_report(context, opening.begin(context, platform, workflow))
+            ops.publish_report(context, run_setup.begin(context, platform, workflow))
 
     return prepare
 
@@ -179,15 +178,15 @@ def _operator_op(workflow: Workflow, operator: Operator, gate: Gate) -> dg.OpDef
     )
     def operate(context: dg.OpExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
         with (
-            opening.asked_again(context, platform),
+            run_setup.asked_again(context, platform),
             gate.passed(context),
-            opening.resume(context, platform, workflow) as work,
+            run_setup.resume(context, platform, workflow) as run,
         ):
-            with steps.told_in_report(context, work, operator):
+            with ops.told_in_report(context, run, operator):
                 if operator.level == "cohort":
-                    output = steps.pooled_step(context, work, operator)
+                    output = ops.pooled_step(context, run.of(operator))
                 else:
-                    steps.series_step(context, work, operator)
+                    ops.series_step(context, run.of(operator))
                     output = dg.Output(None, name)
             yield output
 
@@ -203,18 +202,18 @@ def _report_op(workflow: Workflow, gate: Gate) -> dg.OpDefinition:
     )
     def report(context: dg.OpExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
         with (
-            opening.asked_again(context, platform),
+            run_setup.asked_again(context, platform),
             gate.passed(context),
-            opening.resume(context, platform, workflow) as work,
+            run_setup.resume(context, platform, workflow) as run,
         ):
             if context.run.parent_run_id is not None:
-                with steps.told_in_report(context, work, None):
-                    steps.mend(context, work)
-            output, failure = steps.report_step(context, work)
+                with ops.told_in_report(context, run, None):
+                    ops.mend(context, run)
+            output, failure = ops.report_step(context, run)
             yield output
             if failure is not None:
                 raise failure
-            steps.finish(work, platform)
+            ops.finish(run, platform)
 
     return report
 

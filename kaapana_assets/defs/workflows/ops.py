@@ -19,7 +19,7 @@ from kaapana_assets.errors import KaapanaAssetsError, OperatorError
 from kaapana_assets.execution.inputs import done_by, inputs_of, result_of, results_in, series_in
 from kaapana_assets.execution.operator_run import run_operator, run_pooled
 from kaapana_assets.execution.report import Reported, RunState, as_markdown, is_over, report_path, write_report
-from kaapana_assets.execution.run_context import OperatorResult, Work
+from kaapana_assets.execution.run_context import OperatorResult, OperatorRun, RunContext
 from kaapana_assets.workflows.model import REPORT, Workflow
 from kaapana_assets.workflows.operators import Operator, name_in_dagster
 
@@ -50,136 +50,136 @@ def upstream_of_cohort(workflow: Workflow) -> list[dg.AssetKey]:
     return list(dict.fromkeys([DICOM_SERIES, *keys] if reads_dicom else keys))
 
 
-def series_step(context: dg.OpExecutionContext, work: Work, operator: Operator) -> OperatorResult:
+def series_step(context: dg.OpExecutionContext, run: OperatorRun) -> OperatorResult:
     """Run a series operator of a cohort run and record each series."""
-    result = run_operator(work, operator, inputs_of(work, operator))
-    _record_series(context, work, operator, result)
-    if result.failed and (not result.done or work.workflow.on_failure == "stop"):
-        raise _failure(operator, result)
+    result = run_operator(run, inputs_of(run))
+    _record_series(context, run, result)
+    if result.failed and (not result.done or run.workflow.on_failure == "stop"):
+        raise _failure(run.operator, result)
     return result
 
 
-def pooled_step(context: dg.OpExecutionContext, work: Work, operator: Operator) -> dg.Output[None]:
+def pooled_step(context: dg.OpExecutionContext, run: OperatorRun) -> dg.Output[None]:
     """Run a pooled operator of a cohort run."""
-    inputs = inputs_of(work, operator)
+    inputs = inputs_of(run)
     try:
-        result = run_pooled(work, operator, inputs)
+        result = run_pooled(run, inputs)
     except OperatorError as exc:
-        failed = OperatorResult(code_version="", failed={work.request.cohort: str(exc)})
-        work.directory.write_result(operator.full_name, failed.as_json())
-        context.log.error("%s failed: %s", operator.full_name, exc)
+        failed = OperatorResult(code_version="", failed={run.request.cohort: str(exc)})
+        run.directory.write_result(run.operator.full_name, failed.as_json())
+        context.log.error("%s failed: %s", run.operator.full_name, exc)
         raise dg.Failure(short_reason(str(exc)), allow_retries=False) from exc
-    work.directory.write_result(operator.full_name, result.as_json())
-    cohort = work.request.cohort
-    entry = work.stores.shelf.entry(work.workflow.name, operator.full_name, cohort)
-    context.log.info("%s of cohort %s is at %s", operator.full_name, cohort, entry)
+    run.directory.write_result(run.operator.full_name, result.as_json())
+    cohort = run.request.cohort
+    entry = run.stores.shelf.entry(run.workflow.name, run.operator.full_name, cohort)
+    context.log.info("%s of cohort %s is at %s", run.operator.full_name, cohort, entry)
     done = result.done[cohort]
     metadata = {
         "path": dg.MetadataValue.path(str(entry)),
         "files": dg.MetadataValue.int(done.files),
         "size (bytes)": dg.MetadataValue.int(done.size_bytes),
         "reused": dg.MetadataValue.bool(done.reused),
-        "series": dg.MetadataValue.int(len(series_in(work, operator, inputs))),
+        "series": dg.MetadataValue.int(len(series_in(run, inputs))),
     }
     return dg.Output(
-        None, name_in_dagster(operator.full_name), metadata=metadata, data_version=dg.DataVersion(done.fingerprint)
+        None, name_in_dagster(run.operator.full_name), metadata=metadata, data_version=dg.DataVersion(done.fingerprint)
     )
 
 
-def mend(context: dg.OpExecutionContext, work: Work) -> None:
+def mend(context: dg.OpExecutionContext, run: RunContext) -> None:
     """In a re-execution: make again what failed for single series, and what was pooled without them."""
-    if not any(result.failed for result in results_in(work.directory, work.workflow).values()):
+    if not any(result.failed for result in results_in(run.directory, run.workflow).values()):
         return
-    for operator in work.workflow.operators:
+    for operator in run.workflow.operators:
         if operator.level == "series":
-            series_step(context, work, operator)
+            series_step(context, run.of(operator))
             continue
-        output = pooled_step(context, work, operator)
+        output = pooled_step(context, run.of(operator))
         made = Made(
-            partition=work.request.cohort,
+            partition=run.request.cohort,
             data_version=str(output.data_version.value) if output.data_version else "",
             metadata=output.metadata,
         )
-        record_made(context, asset_key(work.workflow, operator.full_name), [made])
+        record_made(context, asset_key(run.workflow, operator.full_name), [made])
 
 
-def publish_report(context: dg.OpExecutionContext, work: Work, state: RunState | None = None) -> dict[str, Any]:
+def publish_report(context: dg.OpExecutionContext, run: RunContext, state: RunState | None = None) -> dict[str, Any]:
     """Put on the shelf what became of each operator so far, in the place of an earlier run's report."""
     reported = Reported(
-        workflow=work.workflow,
-        request=work.request,
-        run=work.directory.name,
+        workflow=run.workflow,
+        request=run.request,
+        run=run.directory.name,
         dagster_run_id=context.run_id,
-        results=results_in(work.directory, work.workflow),
+        results=results_in(run.directory, run.workflow),
         state=state or RunState(),
     )
-    return write_report(reported, work.stores.shelf)
+    return write_report(reported, run.stores.shelf)
 
 
 @contextmanager
-def told_in_report(context: dg.OpExecutionContext, work: Work, operator: Operator | None) -> Iterator[None]:
+def told_in_report(context: dg.OpExecutionContext, run: RunContext, operator: Operator | None) -> Iterator[None]:
     """Within it, what goes wrong comes into the report, and so does what other operators do after that.
 
     The report's own step is skipped by Dagster once an operator has failed.
 
     Args:
         context: of the step.
-        work: the run.
+        run: the run.
         operator: that the step runs; None for the report's own step.
     """
     if operator is not None:
-        work.directory.forget_result(operator.full_name)
+        run.directory.forget_result(operator.full_name)
     try:
         with full_disk_told("the run" if operator is None else f"operator {operator.full_name}"):
             yield
     except (dg.Failure, KaapanaAssetsError) as exc:
         if not is_asked_again(context, exc):
             said = exc.description or "" if isinstance(exc, dg.Failure) else str(exc)
-            if operator is not None and result_of(work, operator) is None:
-                work.directory.write_result(operator.full_name, OperatorResult(code_version="", error=said).as_json())
-            _publish_failed(context, work, is_last=operator is None)
+            if operator is not None and result_of(run, operator) is None:
+                run.directory.write_result(operator.full_name, OperatorResult(code_version="", error=said).as_json())
+            _publish_failed(context, run, is_last=operator is None)
         raise
     if operator is not None and any(
-        result.error or result.failed for result in results_in(work.directory, work.workflow).values()
+        result.error or result.failed for result in results_in(run.directory, run.workflow).values()
     ):
-        _publish_failed(context, work, is_last=False)
+        _publish_failed(context, run, is_last=False)
 
 
-def _publish_failed(context: dg.OpExecutionContext, work: Work, *, is_last: bool) -> None:
-    report = publish_report(context, work)
+def _publish_failed(context: dg.OpExecutionContext, run: RunContext, *, is_last: bool) -> None:
+    report = publish_report(context, run)
     if is_last or is_over(report):
         failed = (row for row in report["operators"] if row["state"] in ("failed", "partly failed"))
         reason = next((f"{row['operator']}: {row['reason']}" for row in failed), "")
-        publish_report(context, work, RunState(status="failed", reason=reason))
+        publish_report(context, run, RunState(status="failed", reason=reason))
 
 
-def report_step(context: dg.OpExecutionContext, work: Work) -> tuple[dg.Output[None], dg.Failure | None]:
+def report_step(context: dg.OpExecutionContext, run: RunContext) -> tuple[dg.Output[None], dg.Failure | None]:
     """What became of each series, on the shelf; and the failure to raise when a series failed."""
-    report = publish_report(context, work, RunState(status="success"))
+    report = publish_report(context, run, RunState(status="success"))
     failure = None
     if report["failed"]:
-        failure = _failure_of_run(work, report)
-        report = publish_report(context, work, RunState(status="failed", reason=_first_line(failure)))
-    entry = work.stores.shelf.entry(work.workflow.name, REPORT, work.request.cohort)
+        failure = _failure_of_run(run, report)
+        report = publish_report(context, run, RunState(status="failed", reason=_first_line(failure)))
+    entry = run.stores.shelf.entry(run.workflow.name, REPORT, run.request.cohort)
     metadata: dict[str, Any] = {
         "path": dg.MetadataValue.path(str(entry / "report.json")),
         "operators": dg.MetadataValue.md(as_markdown(report)),
-        "run directory": dg.MetadataValue.path(str(work.directory.path)),
-        "mode": dg.MetadataValue.text(work.request.mode),
-        "series": dg.MetadataValue.int(len(work.request.series) + len(work.request.missing)),
+        "run directory": dg.MetadataValue.path(str(run.directory.path)),
+        "mode": dg.MetadataValue.text(run.request.mode),
+        "series": dg.MetadataValue.int(len(run.request.series) + len(run.request.missing)),
         "failed": dg.MetadataValue.int(len(report["failed"])),
     }
     return dg.Output(None, REPORT, metadata=metadata), failure
 
 
-def _failure_of_run(work: Work, report: Mapping[str, Any]) -> dg.Failure:
-    path = report_path(work.stores.shelf, work.workflow, work.request.cohort)
+def _failure_of_run(run: RunContext, report: Mapping[str, Any]) -> dg.Failure:
+    path = report_path(run.stores.shelf, run.workflow, run.request.cohort)
     named = ", ".join(sorted(report["failed"])[:_SHOWN])
     first, why = next(iter(report["failed"].items()))
     return dg.Failure(
         f"{len(report['failed'])} of {report['series']} series failed, the rest is done; "
         f"first {first} at {why['operator']}: {why['line']}\n"
-        f"Failed: {named}. Why is in {path}; files and logs stay in {work.directory.path}",
+        f"Failed: {named}. Why is in {path}; files and logs stay in {run.directory.path}",
         allow_retries=False,
     )
 
@@ -192,33 +192,33 @@ def backfill_step(context: dg.OpExecutionContext, platform: Platform, workflow: 
     """Run a series operator for a range of partitions, as backfills do."""
     series = list(context.partition_keys)
     directories = platform.run_directories()
-    work = join_backfill(context, platform, workflow, series)
-    with directories.used(work.directory, context.run_id):
-        inputs = inputs_of(work, operator)
-        result = run_operator(work, operator, inputs)
-        ready = series_in(work, operator, inputs)
-        result.failed.update(_lacking(work, operator, set(series) - set(ready)))
-        _record_series(context, work, operator, result)
+    run = join_backfill(context, platform, workflow, series).of(operator)
+    with directories.used(run.directory, context.run_id):
+        inputs = inputs_of(run)
+        result = run_operator(run, inputs)
+        ready = series_in(run, inputs)
+        result.failed.update(_lacking(run, set(series) - set(ready)))
+        _record_series(context, run, result)
         if result.failed:
             raise _failure(operator, result)
         last = workflow.leaves()[-1]
         selected = {key.path[-1] for key in context.run.asset_selection or ()}
         if operator is last or not selected & {name_in_dagster(o.full_name) for o in _after(workflow, operator)}:
-            finish(work, platform)
+            finish(run, platform)
 
 
-def finish(work: Work, platform: Platform) -> None:
+def finish(run: RunContext, platform: Platform) -> None:
     """Clean up after a run in which all went well."""
-    work.stores.runner.end_left(work.directory.name)
-    for problem in platform.run_directories().remove(work.directory):
-        work.log.warning("not removed: %s", problem)
+    run.stores.runner.end_left(run.directory.name)
+    for problem in platform.run_directories().remove(run.directory):
+        run.log.warning("not removed: %s", problem)
 
 
-def _lacking(work: Work, operator: Operator, series: Set[str]) -> dict[str, str]:
+def _lacking(run: OperatorRun, series: Set[str]) -> dict[str, str]:
     """Why a backfill cannot work on these series."""
-    done = {other.full_name: done_by(work, other) for other in work.workflow.predecessors(operator)}
+    done = {other.full_name: done_by(run, other) for other in run.workflow.predecessors(run.operator)}
     found = {uid: ", ".join(name for name, versions in done.items() if uid not in versions) for uid in sorted(series)}
-    return {uid: work.request.missing.get(uid, f"its input is not there: no {lack}") for uid, lack in found.items()}
+    return {uid: run.request.missing.get(uid, f"its input is not there: no {lack}") for uid, lack in found.items()}
 
 
 def _after(workflow: Workflow, operator: Operator) -> list[Operator]:
@@ -226,14 +226,14 @@ def _after(workflow: Workflow, operator: Operator) -> list[Operator]:
     return [other for other in workflow.operators[place + 1 :] if other.level == "series"]
 
 
-def _record_series(context: dg.OpExecutionContext, work: Work, operator: Operator, result: OperatorResult) -> None:
-    work.directory.write_result(operator.full_name, result.as_json())
-    key = asset_key(work.workflow, operator.full_name)
-    workflow = work.workflow
-    before = {asset_key(workflow, o.full_name): done_by(work, o) for o in workflow.predecessors(operator)}
-    if None in workflow.input_folders(operator).values():
-        before[DICOM_SERIES] = dict(work.request.series)
-    shelf = work.stores.shelf.entry(work.workflow.name, operator.full_name, "x").parent
+def _record_series(context: dg.OpExecutionContext, run: OperatorRun, result: OperatorResult) -> None:
+    run.directory.write_result(run.operator.full_name, result.as_json())
+    key = asset_key(run.workflow, run.operator.full_name)
+    workflow = run.workflow
+    before = {asset_key(workflow, o.full_name): done_by(run, o) for o in workflow.predecessors(run.operator)}
+    if None in workflow.input_folders(run.operator).values():
+        before[DICOM_SERIES] = dict(run.request.series)
+    shelf = run.stores.shelf.entry(run.workflow.name, run.operator.full_name, "x").parent
     made = []
     for uid, done in result.done.items():
         inputs = {other: versions[uid] for other, versions in before.items()}
@@ -247,11 +247,11 @@ def _record_series(context: dg.OpExecutionContext, work: Work, operator: Operato
     record_made(context, key, made, code_version=result.code_version)
     record_failed(context, key, sorted(result.failed))
     for uid, reason in list(result.failed.items())[:_SHOWN]:
-        context.log.error("%s failed for series %s: %s", operator.full_name, uid, reason)
+        context.log.error("%s failed for series %s: %s", run.operator.full_name, uid, reason)
     reused = sum(done.reused for done in result.done.values())
     context.log.info(
         "%s: %d series done (%d of them were on the shelf), %d skipped, %d failed; %d launches in %.1f s",
-        operator.full_name,
+        run.operator.full_name,
         len(result.done),
         reused,
         len(result.skipped),

@@ -13,7 +13,7 @@ from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.defs.resources import Platform
 from kaapana_assets.durable import full_disk_told
 from kaapana_assets.errors import EngineUnavailable, NotFound, ParameterError, StoreUnavailable
-from kaapana_assets.execution.run_context import Request, Stores, Work
+from kaapana_assets.execution.run_context import Request, RunContext, Stores
 from kaapana_assets.execution.step_output import StepOutput
 from kaapana_assets.retry import jittered
 from kaapana_assets.stores.files.run_directory import RunDirectory
@@ -26,7 +26,7 @@ _REPEATS = 5  # by default with pauses of 10 s to 160 s, beside what the stores 
 _OUTPUT = StepOutput()
 
 
-def begin(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow) -> Work:
+def begin(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow) -> RunContext:
     """Lay out the run directory of a cohort run and say in it what was asked."""
     cohort = cohorts.read(platform.cohorts(), context.partition_key)
     series, missing = _versions(platform, cohort.series)
@@ -38,7 +38,7 @@ def begin(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow
 
 
 @contextmanager
-def resume(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow) -> Iterator[Work]:
+def resume(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow) -> Iterator[RunContext]:
     """The work that ``begin`` laid out, in this run or in the one that it repeats; no other run goes on with it."""
     directories = platform.run_directories()
     directory = directories.find(context.run.root_run_id or context.run_id)
@@ -48,7 +48,7 @@ def resume(context: dg.OpExecutionContext, platform: Platform, workflow: Workflo
 
 def join_backfill(
     context: dg.OpExecutionContext, platform: Platform, workflow: Workflow, series: Iterable[str]
-) -> Work:
+) -> RunContext:
     """The work of a backfill over a range of series, which all operators of one run share.
 
     Raises:
@@ -59,12 +59,12 @@ def join_backfill(
     except NotFound:
         versions, missing = _versions(platform, series)
         return _lay_out(context, platform, workflow, cohort=None, series=versions, missing=missing)
-    work = _work(context, platform, workflow, directory)
+    run = _work(context, platform, workflow, directory)
     config = context.op_config or {}
     given = complete(workflow.parameters, config.get("parameters", {}))
-    if (given, config.get("force", False)) != (dict(work.request.parameters), work.request.force):
+    if (given, config.get("force", False)) != (dict(run.request.parameters), run.request.force):
         raise ParameterError(f"give all operators of {workflow.name} the same parameters and force in one backfill")
-    return work
+    return run
 
 
 @contextmanager
@@ -114,7 +114,7 @@ def _lay_out(
     cohort: cohorts.Cohort | None,
     series: Mapping[str, str],
     missing: Mapping[str, str],
-) -> Work:
+) -> RunContext:
     now = datetime.now(timezone.utc)
     config = context.op_config or {}
     request = Request(
@@ -135,8 +135,10 @@ def _lay_out(
     return _work(context, platform, workflow, directory)
 
 
-def _work(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow, directory: RunDirectory) -> Work:
-    return Work(
+def _work(
+    context: dg.OpExecutionContext, platform: Platform, workflow: Workflow, directory: RunDirectory
+) -> RunContext:
+    return RunContext(
         workflow=workflow,
         request=Request.from_json(directory.conf()),
         directory=directory,
