@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -238,13 +239,13 @@ def test_job_that_somebody_deletes_is_told_as_that(operators: Operators) -> None
 WORKER = """
 import json, sys
 from pathlib import Path
-from kaapana_assets.containers.kubernetes import Cluster, ClusterPlace, KubernetesRunner
+from kaapana_assets.containers.kubernetes import Cluster, ClusterTarget, KubernetesRunner
 from kaapana_assets.containers.protocol import Launch
 given = json.loads(sys.argv[1])
 launch = given["launch"] | {"directory": Path(given["launch"]["directory"])}
 for name in ("command", "image_pull_secrets"):
     launch[name] = tuple(launch[name])
-place = ClusterPlace(**given["place"] | {"home": Path(given["place"]["home"])})
+place = ClusterTarget(**given["place"] | {"home": Path(given["place"]["home"])})
 cluster = Cluster(Path(given["kubeconfig"]), namespace=place.namespace, patience_s=60)
 runner = KubernetesRunner(cluster, place, images=Path("images"), registry="", suffix="", own_uid=0)
 print(runner.run(Launch(**launch), output=lambda line: print(line, flush=True)), flush=True)
@@ -284,6 +285,21 @@ def test_worker_that_takes_over_goes_on_with_the_pod_that_runs(operators: Operat
     assert [line for line in lines if not line.startswith("[op] ")] == ["began", "ends"]
     assert (launch.directory / "started").read_text() == started
     assert not runner.adopts(launch)
+    operators.wait_for_nothing(launch)
+
+
+def test_job_of_an_earlier_version_is_adopted_and_ended_by_its_labels(operators: Operators) -> None:
+    launch = operators.launch("echo began; date +%s%N >> /data/started; sleep 3; echo ends")
+    killed_worker(operators, launch, "began")
+    runner = operators.runner()
+    with closing(Cluster(operators.cluster.kubeconfig, namespace=operators.namespace, patience_s=60)) as cluster:
+        (found,) = cluster.jobs(f"kaapana-assets/run={launch.run_id}")
+        labels = found["metadata"]["labels"]
+        former = {"kaapana-assets/place": labels["kaapana-assets/launch-slot"], "kaapana-assets/launch-slot": None}
+        cluster.change_job(found["metadata"]["name"], {"metadata": {"labels": former}})
+        assert runner.adopts(launch)
+        assert runner.run(launch, output=print) is Outcome.DONE
+        assert len((launch.directory / "started").read_text().splitlines()) == 1
     operators.wait_for_nothing(launch)
 
 

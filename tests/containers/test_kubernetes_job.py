@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from kaapana_assets.containers.kubernetes.job import ClusterPlace, identity_of, job, label, name_of, place_of
+from kaapana_assets.containers.kubernetes.job import ClusterTarget, identity_of, job, label, launch_slot, name_of
 from kaapana_assets.containers.protocol import Launch
 from kaapana_assets.errors import ConfigurationError
 
 HOME = Path("/srv/kaapana")
-PLACE = ClusterPlace(namespace="flow-jobs", claim="home", claim_path="", home=HOME, uid=1000)
+TARGET = ClusterTarget(namespace="flow-jobs", claim="home", claim_path="", home=HOME, uid=1000)
 
 
 def launch(**changed: Any) -> Launch:
@@ -27,16 +27,16 @@ def launch(**changed: Any) -> Launch:
     return Launch(**{**given, **changed})
 
 
-def manifest(given: Launch | None = None, place: ClusterPlace = PLACE) -> dict[str, Any]:
-    return job(given or launch(), number=1, reference="localhost/x:1", image_digest="sha256:1", place=place)
+def manifest(given: Launch | None = None, target: ClusterTarget = TARGET) -> dict[str, Any]:
+    return job(given or launch(), number=1, reference="localhost/x:1", image_digest="sha256:1", target=target)
 
 
-def pod(given: Launch | None = None, place: ClusterPlace = PLACE) -> dict[str, Any]:
-    return manifest(given, place)["spec"]["template"]["spec"]
+def pod(given: Launch | None = None, target: ClusterTarget = TARGET) -> dict[str, Any]:
+    return manifest(given, target)["spec"]["template"]["spec"]
 
 
-def container(given: Launch | None = None, place: ClusterPlace = PLACE) -> dict[str, Any]:
-    (found,) = pod(given, place)["containers"]
+def container(given: Launch | None = None, target: ClusterTarget = TARGET) -> dict[str, Any]:
+    (found,) = pod(given, target)["containers"]
     return found
 
 
@@ -52,8 +52,8 @@ def test_only_the_directory_of_the_launch_is_mounted() -> None:
 
 
 def test_home_may_lie_below_the_root_of_the_volume() -> None:
-    place = ClusterPlace(**{**vars(PLACE), "claim_path": "site/kaapana"})
-    assert container(place=place)["volumeMounts"][0]["subPath"] == "site/kaapana/workflows/data/run"
+    target = ClusterTarget(**{**vars(TARGET), "claim_path": "site/kaapana"})
+    assert container(target=target)["volumeMounts"][0]["subPath"] == "site/kaapana/workflows/data/run"
 
 
 def test_directory_outside_of_the_volume_is_a_mistake_of_the_settings() -> None:
@@ -92,13 +92,13 @@ def test_limits_are_asked_for_in_full() -> None:
 
 
 def test_who_names_no_limit_has_those_of_the_site_and_asks_for_little() -> None:
-    place = ClusterPlace(**{**vars(PLACE), "memory_mb": 16_384, "scratch_mb": 20_480})
-    resources = container(place=place)["resources"]
+    target = ClusterTarget(**{**vars(TARGET), "memory_mb": 16_384, "scratch_mb": 20_480})
+    resources = container(target=target)["resources"]
     assert resources["limits"] == {"memory": "16384Mi", "ephemeral-storage": "20480Mi"}
     assert resources["requests"] == {"memory": "128Mi", "ephemeral-storage": "0"}
-    own = container(launch(memory_mb=512), place)["resources"]
+    own = container(launch(memory_mb=512), target)["resources"]
     assert own["limits"]["memory"] == own["requests"]["memory"] == "512Mi"
-    sizes = [volume["emptyDir"]["sizeLimit"] for volume in pod(place=place)["volumes"] if "emptyDir" in volume]
+    sizes = [volume["emptyDir"]["sizeLimit"] for volume in pod(target=target)["volumes"] if "emptyDir" in volume]
     assert sizes == ["20480Mi", "20480Mi"]
 
 
@@ -113,8 +113,8 @@ def test_values_reach_the_operator_as_they_are() -> None:
 
 def test_settings_of_the_site_reach_the_pod() -> None:
     toleration = {"key": "gpu", "operator": "Exists"}
-    place = ClusterPlace(**{**vars(PLACE), "node_selector": {"kind": "big"}, "tolerations": (toleration,)})
-    found = pod(launch(image_pull_secrets=("site",)), place)
+    target = ClusterTarget(**{**vars(TARGET), "node_selector": {"kind": "big"}, "tolerations": (toleration,)})
+    found = pod(launch(image_pull_secrets=("site",)), target)
     assert found["nodeSelector"] == {"kind": "big"}
     assert toleration in found["tolerations"]
     assert found["imagePullSecrets"] == [{"name": "site"}]
@@ -160,7 +160,7 @@ def test_name_is_one_that_a_job_can_have(operator: str) -> None:
 )
 def test_other_launch_in_the_same_place_is_told_apart(changed: dict[str, Any]) -> None:
     one, other = launch(), launch(**changed)
-    assert place_of(one) == place_of(other)
+    assert launch_slot(one) == launch_slot(other)
     assert identity_of(one, "sha256:1") != identity_of(other, "sha256:1")
 
 
@@ -168,6 +168,6 @@ def test_other_content_of_the_image_is_another_launch() -> None:
     assert identity_of(launch(), "sha256:1") != identity_of(launch(), "sha256:2")
 
 
-def test_place_is_run_operator_and_directory() -> None:
+def test_launch_slot_is_run_operator_and_directory() -> None:
     others = [{"run_id": "x"}, {"operator": "x"}, {"directory": HOME / "x"}]
-    assert len({place_of(launch(**changed)) for changed in ({}, *others)}) == 4
+    assert len({launch_slot(launch(**changed)) for changed in ({}, *others)}) == 4

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from services.service import CACHE
 
-from kaapana_assets.containers.kubernetes.job import ClusterPlace, job
+from kaapana_assets.containers.kubernetes.job import ClusterTarget, job
 from kaapana_assets.containers.protocol import Launch
 from kaapana_assets.settings import PROJECT_ROOT, Settings
 
@@ -149,7 +149,7 @@ def test_nothing_is_granted_in_the_whole_cluster():
 
 def test_the_pod_of_an_operator_keeps_to_the_restricted_profile_and_has_limits():
     settings = Settings()
-    place = ClusterPlace(
+    place = ClusterTarget(
         namespace="flow-jobs", claim="home", claim_path="", home=Path("/srv"), uid=1000,
         memory_mb=settings.kubernetes_memory_mb, scratch_mb=settings.kubernetes_scratch_mb,
     )  # fmt: skip
@@ -157,7 +157,7 @@ def test_the_pod_of_an_operator_keeps_to_the_restricted_profile_and_has_limits()
         run_id="r", workflow="w", operator="o", image="i", directory=Path("/srv/run"), operator_in_dir="initial-input",
         operator_out_dir="out",
     )  # fmt: skip
-    pod = job(launch, number=1, reference="x", image_digest="y", place=place)["spec"]["template"]["spec"]
+    pod = job(launch, number=1, reference="x", image_digest="y", target=place)["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from kaapana_assets.containers.kubernetes import Cluster, ClusterPlace, KubernetesRunner
+from kaapana_assets.containers.kubernetes import Cluster, ClusterTarget, KubernetesRunner
 from kaapana_assets.containers.protocol import Launch, Outcome
 from kaapana_assets.errors import KaapanaAssetsError
 from services.cluster import Cluster as RealCluster
@@ -32,7 +32,7 @@ class Operators:
 
     def runner(self, *, kubeconfig: Path | None = None, **changed: Any) -> KubernetesRunner:
         given = {"patience_s": 60.0, "retention_s": 3600.0} | changed
-        place = ClusterPlace(
+        place = ClusterTarget(
             namespace=self.namespace, claim="kaapana-home", claim_path="", home=self.home, uid=UID, **given
         )
         cluster = Cluster(kubeconfig or self.cluster.kubeconfig, namespace=self.namespace, patience_s=place.patience_s)

@@ -22,7 +22,7 @@ from docker.types import DeviceRequest, LogConfig, Mount
 
 from kaapana_assets.containers.contract import environment
 from kaapana_assets.containers.docker.engine import Engine
-from kaapana_assets.containers.docker.watch import GOES_ON, Attendance
+from kaapana_assets.containers.docker.watch import GOES_ON, ContainerWatch
 from kaapana_assets.containers.outcomes import SKIPPED, named, outcome_of, stopped, tail
 from kaapana_assets.containers.ownership import check_users, hand_over
 from kaapana_assets.containers.protocol import Launch, Outcome, launch_digest
@@ -143,21 +143,21 @@ class DockerRunner:
     ) -> Outcome:
         """Run one operator to its end, as ``Runner.run`` says."""
         patience = self._engine.patience()
-        attendance = Attendance(self._engine, output, answered=patience.renew)
+        watch = ContainerWatch(self._engine, output, answered=patience.renew)
         container: str | None = None
 
         def attempt() -> Mapping[str, Any]:
             nonlocal container
             try:
                 if container is None:
-                    container = self._adopted(launch, attendance)
+                    container = self._adopted(launch, watch)
                 if container is None:
                     container = self._created(launch)
-                    self._start(container, launch, attendance)
-                ended = self._attended(container, launch, attendance, cancelled)
+                    self._start(container, launch, watch)
+                ended = self._attended(container, launch, watch, cancelled)
                 self._engine.remove(container)
             except EngineUnavailable:
-                attendance.interrupted = True
+                watch.interrupted = True
                 raise
             return ended
 
@@ -172,12 +172,12 @@ class DockerRunner:
                     self._engine.patiently(lambda: self._engine.remove(container))
             raise
         code = int(state["ExitCode"])
-        if attendance.interrupted and (state["Status"] == "created" or code in _ENDED_BY_ENGINE):
+        if watch.interrupted and (state["Status"] == "created" or code in _ENDED_BY_ENGINE):
             raise EngineUnavailable(
                 f"{named(launch)}: the container engine was away, and the container ended with exit code {code}"
-                f"{tail(attendance.last)}"
+                f"{tail(watch.last)}"
             )
-        return outcome_of(code, launch, attendance.last, out_of_memory=bool(state.get("OOMKilled", False)))
+        return outcome_of(code, launch, watch.last, out_of_memory=bool(state.get("OOMKilled", False)))
 
     def _remove_left(self, run_id: str) -> None:
         with self._engine.client() as client:
@@ -211,11 +211,11 @@ class DockerRunner:
         self._engine.remove(found["Id"])
         return None
 
-    def _adopted(self, launch: Launch, attendance: Attendance) -> str | None:
+    def _adopted(self, launch: Launch, watch: ContainerWatch) -> str | None:
         found = self._adoptable(launch)
         if found is None:
             return None
-        attendance.began = time.monotonic() - _seconds_since(found["State"]["StartedAt"])
+        watch.began = time.monotonic() - _seconds_since(found["State"]["StartedAt"])
         return str(found["Id"])
 
     def _created(self, launch: Launch) -> str:
@@ -229,13 +229,13 @@ class DockerRunner:
             arguments = self._arguments(client, launch)
             return str(client.create_container(image["Id"], [], name=_name(launch), **arguments)["Id"])
 
-    def _start(self, container: str, launch: Launch, attendance: Attendance) -> None:
+    def _start(self, container: str, launch: Launch, watch: ContainerWatch) -> None:
         try:
             with self._engine.client() as client:
                 client.start(container)
         except ConfigurationError as exc:
             raise ConfigurationError(f"{named(launch)} cannot be started: {exc}") from exc
-        attendance.began = time.monotonic()
+        watch.began = time.monotonic()
 
     def _image(self, launch: Launch) -> dict[str, Any]:
         reference = self._reference(launch.image)
@@ -272,7 +272,7 @@ class DockerRunner:
         }
 
     def _attended(
-        self, container: str, launch: Launch, attendance: Attendance, cancelled: threading.Event | None
+        self, container: str, launch: Launch, watch: ContainerWatch, cancelled: threading.Event | None
     ) -> Mapping[str, Any]:
         """The state of the container at its end.
 
@@ -280,14 +280,14 @@ class DockerRunner:
             OperatorFailed: it was cancelled, or somebody removed the container.
             OperatorTimeout: it ran too long.
         """
-        deadline = None if launch.timeout_s is None else attendance.began + launch.timeout_s
-        state = attendance.until_end(container, deadline=deadline, cancelled=cancelled)
+        deadline = None if launch.timeout_s is None else watch.began + launch.timeout_s
+        state = watch.until_end(container, deadline=deadline, cancelled=cancelled)
         if state is None:
             is_cancelled = cancelled is not None and cancelled.is_set()
             self._engine.signal(container, "SIGTERM")
             grace_s = min(self._grace_s, 1.0) if is_cancelled else self._grace_s
-            attendance.until_end(container, deadline=time.monotonic() + grace_s)
-            raise stopped(launch, cancelled, attendance.last)
+            watch.until_end(container, deadline=time.monotonic() + grace_s)
+            raise stopped(launch, cancelled, watch.last)
         if not state:
             raise OperatorFailed(f"{named(launch)}: its container was removed by another while it ran")
         return state

@@ -29,7 +29,7 @@ _PIECES = 256  # waiting to be given on
 _Piece = tuple[bool, bytes]
 
 
-class Attendance:
+class ContainerWatch:
     """What was heard of one container.
 
     Args:

@@ -8,11 +8,11 @@ errors; ``following`` watches one pod and its log.
 import os
 
 from kaapana_assets.containers.kubernetes.api import Cluster
-from kaapana_assets.containers.kubernetes.job import ClusterPlace
+from kaapana_assets.containers.kubernetes.job import ClusterTarget
 from kaapana_assets.containers.kubernetes.runner import KubernetesRunner
 from kaapana_assets.settings import Settings
 
-__all__ = ["Cluster", "ClusterPlace", "KubernetesRunner", "open_kubernetes"]
+__all__ = ["Cluster", "ClusterTarget", "KubernetesRunner", "open_kubernetes"]
 
 
 def open_kubernetes(settings: Settings) -> KubernetesRunner:
@@ -21,7 +21,7 @@ def open_kubernetes(settings: Settings) -> KubernetesRunner:
     Raises:
         ConfigurationError: they do not say where the cluster is.
     """
-    place = ClusterPlace(
+    target = ClusterTarget(
         namespace=settings.kubernetes_namespace,
         claim=settings.kubernetes_claim,
         claim_path=settings.kubernetes_claim_path,
@@ -37,10 +37,10 @@ def open_kubernetes(settings: Settings) -> KubernetesRunner:
         memory_mb=settings.kubernetes_memory_mb,
         scratch_mb=settings.kubernetes_scratch_mb,
     )
-    cluster = Cluster(settings.kubeconfig, namespace=place.namespace, patience_s=place.patience_s)
+    cluster = Cluster(settings.kubeconfig, namespace=target.namespace, patience_s=target.patience_s)
     return KubernetesRunner(
         cluster,
-        place,
+        target,
         images=settings.images,
         registry=settings.image_registry,
         suffix=settings.image_tag_suffix,

@@ -26,14 +26,18 @@ PREFIX = "kaapana-assets"
 MANAGED = {"app.kubernetes.io/managed-by": PREFIX}
 RUN = f"{PREFIX}/run"
 """Label: the run of a launch."""
-PLACE = f"{PREFIX}/place"
-"""Label: operator and directory of a launch; there is one at a time for each."""
+LAUNCH_SLOT = f"{PREFIX}/launch-slot"
+"""Label: operator and directory of a launch; one launch at a time may use them."""
+FORMER_LAUNCH_SLOT = f"{PREFIX}/place"
+"""The same label on Jobs of earlier versions."""
 HOME_OF = f"{PREFIX}/home"
 """Label: the home of a launch; a copy of it has runs of the same names."""
 LAUNCH = f"{PREFIX}/launch"
 """Annotation: digest of all that a launch is; only an equal one is gone on with."""
-TOLD = f"{PREFIX}/told"
-"""Label of Jobs whose end was told to a run: nobody goes on with them."""
+OUTCOME_RECORDED = f"{PREFIX}/outcome-recorded"
+"""Label of Jobs whose outcome a run has recorded: no run adopts them."""
+FORMER_OUTCOME_RECORDED = f"{PREFIX}/told"
+"""The same label on Jobs of earlier versions."""
 CONTAINER = "operator"
 DATA = "/data"
 _HOME, _TMP = "/home/operator", "/tmp"  # noqa: S108 - in the container
@@ -47,7 +51,7 @@ _BACKUP_S = 120  # by how much a Job's deadline is behind its pod's, which keeps
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterPlace:
+class ClusterTarget:
     """Where in a cluster operators run, and with what.
 
     Attributes:
@@ -101,14 +105,14 @@ class JobHandle:
         return JobHandle(found["metadata"]["name"], found["metadata"]["uid"])
 
 
-def place_of(launch: Launch) -> str:
+def launch_slot(launch: Launch) -> str:
     """What tells this launch from all others that may go on at once, as a label's value."""
     return _digest([launch.run_id, launch.operator, str(launch.directory)])[:32]
 
 
-def home_of(place: ClusterPlace) -> str:
+def home_of(target: ClusterTarget) -> str:
     """What tells a home from all others whose operators run in a namespace, as a label's value."""
-    return _digest([place.claim, place.claim_path, str(place.home)])[:32]
+    return _digest([target.claim, target.claim_path, str(target.home)])[:32]
 
 
 def identity_of(launch: Launch, image_digest: str) -> str:
@@ -117,12 +121,12 @@ def identity_of(launch: Launch, image_digest: str) -> str:
 
 
 def name_of(launch: Launch, number: int) -> str:
-    """The Job's name: 1 to 63 lower-case letters, digits and hyphens; ``number`` counts launches in one place."""
+    """The Job's name: 1 to 63 lower-case letters, digits and hyphens; ``number`` counts the launches in one slot."""
     operator = _NAME_CHARACTERS.sub("-", launch.operator.lower()).strip("-")[:36].strip("-")
-    return f"{operator or 'operator'}-{place_of(launch)[:12]}-{number}"
+    return f"{operator or 'operator'}-{launch_slot(launch)[:12]}-{number}"
 
 
-def job(launch: Launch, *, number: int, reference: str, image_digest: str, place: ClusterPlace) -> Manifest:
+def job(launch: Launch, *, number: int, reference: str, image_digest: str, target: ClusterTarget) -> Manifest:
     """The Job: one pod, never started twice, with only the launch's directory of the shared volume.
 
     Raises:
@@ -131,9 +135,9 @@ def job(launch: Launch, *, number: int, reference: str, image_digest: str, place
     """
     labels = {
         **MANAGED,
-        PLACE: place_of(launch),
+        LAUNCH_SLOT: launch_slot(launch),
         RUN: label(launch.run_id),
-        HOME_OF: home_of(place),
+        HOME_OF: home_of(target),
         f"{PREFIX}/workflow": label(launch.workflow),
         f"{PREFIX}/operator": label(launch.operator),
         # What a NetworkPolicy lets through.
@@ -149,22 +153,22 @@ def job(launch: Launch, *, number: int, reference: str, image_digest: str, place
         "completions": 1,
         "parallelism": 1,
         # Nothing else removes what a worker that died for good left behind.
-        "ttlSecondsAfterFinished": int(max(place.retention_s, 3600)),
+        "ttlSecondsAfterFinished": int(max(target.retention_s, 3600)),
         "template": {
             "metadata": {"labels": labels, "annotations": annotations},
-            "spec": _pod(launch, reference=reference, place=place),
+            "spec": _pod(launch, reference=reference, target=target),
         },
     }
     if launch.timeout_s is not None:
         # The pod's own deadline keeps it with its log; the Job's, which would remove both, stands behind.
         spec["template"]["spec"]["activeDeadlineSeconds"] = math.ceil(launch.timeout_s)
-        spec["activeDeadlineSeconds"] = math.ceil(launch.timeout_s + place.patience_s + _BACKUP_S)
+        spec["activeDeadlineSeconds"] = math.ceil(launch.timeout_s + target.patience_s + _BACKUP_S)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
             "name": name_of(launch, number),
-            "namespace": place.namespace,
+            "namespace": target.namespace,
             "labels": labels,
             "annotations": annotations,
         },
@@ -180,7 +184,7 @@ def label(text: str) -> str:
     return f"{cleaned[:50].strip('_.-')}-{_digest(text)[:10]}".lstrip("-")
 
 
-def _pod(launch: Launch, *, reference: str, place: ClusterPlace) -> Manifest:
+def _pod(launch: Launch, *, reference: str, target: ClusterTarget) -> Manifest:
     # A home and a temporary folder that can be written; the image's own file system cannot.
     variables = {**environment(launch, workflow_dir=DATA), "HOME": _HOME, "TMPDIR": _TMP}
     container: Manifest = {
@@ -189,7 +193,7 @@ def _pod(launch: Launch, *, reference: str, place: ClusterPlace) -> Manifest:
         "imagePullPolicy": "IfNotPresent",
         # "$(X)" in a value would be replaced by Kubernetes; "$$" is how it is told not to.
         "env": [{"name": name, "value": value.replace("$", "$$")} for name, value in sorted(variables.items())],
-        "resources": _resources(launch, place),
+        "resources": _resources(launch, target),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -197,7 +201,7 @@ def _pod(launch: Launch, *, reference: str, place: ClusterPlace) -> Manifest:
             "capabilities": {"drop": ["ALL"]},
         },
         "volumeMounts": [
-            {"name": "data", "mountPath": DATA, "subPath": _sub_path(launch, place)},
+            {"name": "data", "mountPath": DATA, "subPath": _sub_path(launch, target)},
             {"name": "tmp", "mountPath": _TMP},
             {"name": "home", "mountPath": _HOME},
         ],
@@ -208,7 +212,7 @@ def _pod(launch: Launch, *, reference: str, place: ClusterPlace) -> Manifest:
         {"key": f"node.kubernetes.io/{what}", "operator": "Exists", "effect": "NoExecute"}
         for what in ("not-ready", "unreachable")
     ]
-    scratch = {"sizeLimit": f"{place.scratch_mb}Mi"} if place.scratch_mb else {}
+    scratch = {"sizeLimit": f"{target.scratch_mb}Mi"} if target.scratch_mb else {}
     pod: Manifest = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -216,54 +220,54 @@ def _pod(launch: Launch, *, reference: str, place: ClusterPlace) -> Manifest:
         "terminationGracePeriodSeconds": _GRACE_S,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": place.uid,
-            "runAsGroup": place.uid,
+            "runAsUser": target.uid,
+            "runAsGroup": target.uid,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [container],
         "volumes": [
-            {"name": "data", "persistentVolumeClaim": {"claimName": place.claim}},
+            {"name": "data", "persistentVolumeClaim": {"claimName": target.claim}},
             {"name": "tmp", "emptyDir": scratch},
             {"name": "home", "emptyDir": scratch},
         ],
-        "tolerations": [{**each, "tolerationSeconds": _NODE_LOST_S} for each in lost] + list(place.tolerations),
+        "tolerations": [{**each, "tolerationSeconds": _NODE_LOST_S} for each in lost] + list(target.tolerations),
     }
-    if place.node_selector:
-        pod["nodeSelector"] = dict(place.node_selector)
+    if target.node_selector:
+        pod["nodeSelector"] = dict(target.node_selector)
     if launch.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in launch.image_pull_secrets]
     return pod
 
 
-def _resources(launch: Launch, place: ClusterPlace) -> Manifest:
+def _resources(launch: Launch, target: ClusterTarget) -> Manifest:
     limits: dict[str, str] = {}
     if launch.memory_mb is not None:
         limits["memory"] = f"{launch.memory_mb}Mi"
     if launch.cpu is not None:
         limits["cpu"] = f"{math.ceil(launch.cpu * 1000)}m"
     if launch.gpus:
-        limits[place.gpu_resource] = str(launch.gpus)
+        limits[target.gpu_resource] = str(launch.gpus)
     # Asked for in full, so that an operator is not put where it would be ended for its neighbours' use.
     requests = dict(limits)
     # Limits that nobody named are walls, and ask for next to nothing: a small node is still good enough.
-    if launch.memory_mb is None and place.memory_mb:
-        limits["memory"] = f"{place.memory_mb}Mi"
-        requests["memory"] = f"{min(place.memory_mb, _LEAST_MEMORY_MB)}Mi"
-    if place.scratch_mb:
-        limits["ephemeral-storage"] = f"{place.scratch_mb}Mi"
+    if launch.memory_mb is None and target.memory_mb:
+        limits["memory"] = f"{target.memory_mb}Mi"
+        requests["memory"] = f"{min(target.memory_mb, _LEAST_MEMORY_MB)}Mi"
+    if target.scratch_mb:
+        limits["ephemeral-storage"] = f"{target.scratch_mb}Mi"
         requests["ephemeral-storage"] = "0"
     return {"limits": limits, "requests": requests} if limits else {}
 
 
-def _sub_path(launch: Launch, place: ClusterPlace) -> str:
+def _sub_path(launch: Launch, target: ClusterTarget) -> str:
     try:
-        below = launch.directory.relative_to(place.home)
+        below = launch.directory.relative_to(target.home)
     except ValueError as exc:
         raise ConfigurationError(
-            f"run {launch.run_id}: its directory {launch.directory} is not below KAAPANA_HOME={place.home}, which is "
+            f"run {launch.run_id}: its directory {launch.directory} is not below KAAPANA_HOME={target.home}, which is "
             "what the cluster's volume holds"
         ) from exc
-    return f"{place.claim_path}/{below.as_posix()}".lstrip("/")
+    return f"{target.claim_path}/{below.as_posix()}".lstrip("/")
 
 
 def _digest(values: object) -> str:

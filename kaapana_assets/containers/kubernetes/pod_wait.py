@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kaapana_assets.containers.kubernetes.diagnosis import Cause, PodState, Stage
-from kaapana_assets.containers.kubernetes.job import ClusterPlace
+from kaapana_assets.containers.kubernetes.job import ClusterTarget
 from kaapana_assets.containers.outcomes import KILLED, LINES_SHOWN, named, outcome_of, stopped, tail
 from kaapana_assets.containers.protocol import Launch
 from kaapana_assets.errors import (
@@ -27,11 +27,11 @@ _EXPLAIN_S = 5.0  # a container that is not made after so long is looked into
 
 
 @dataclass
-class Waiting:
+class PodWait:
     """What is heard of one launch, and how long it may still be waited for."""
 
     launch: Launch
-    place: ClusterPlace
+    target: ClusterTarget
     output: Callable[[str], None]
     stop: threading.Event
     last: deque[str] = field(default_factory=lambda: deque(maxlen=LINES_SHOWN))
@@ -82,12 +82,12 @@ class Waiting:
         if state is not None and (state.is_final or state.stage is Stage.RUNNING):
             return
         waited_s = time.monotonic() - self._since
-        if waited_s <= self.place.patience_s:
+        if waited_s <= self.target.patience_s:
             return
         if state is None or state.stage is Stage.WAITING:
             said = self._said or (state.words if state else "")
             raise ConfigurationError(
-                f"{self.named} did not start within KAAPANA_KUBERNETES_PATIENCE_S={self.place.patience_s:g} s: {said}"
+                f"{self.named} did not start within KAAPANA_KUBERNETES_PATIENCE_S={self.target.patience_s:g} s: {said}"
             )
         raise EngineUnavailable(f"{self.named}: {state.words}, and its end cannot be seen since {waited_s:.0f} s")
 
@@ -102,7 +102,7 @@ _NO_LIMIT_NAMED = (
 )
 
 
-def failure_of(state: PodState, wait: Waiting, look: str) -> KaapanaAssetsError:
+def failure_of(state: PodState, wait: PodWait, look: str) -> KaapanaAssetsError:
     """The error of an operator that did not end well; ``look`` says where its pod can be looked at."""
     launch, end = wait.launch, f"{wait.tail()}{look}"
     if state.cause is Cause.IMAGE:

@@ -50,7 +50,7 @@ class Seen:
 News = Line | Seen | KaapanaAssetsError
 
 
-class Following:
+class PodWatch:
     """The news of one pod, found by its Job's label; leaving the ``with`` block ends the threads."""
 
     def __init__(self, cluster: Cluster, job: JobHandle) -> None:
@@ -62,7 +62,7 @@ class Following:
         self._log: threading.Thread | None = None
         self._watch = threading.Thread(target=self._watch_pod, name=f"watch {job.name}", daemon=True)
 
-    def __enter__(self) -> Following:
+    def __enter__(self) -> PodWatch:
         self._watch.start()
         return self
 

@@ -13,23 +13,25 @@ from typing import Any
 from kaapana_assets.containers.kubernetes.api import Cluster, Gone, Taken
 from kaapana_assets.containers.kubernetes.diagnosis import Cause, PodState, Stage, state_of
 from kaapana_assets.containers.kubernetes.job import (
+    FORMER_LAUNCH_SLOT,
+    FORMER_OUTCOME_RECORDED,
     HOME_OF,
     LAUNCH,
+    LAUNCH_SLOT,
     MANAGED,
-    PLACE,
+    OUTCOME_RECORDED,
     RUN,
-    TOLD,
-    ClusterPlace,
+    ClusterTarget,
     JobHandle,
     home_of,
     identity_of,
     job,
     label,
+    launch_slot,
     name_of,
-    place_of,
 )
-from kaapana_assets.containers.kubernetes.pod_wait import Waiting, failure_of
-from kaapana_assets.containers.kubernetes.pod_watch import Following, Line, Seen
+from kaapana_assets.containers.kubernetes.pod_wait import PodWait, failure_of
+from kaapana_assets.containers.kubernetes.pod_watch import Line, PodWatch, Seen
 from kaapana_assets.containers.outcomes import LINES_SHOWN, SKIPPED, outcome_of, stopped
 from kaapana_assets.containers.ownership import check_users, hand_over
 from kaapana_assets.containers.protocol import Launch, Outcome
@@ -56,7 +58,7 @@ class KubernetesRunner:
 
     Args:
         cluster: where.
-        place: with what.
+        target: with what.
         images: folder of image folders, whose versions are in tags.
         registry: before the names of image folders.
         suffix: after versions in tags.
@@ -67,34 +69,35 @@ class KubernetesRunner:
     """
 
     def __init__(
-        self, cluster: Cluster, place: ClusterPlace, *, images: Path, registry: str, suffix: str, own_uid: int
+        self, cluster: Cluster, target: ClusterTarget, *, images: Path, registry: str, suffix: str, own_uid: int
     ) -> None:
         self._cluster = cluster
-        self._place = place
+        self._target = target
+        self._runs_of_before: dict[str, bool] = {}
         self._images = images
         self._registry = registry
         self._suffix = suffix
         self._own_uid = own_uid
-        self._built = BuiltImages(place.home)
-        check_users(place.uid, own_uid=own_uid)
+        self._built = BuiltImages(target.home)
+        check_users(target.uid, own_uid=own_uid)
         self._turn = threading.Lock()
         self._going: set[str] = set()
 
     @property
     def isolates(self) -> bool:
         """True where operators run as another user than the platform, which owns the files of the archive."""
-        return self._place.uid != self._own_uid
+        return self._target.uid != self._own_uid
 
     @property
     def parallel_launches(self) -> int:
         """As the settings say."""
-        return self._place.parallel
+        return self._target.parallel
 
     def check(self) -> str:
         """The cluster's version; sees that Jobs of the namespace may be listed."""
         version = self._cluster.version()
-        self._cluster.jobs(f"{PLACE}=none")
-        return f"Kubernetes {version.lstrip('v')}, namespace {self._place.namespace}"
+        self._cluster.jobs(f"{LAUNCH_SLOT}=none")
+        return f"Kubernetes {version.lstrip('v')}, namespace {self._target.namespace}"
 
     def image_digest(self, image: str) -> str:
         """The ID of the image that was built for a folder; of a full reference its digest, or itself.
@@ -116,21 +119,21 @@ class KubernetesRunner:
         return digest if at else f"reference:{reference}"
 
     def adopts(self, launch: Launch) -> bool:
-        """Whether a Job of an equal launch is there whose end no run was told; see ``Runner.adopts``.
+        """Whether there is a Job of an equal launch whose outcome no run has recorded; see ``Runner.adopts``.
 
-        A Job of another launch in the same place is ended: two would write the same files.
+        A Job of another launch in the same slot is ended: two would write the same files.
         """
         identity = identity_of(launch, self.image_digest(launch.image))
-        for found in self._cluster.jobs(_open_jobs(launch)):
+        for found in self._open_jobs(launch):
             if _is(found, identity):
                 return True
             self._end(JobHandle.of(found))
         return False
 
     def end_left(self, run_id: str) -> None:
-        """End the Jobs of a run whose end no run was told."""
-        for found in self._cluster.jobs(f"{RUN}={label(run_id)},!{TOLD}"):
-            if found["metadata"]["labels"].get(HOME_OF, home_of(self._place)) == home_of(self._place):
+        """End the Jobs of a run whose outcome was not recorded."""
+        for found in self._cluster.jobs(f"{RUN}={label(run_id)},!{OUTCOME_RECORDED},!{FORMER_OUTCOME_RECORDED}"):
+            if found["metadata"]["labels"].get(HOME_OF, home_of(self._target)) == home_of(self._target):
                 self._end(JobHandle.of(found))
 
     def run(
@@ -139,14 +142,14 @@ class KubernetesRunner:
         """Run one operator to its end, as ``Runner.run`` says."""
         stop = cancelled or threading.Event()
         digest = self.image_digest(launch.image)
-        wait = Waiting(launch, self._place, output, stop)
-        with self._place_for(launch, wait):
+        wait = PodWait(launch, self._target, output, stop)
+        with self._turn_of(launch, wait):
             identity = identity_of(launch, digest)
-            there = [found for found in self._cluster.jobs(_open_jobs(launch)) if _is(found, identity)]
+            there = [found for found in self._open_jobs(launch) if _is(found, identity)]
             handle = JobHandle.of(there[0]) if there else self._start(launch, digest)
             try:
-                with Following(self._cluster, handle) as following:
-                    state = self._follow(handle, following, wait)
+                with PodWatch(self._cluster, handle) as watch:
+                    state = self._follow(handle, watch, wait)
             except EngineUnavailable:
                 raise  # what was started goes on, and is found again
             except BaseException:
@@ -156,31 +159,45 @@ class KubernetesRunner:
                 raise
             return self._conclude(handle, state, wait)
 
+    def _open_jobs(self, launch: Launch) -> list[dict[str, Any]]:
+        """The Jobs in the slot of a launch whose outcome no run has recorded; those of an earlier version, too."""
+        slot = launch_slot(launch)
+        found = self._cluster.jobs(f"{LAUNCH_SLOT}={slot},!{OUTCOME_RECORDED}")
+        if found or not self._has_former_jobs(launch.run_id):
+            return found
+        return self._cluster.jobs(f"{FORMER_LAUNCH_SLOT}={slot},!{FORMER_OUTCOME_RECORDED}")
+
+    def _has_former_jobs(self, run_id: str) -> bool:
+        """Whether an earlier version began the run; no more Jobs of it come."""
+        if run_id not in self._runs_of_before:
+            self._runs_of_before[run_id] = bool(self._cluster.jobs(f"{RUN}={label(run_id)},{FORMER_LAUNCH_SLOT}"))
+        return self._runs_of_before[run_id]
+
     def _start(self, launch: Launch, digest: str) -> JobHandle:
-        hand_over(launch.directory, self._place.uid)
+        hand_over(launch.directory, self._target.uid)
         reference = self._exact_reference(launch.image)
-        number = 1 + len(self._cluster.jobs(f"{PLACE}={place_of(launch)}"))
+        number = 1 + len(self._cluster.jobs(f"{LAUNCH_SLOT}={launch_slot(launch)}"))
         while True:
-            manifest = job(launch, number=number, reference=reference, image_digest=digest, place=self._place)
+            manifest = job(launch, number=number, reference=reference, image_digest=digest, target=self._target)
             try:
                 return JobHandle.of(self._cluster.create_job(manifest))
             except Taken:
-                # Ours, if its making was answered by a connection that broke; else one that was told already.
+                # Ours, if the answer to its making was lost; else one whose outcome was recorded.
                 found = self._cluster.job(name_of(launch, number))
-                if TOLD in found["metadata"]["labels"] or not _is(found, identity_of(launch, digest)):
+                if _is_recorded(found) or not _is(found, identity_of(launch, digest)):
                     number += 1
                     continue
                 return JobHandle.of(found)
 
-    def _follow(self, handle: JobHandle, following: Following, wait: Waiting) -> PodState:
+    def _follow(self, handle: JobHandle, watch: PodWatch, wait: PodWait) -> PodState:
         """The state in which the pod can be left, all of its output given on."""
         state: PodState | None = None
         began = time.monotonic()
         ended_at: float | None = None
         seen: Mapping[str, Any] = {}
         while True:
-            all_read = following.log_is_read  # before the queue is found empty
-            news = following.next(_POLL_S)
+            all_read = watch.log_is_read  # before the queue is found empty
+            news = watch.next(_POLL_S)
             if wait.stop.is_set():
                 raise stopped(wait.launch, wait.stop, wait.last)
             if isinstance(news, KaapanaAssetsError):
@@ -188,7 +205,7 @@ class KubernetesRunner:
             if state is not None and ended_at is not None and time.monotonic() - ended_at > _LOG_DRAIN_S:
                 if news is not None:
                     wait.say("it printed more than can be read in time: what is missing here is left out")
-                    for line in following.last_lines(seen["metadata"]["name"])[-LINES_SHOWN:]:
+                    for line in watch.last_lines(seen["metadata"]["name"])[-LINES_SHOWN:]:
                         wait.heard(line)
                 return state
             if isinstance(news, Line):
@@ -199,9 +216,9 @@ class KubernetesRunner:
                 state = state_of(seen, deleted=news.pod is None)
                 wait.changed(state)
                 if state.started and state.stage is not Stage.WAITING:
-                    following.follow_log(seen["metadata"]["name"])
+                    watch.follow_log(seen["metadata"]["name"])
                 if state.is_final and ended_at is None:
-                    following.finish_log()
+                    watch.finish_log()
                     ended_at = time.monotonic()
             if state is None and time.monotonic() - began > _NO_POD_S:
                 self._explain_missing_pod(handle.name, wait)
@@ -211,13 +228,13 @@ class KubernetesRunner:
             self._explain_waiting(state, seen, wait)
             wait.check_patience(state)
 
-    def _explain_waiting(self, state: PodState | None, pod: Mapping[str, Any], wait: Waiting) -> None:
+    def _explain_waiting(self, state: PodState | None, pod: Mapping[str, Any], wait: PodWait) -> None:
         """Say what hinders a container that its node is making for some time: a volume, a network."""
         if state is not None and state.stage is Stage.WAITING and state.cause is None and wait.is_to_be_explained():
             warnings = self._cluster.warnings("Pod", pod["metadata"]["name"])
             wait.say("; ".join([state.words or "waiting", *warnings[-1:]]))
 
-    def _explain_missing_pod(self, name: str, wait: Waiting) -> None:
+    def _explain_missing_pod(self, name: str, wait: PodWait) -> None:
         """Say why a Job has no pod yet, or raise that it will have none."""
         try:
             found = self._cluster.job(name)
@@ -230,15 +247,15 @@ class KubernetesRunner:
                 raise OperatorFailed(f"{wait.named}: its Job {name} failed before it had a pod: {said}")
         wait.say(f"no pod yet; the cluster says: {warnings[-1]}" if warnings else "no pod yet")
 
-    def _conclude(self, handle: JobHandle, state: PodState, wait: Waiting) -> Outcome:
-        launch, place = wait.launch, self._place
+    def _conclude(self, handle: JobHandle, state: PodState, wait: PodWait) -> Outcome:
+        launch, target = wait.launch, self._target
         if state.cause is None and state.exit_code in (0, SKIPPED):
             # First, or a run that is repeated with the right image would be told of this one again.
             self._end(handle)
             self._check_image(launch, state)
             return outcome_of(state.exit_code, launch, wait.last)
         pod_is_there = state.cause not in (Cause.DELETED, Cause.IMAGE, Cause.SETTINGS)
-        if place.retention_s > 0 and pod_is_there and self._kept(launch) < _KEPT_OF_A_RUN:
+        if target.retention_s > 0 and pod_is_there and self._kept(launch) < _KEPT_OF_A_RUN:
             look = self._keep(handle.name)
         else:
             self._end(handle)
@@ -246,19 +263,19 @@ class KubernetesRunner:
         raise failure_of(state, wait, look)
 
     def _kept(self, launch: Launch) -> int:
-        return len(self._cluster.jobs(f"{RUN}={label(launch.run_id)},{TOLD}"))
+        return len(self._cluster.jobs(f"{RUN}={label(launch.run_id)},{OUTCOME_RECORDED}"))
 
     def _keep(self, name: str) -> str:
         """Let a failed Job stand for a while; how to look into it."""
-        told = {
-            "metadata": {"labels": {TOLD: "true"}},
-            "spec": {"ttlSecondsAfterFinished": int(self._place.retention_s)},
+        recorded = {
+            "metadata": {"labels": {OUTCOME_RECORDED: "true"}},
+            "spec": {"ttlSecondsAfterFinished": int(self._target.retention_s)},
         }
         try:
-            self._cluster.change_job(name, told)
+            self._cluster.change_job(name, recorded)
         except Gone:
             return ""
-        return f"\nits pod is kept: kubectl -n {self._place.namespace} describe pods --selector job-name={name}"
+        return f"\nits pod is kept: kubectl -n {self._target.namespace} describe pods --selector job-name={name}"
 
     def _end(self, handle: JobHandle) -> None:
         """Delete a Job, and wait until its pod writes nothing any more.
@@ -267,7 +284,7 @@ class KubernetesRunner:
             EngineUnavailable: the pod cannot be seen to end, because its node is away.
         """
         self._cluster.delete_job(handle.name)
-        deadline = time.monotonic() + max(self._place.patience_s, 30)
+        deadline = time.monotonic() + max(self._target.patience_s, 30)
         while True:
             pods, _ = self._cluster.pods(handle.pods)
             if not any(_may_write(state_of(pod)) for pod in pods):
@@ -291,19 +308,19 @@ class KubernetesRunner:
             )
 
     @contextmanager
-    def _place_for(self, launch: Launch, wait: Waiting) -> Iterator[None]:
+    def _turn_of(self, launch: Launch, wait: PodWait) -> Iterator[None]:
         """Wait until fewer pods than the limit run, and count as one."""
-        mine = place_of(launch)
+        mine = launch_slot(launch)
         selector = ",".join(f"{key}={value}" for key, value in MANAGED.items())
         while True:
             with self._turn:
                 pods, _ = self._cluster.pods(selector, fields=_ALIVE)
-                others = [pod for pod in pods if pod["metadata"]["labels"].get(PLACE) not in {*self._going, mine}]
-                if len(others) + len(self._going) < self._place.pods:
+                others = [pod for pod in pods if _slot_of(pod) not in {*self._going, mine}]
+                if len(others) + len(self._going) < self._target.pods:
                     self._going.add(mine)
                     wait.begin()
                     break
-            wait.say(f"{self._place.pods} pods of operators run, as many as may (KAAPANA_KUBERNETES_PODS); waiting")
+            wait.say(f"{self._target.pods} pods of operators run, as many as may (KAAPANA_KUBERNETES_PODS); waiting")
             if wait.stop.wait(_TURN_S):
                 raise OperatorFailed(f"{wait.named} was cancelled while it waited for its turn")
         try:
@@ -325,8 +342,13 @@ class KubernetesRunner:
         return reference_of(self._images, image, registry=self._registry, suffix=self._suffix)
 
 
-def _open_jobs(launch: Launch) -> str:
-    return f"{PLACE}={place_of(launch)},!{TOLD}"
+def _slot_of(found: Mapping[str, Any]) -> str | None:
+    labels: Mapping[str, str] = found["metadata"]["labels"]
+    return labels.get(LAUNCH_SLOT) or labels.get(FORMER_LAUNCH_SLOT)
+
+
+def _is_recorded(found: Mapping[str, Any]) -> bool:
+    return not {OUTCOME_RECORDED, FORMER_OUTCOME_RECORDED}.isdisjoint(found["metadata"]["labels"])
 
 
 def _is(found: Mapping[str, Any], identity: str) -> bool:
