@@ -29,6 +29,7 @@ GROUND = {
     "run_ends",
     "settings",
     "shown",
+    "tree_limits",
     "trusted_paths",
     "untrusted",
     "withheld",

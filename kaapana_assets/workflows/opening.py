@@ -15,7 +15,7 @@ from kaapana_assets.errors import EngineUnavailable, NotFound, ParameterError, S
 from kaapana_assets.resources import Platform
 from kaapana_assets.stores.forgotten import series_being_forgotten
 from kaapana_assets.stores.run_directory import RunDirectory
-from kaapana_assets.untrusted import Limits
+from kaapana_assets.tree_limits import Limits
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.parameters import complete
 from kaapana_assets.workflows.printing import StepOutput

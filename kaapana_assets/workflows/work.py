@@ -13,7 +13,7 @@ from kaapana_assets.stores.objects import ObjectStore
 from kaapana_assets.stores.pacs import Pacs
 from kaapana_assets.stores.run_directory import RunDirectory
 from kaapana_assets.stores.shelf import Shelf
-from kaapana_assets.untrusted import Limits
+from kaapana_assets.tree_limits import Limits
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.parameters import Value
 
