@@ -21,6 +21,7 @@ from typing import BinaryIO, NamedTuple
 
 from kaapana_assets.errors import UnsafePath
 from kaapana_assets.shown import shown
+from kaapana_assets.tree_limits import Limits, Tally
 
 DEEPEST = 256
 """A walk holds a descriptor for each folder that it is in."""
@@ -41,21 +42,6 @@ _KINDS = {
     stat.S_IFDIR: "a folder",
 }
 SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How large one output may be.
-
-    Attributes:
-        depth: folders within each other, below the output's own.
-        files: files and folders.
-        size_bytes: of all files together; 0 has no limit.
-    """
-
-    depth: int = 64
-    files: int = 1_000_000
-    size_bytes: int = 1 << 40
 
 
 class Found(NamedTuple):
@@ -232,7 +218,7 @@ class Folder:
                 follow, or a folder may not be read.
         """
         allowed = DEEPEST if limits is None else min(limits.depth, DEEPEST)
-        tally = _Tally(self.path, limits)
+        tally = Tally(self.path, limits)
         trail = [(os.dup(self.fd), "", [""])]  # an open folder, its path below, names of folders to go into
         try:
             while trail:
@@ -250,20 +236,25 @@ class Folder:
                 below: list[str] = []
                 trail.append((descriptor, inner, below))
                 folder = Folder(descriptor, self.path / inner if inner else self.path)
-                files = folder._entries(below, strict=strict, without=without if name == "" else ())
-                tally.add(files, folders=len(below))
+                files = folder._entries(
+                    below, tally, place_length=len(inner), strict=strict, without=without if name == "" else ()
+                )
+                tally.add_size(sum(found.status.st_size for found in files))
                 yield inner, folder, files
         finally:
             for descriptor, _, _ in trail:
                 os.close(descriptor)
 
-    def _entries(self, folders: list[str], *, strict: bool, without: Container[str | None]) -> list[Found]:
+    def _entries(
+        self, folders: list[str], tally: Tally, *, place_length: int, strict: bool, without: Container[str | None]
+    ) -> list[Found]:
         """The files of this folder in order; the names of its folders go to ``folders``, the first one last."""
         files = []
         with os.scandir(self.fd) as entries:
             for entry in entries:
                 if entry.name in without:
                     continue
+                tally.add_entry(place_length + len(entry.name))
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
@@ -302,24 +293,6 @@ def opened(folder: Path, *names: str, make: bool = False) -> Iterator[Folder]:
             yield found
     finally:
         os.close(descriptor)
-
-
-class _Tally:
-    """Counts a tree against its limits."""
-
-    def __init__(self, path: Path, limits: Limits | None) -> None:
-        self._path, self._limits = path, limits
-        self._entries = self._size = 0
-
-    def add(self, files: list[Found], *, folders: int) -> None:
-        if self._limits is None:
-            return
-        self._entries += len(files) + folders
-        self._size += sum(found.status.st_size for found in files)
-        if self._entries > self._limits.files:
-            raise UnsafePath(f"{self._path} holds more than {self._limits.files} files (KAAPANA_OUTPUT_FILES)")
-        if self._limits.size_bytes and self._size > self._limits.size_bytes:
-            raise UnsafePath(f"{self._path} holds more than {self._limits.size_bytes} bytes (KAAPANA_OUTPUT_BYTES)")
 
 
 @dataclass

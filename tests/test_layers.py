@@ -33,6 +33,7 @@ GROUND = {
     "run_ends",
     "settings",
     "shown",
+    "tree_limits",
     "trusted_paths",
     "untrusted",
     "web_guard",

@@ -6,6 +6,7 @@ When it is written is decided in ``steps`` and, for a run that ended before its 
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from kaapana_assets.workflows.operators import Operator
 
 Status = Literal["running", "success", "failed", "cancelled"]
 _GOES_ON = "the run goes on"
+# What an operator said is no markup: a browser would fetch its pictures.
+_MARKUP = re.compile(r"[\\`*_\[\]<>|~&]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +141,7 @@ def as_markdown(report: Mapping[str, Any]) -> str:
     ]
     for row in report["operators"]:
         counts = " | ".join(str(len(row[key])) for key in ("done", "reused", "skipped", "failed"))
-        state = ": ".join(filter(None, (row["state"], row["reason"].replace("|", "\\|"))))
+        state = ": ".join(filter(None, (row["state"], _MARKUP.sub(r"\\\g<0>", row["reason"]))))
         lines.append(
             f"| {row['operator']} | {state} | {counts} | {row['files']} | {row['launches']} | {row['seconds']} |"
         )

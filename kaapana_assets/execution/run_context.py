@@ -13,7 +13,7 @@ from kaapana_assets.stores.files.run_directory import RunDirectory
 from kaapana_assets.stores.files.shelf import Shelf
 from kaapana_assets.stores.objects.protocol import ObjectStore
 from kaapana_assets.stores.pacs.protocol import Pacs
-from kaapana_assets.untrusted import Limits
+from kaapana_assets.tree_limits import Limits
 from kaapana_assets.workflows.fingerprints import code_version
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.operators import Operator

@@ -18,7 +18,8 @@ from kaapana_assets.errors import UnsafePath
 from kaapana_assets.execution.run_context import OperatorRun
 from kaapana_assets.stores.files.run_directory import RunDirectory
 from kaapana_assets.stores.files.trees import foreign_link
-from kaapana_assets.untrusted import Folder, Found, Limits
+from kaapana_assets.tree_limits import Limits
+from kaapana_assets.untrusted import DEEPEST, Folder, Found
 from kaapana_assets.workflows.operators import ContainerOperator, Operator
 
 _OF_ALL = ""
@@ -30,12 +31,13 @@ class Left:
     """What a launch left.
 
     Attributes:
-        files: by series (or "" for a pooled output): the paths of the output's files; none where there is no folder.
+        fitting: by series (or "" for a pooled output): the patterns that a file of the output fits; none where there
+            is no folder.
         refused: by series: why the platform does not touch what was left.
         refused_launch: the same where it belongs to no series.
     """
 
-    files: dict[str, list[str]] = field(default_factory=dict)
+    fitting: dict[str, set[str]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     refused_launch: str | None = None
 
@@ -43,10 +45,10 @@ class Left:
         """What the output lacks; None when it is as declared."""
         if operator.only_acts:
             return None
-        if uid not in self.files:
+        if uid not in self.fitting:
             return f"its output folder {operator.out_dir} is not there"
-        for pattern in operator.output_patterns or ("**/*",):
-            if not any(_fits(path, pattern) for path in self.files[uid]):
+        for pattern in _patterns(operator):
+            if pattern not in self.fitting[uid]:
                 return f"its output folder {operator.out_dir} holds no file that fits {pattern}"
         return None
 
@@ -55,13 +57,14 @@ def verify(run: OperatorRun, view: RunDirectory, series: Sequence[str]) -> Left:
     """Look through the view of a launch that has ended, or failed."""
     left = Left()
     names = _Names(is_given_linked=run.stores.runner.isolates and isinstance(run.operator, ContainerOperator))
-    search = _Search(run.operator, frozenset(run.workflow.input_folders(run.operator)), names, run.stores.limits, left)
+    limits = run.stores.limits
+    search = _Search(run.operator, frozenset(run.workflow.input_folders(run.operator)), names, limits, left)
     try:
         with contextlib.suppress(FileNotFoundError), view.opened() as top:
             search.look(top, _OF_ALL, is_output_here=run.operator.level == "cohort", beside=("batch",))
             if top.has_folder("batch"):
                 with top.below("batch") as batch:
-                    names.note(batch, owner=_OF_ALL, without=frozenset(series))
+                    names.note(batch, _beside(limits), owner=_OF_ALL, without=frozenset(series))
     except UnsafePath as exc:
         left.refused_launch = str(exc)
         return left
@@ -93,11 +96,12 @@ class _Search:
         for name in self.inputs - {output}:
             if folder.has_folder(name):
                 with folder.below(name) as given:
-                    self.names.note(given, owner=owner, is_given=True)
+                    self.names.note(given, _given(self.limits), owner=owner, is_given=True)
         if output is not None and folder.has_folder(output):
             with folder.below(output) as made:
-                self.left.files[owner] = self.names.note(made, owner=owner, limits=self.limits)
-        self.names.note(folder, owner=owner, without={output, *self.inputs, *beside})
+                patterns = _patterns(self.operator)
+                self.left.fitting[owner] = self.names.note(made, self.limits, owner=owner, patterns=patterns)
+        self.names.note(folder, _beside(self.limits), owner=owner, without={output, *self.inputs, *beside})
 
 
 class _Names:
@@ -114,22 +118,24 @@ class _Names:
     def note(
         self,
         top: Folder,
+        limits: Limits,
         *,
         owner: str,
         without: Container[str | None] = (),
-        limits: Limits | None = None,
+        patterns: Sequence[str] = (),
         is_given: bool = False,
-    ) -> list[str]:
-        """Walk a tree; the paths of its files."""
-        paths: list[str] = []
+    ) -> set[str]:
+        """Walk a tree; the patterns that a file in it fits."""
+        fitting: set[str] = set()
         for place, folder, files in top.walk(limits=limits, without=without):
-            paths += [f"{place}/{found.name}" for found in files] if place else [found.name for found in files]
             for found in files:
+                path = f"{place}/{found.name}" if place else found.name
+                fitting.update(each for each in patterns if each not in fitting and _fits(path, each))
                 status = found.status
                 if status.st_nlink > 1:
                     of_platform = is_given and self._is_given_linked and status.st_uid == os.geteuid()
                     self._found[status.st_dev, status.st_ino].append((owner, of_platform, found, folder))
-        return paths
+        return fitting
 
     def foreign(self) -> dict[str, str]:
         """Why, for each owner of a name of a file that has names outside of the view."""
@@ -140,6 +146,20 @@ class _Names:
                     if not of_platform:
                         reasons.setdefault(owner, str(foreign_link(folder, found)))
         return reasons
+
+
+def _patterns(operator: Operator) -> tuple[str, ...]:
+    return operator.output_patterns or ("**/*",)
+
+
+def _beside(limits: Limits) -> Limits:
+    """For what belongs to no output, and is not taken: how many names the platform looks at."""
+    return Limits(depth=DEEPEST, files=limits.files, size_bytes=0)
+
+
+def _given(limits: Limits) -> Limits:
+    """For inputs, which may be larger than outputs may."""
+    return Limits(depth=DEEPEST, files=max(limits.files, Limits().files), size_bytes=0)
 
 
 def _fits(path: str, pattern: str) -> bool:

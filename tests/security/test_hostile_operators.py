@@ -387,3 +387,35 @@ def test_link_that_is_swapped_in_while_the_platform_walks_is_not_followed(swappi
         found = [path.read_bytes() for path in shelf.entry("w", "o", "1.2").glob("**/all.bin")]
         assert SECRET not in found
     assert untouched(secret)
+
+
+def test_files_that_change_while_they_are_taken_are_taken_whole_or_refused(tmp_path: Path):
+    output = tmp_path / "output" / "sub"
+    output.mkdir(parents=True)
+    ended = threading.Event()
+
+    def change() -> None:
+        while not ended.is_set():
+            for size in (200_000, 10, 0, 4_000_000):
+                (output / "changed").write_bytes(b"x" * size)
+                (output / "new").write_bytes(b"y" * size)
+                (output / "new").replace(output / "replaced")
+                (output / "removed").touch()
+                (output / "removed").unlink()
+                (output / "linked").hardlink_to(output / "replaced")
+                (output / "linked").unlink()
+
+    shelf, taken = Shelf(tmp_path / "assets"), 0
+    origin = Origin(workflow="w", operator="o", run="r", dagster_run_id="d", created="now")
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for turn in range(100):
+            _, refused = shelf.publish(origin, {"1.2": (output.parent, "f")})
+            if not refused:
+                taken += 1
+                shelf.fetch("w", "o", "1.2", tmp_path / f"fetched-{turn}")  # compares sizes and digests
+    finally:
+        ended.set()
+        thread.join()
+    assert taken < 100

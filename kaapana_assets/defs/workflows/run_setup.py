@@ -18,7 +18,7 @@ from kaapana_assets.execution.step_output import StepOutput
 from kaapana_assets.retry import jittered
 from kaapana_assets.stores.files.run_directory import RunDirectory
 from kaapana_assets.stores.forgotten import series_being_forgotten
-from kaapana_assets.untrusted import Limits
+from kaapana_assets.tree_limits import Limits
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.parameters import complete
 

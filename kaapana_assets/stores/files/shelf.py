@@ -23,7 +23,8 @@ from kaapana_assets.durable import make_folder, sync_folder
 from kaapana_assets.errors import NotFound, OutputMissing, StoreUnavailable, UnsafePath
 from kaapana_assets.stores.files.transfer import duplicate, put_in_place, sync_file_system
 from kaapana_assets.stores.files.trees import copy_found, foreign_link
-from kaapana_assets.untrusted import Folder, Limits, opened
+from kaapana_assets.tree_limits import Limits
+from kaapana_assets.untrusted import Folder, opened
 
 _MANIFEST = ".manifest.json"
 _LONGEST_PATH = 2048

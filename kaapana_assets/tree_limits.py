@@ -1,0 +1,68 @@
+"""How large a tree may be that operators left, counted entry by entry: no list of one grows beyond it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kaapana_assets.errors import UnsafePath
+
+_CHARACTERS_PER_FILE = 256
+_LEAST_CHARACTERS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How large one output may be.
+
+    Attributes:
+        depth: folders within each other, below the output's own.
+        files: files and folders; their paths may have 256 characters each, on an average.
+        size_bytes: of all files together; 0 has no limit.
+    """
+
+    depth: int = 64
+    files: int = 1_000_000
+    size_bytes: int = 1 << 40
+
+
+class Tally:
+    """Counts a tree against its limits."""
+
+    def __init__(self, path: Path, limits: Limits | None) -> None:
+        self._path, self._limits = path, limits
+        self._entries = self._size = self._characters = 0
+
+    def add_entry(self, length: int) -> None:
+        """Count a file or folder.
+
+        Args:
+            length: characters of its path below the tree.
+
+        Raises:
+            UnsafePath: these are too many.
+        """
+        if self._limits is None:
+            return
+        self._entries += 1
+        self._characters += length
+        if self._entries > self._limits.files:
+            raise UnsafePath(f"{self._path} holds more than {self._limits.files} files (KAAPANA_OUTPUT_FILES)")
+        allowed = max(self._limits.files * _CHARACTERS_PER_FILE, _LEAST_CHARACTERS)
+        if self._characters > allowed:
+            raise UnsafePath(
+                f"the paths of the files in {self._path} have more than {allowed} characters together, "
+                f"{_CHARACTERS_PER_FILE} for each file that may be there (KAAPANA_OUTPUT_FILES)"
+            )
+
+    def add_size(self, size_bytes: int) -> None:
+        """Count what files hold.
+
+        Raises:
+            UnsafePath: it is too much.
+        """
+        if self._limits is None or not self._limits.size_bytes:
+            return
+        self._size += size_bytes
+        if self._size > self._limits.size_bytes:
+            raise UnsafePath(f"{self._path} holds more than {self._limits.size_bytes} bytes (KAAPANA_OUTPUT_BYTES)")
