@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as db
-from dagster import AssetKey, DagsterInstance
+from dagster import AssetKey, DagsterInstance, DagsterRunStatus, RunsFilter
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
     AssetEventTagsTable,
@@ -63,6 +63,7 @@ def forget(instance: DagsterInstance, series: Sequence[str], outputs: Sequence[S
         series: keys of the dynamic partitions ``series``.
         outputs: the parts of an asset key, and a partition of it: of cohorts that held one of the series.
     """
+    _cancel_waiting(instance, series)
     runs: set[str] = set()
     events = 0
     for open_connection, is_index in _event_logs(instance):
@@ -94,6 +95,14 @@ def forget(instance: DagsterInstance, series: Sequence[str], outputs: Sequence[S
         with contextlib.suppress(NotImplementedError):  # where logs are kept elsewhere, retention there removes them
             instance.compute_log_manager.delete_logs(prefix=[run_id])
     return {"partitions": len(partitions), "events": events, "runs": len(runs)}
+
+
+def _cancel_waiting(instance: DagsterInstance, series: Sequence[str]) -> None:
+    """Cancel runs that have not begun and name one of the series, which would fail for a partition that is gone."""
+    names = set(series)
+    for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED])):
+        if not names.isdisjoint(run.tags.values()):
+            instance.report_run_canceled(run, message="what it was to work on was forgotten")
 
 
 def _event_logs(instance: DagsterInstance) -> Iterator[tuple[Any, bool]]:

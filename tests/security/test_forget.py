@@ -14,6 +14,7 @@ from security.conftest import lay_out
 from security.patient_home import NAME, PATIENT, files_with, freeze, kaapana, take_in, write_dicom
 
 from kaapana_assets.cohorts import cohort as cohorts
+from kaapana_assets.definitions import build_definitions
 from kaapana_assets.errors import TemporaryError
 from kaapana_assets.forgetting import forget
 from kaapana_assets.ingest.folder_import import import_files
@@ -170,6 +171,18 @@ def test_killed_at_any_place_it_goes_on(lived_in, place):
     kaapana("forget", "--go-on")
     assert_forgotten(lived_in)
     assert list((lived_in.place.home / "forgotten" / ".pending").iterdir()) == []
+
+
+def test_runs_that_wait_for_what_is_forgotten_are_cancelled(lived_in):
+    instance = lived_in.instance
+    job = build_definitions(load_settings()).resolve_job_def("ingest")
+    waiting = {}
+    for uid in (GONE, KEPT):
+        tags = {"dagster/asset_partition_range_start": uid, "dagster/asset_partition_range_end": uid}
+        waiting[uid] = instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.QUEUED).run_id
+    kaapana("forget", "--series", GONE, "--yes")
+    found = {uid: instance.get_run_by_id(run_id).status for uid, run_id in waiting.items()}
+    assert found == {GONE: dg.DagsterRunStatus.CANCELED, KEPT: dg.DagsterRunStatus.QUEUED}
 
 
 def test_a_series_that_is_sent_again_is_new(lived_in, original):
