@@ -1,4 +1,4 @@
-"""Which series are meant by a study or a patient: by the index, and by the headers of what is not in it."""
+"""Finds the series of a study or a patient, in the index and in the headers of files that are not indexed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ _KEYWORDS = {"study": "StudyInstanceUID", "patient": "PatientID"}
 
 
 def series_of(settings: Settings, kind: Kind, value: str) -> tuple[str, ...]:
-    """The series of a study or patient, sorted; a series is itself, whether there is anything of it or not.
+    """The series of a study or a patient, sorted; for a single series its own UID, whether or not it exists.
 
-    Compared exactly as it stands in the headers, blanks around it aside. Series that are in the embedded archive
-    and not in the index are read for it.
+    Values are compared exactly as in the headers, except for surrounding blanks. Series of the embedded archive
+    that are not indexed are read for the comparison.
 
     Raises:
-        InvalidIdentifier: a UID that is none.
+        InvalidIdentifier: the UID is not valid.
+        InputError: the PatientID is empty.
         StoreUnavailable: the PACS or the index does not answer.
     """
     if kind == "series":
@@ -44,19 +45,19 @@ def series_of(settings: Settings, kind: Kind, value: str) -> tuple[str, ...]:
     finally:
         index.close()
     found.update(_waiting(settings, keyword, wanted))
-    if settings.pacs == "folder":  # an archive on a server may hold much that is not of this platform
+    if settings.pacs == "folder":  # an archive on a server may hold many series of others
         found.update(_not_indexed(settings, indexed, keyword, wanted))
     return tuple(sorted(found))
 
 
 def _has(index: MetadataIndex, uid: str, keyword: str, wanted: str) -> bool:
-    """Whether a document has this very value: a term does not tell small letters from capitals."""
+    """Whether a document has exactly this value: a term ignores case."""
     value = index.get(uid).get(keyword)
     return wanted in [str(each).strip() for each in (value if isinstance(value, list) else [value])]
 
 
 def _waiting(settings: Settings, keyword: str, wanted: str) -> Iterator[str]:
-    """The series of files in the spool and the quarantine, and of copies on their way."""
+    """The series of matching files in the spool, in the quarantine, and of temporary copies."""
     limits = limits_of(settings)
     home = settings.home
     for path in (*home.glob("incoming/[0-9]*/*.dcm"), *quarantined_files(home), *aside_files(home)):
@@ -78,13 +79,13 @@ def _not_indexed(settings: Settings, indexed: set[str], keyword: str, wanted: st
             if any(value == wanted for _, value in values):
                 yield uid
         except InputError:
-            continue  # files of it are gone, and what they said with them
+            continue  # files of it are gone, so its values are unknown
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(path: Path, keyword: str, limits: ReadingLimits) -> tuple[str, str]:
-    """SeriesInstanceUID and the value of a file; empty where it cannot be read."""
+    """SeriesInstanceUID and value of the keyword in a file; empty if the file cannot be read."""
     try:
         header = read_header(path, limits=limits)
         series, value = str(header.get("SeriesInstanceUID", "")), str(header.get(keyword, ""))
