@@ -34,6 +34,8 @@ exec "$@"
 """
 _POLL_S = 0.1  # how soon a set event is seen
 _DRAIN_BYTES = 4 << 20  # read at most this after the end, should a stray process go on writing
+_SHORT_S = 10.0  # in less all numbers of processes are not used up
+_ROUNDS = 100  # of looking for processes that start others while they are ended
 LINE_CHARACTERS = 16_384
 
 
@@ -80,6 +82,8 @@ class Child:
         keep_open: file descriptors of this process that it keeps open.
         grace_s: seconds between SIGTERM and SIGKILL.
         umask: of its processes; -1: that of this one.
+        mark: a path in its environment and in that of nothing else. By it also those of its processes are found
+            that went to a session of their own; only one that throws away its environment as well is not.
 
     Raises:
         OSError: it cannot be started.
@@ -95,8 +99,12 @@ class Child:
         keep_open: Sequence[int] = (),
         grace_s: float = 5.0,
         umask: int = -1,
+        mark: Path | None = None,
     ) -> None:
         limit = "-" if data_limit_mb is None else str(data_limit_mb * 1024)
+        self._mark = mark
+        self._is_over = False
+        self._began = time.monotonic()
         self._process = subprocess.Popen(
             ["/bin/sh", "-c", _LAUNCHER, "sh", limit, *arguments],
             cwd=cwd,
@@ -126,7 +134,7 @@ class Child:
             if not self._ended():
                 self.terminate(output=None)
         finally:  # also when a second interrupt breaks the grace
-            self._signal(signal.SIGKILL)
+            self._end_rest()
             self._process.wait()
             if self._pidfd is not None:
                 os.close(self._pidfd)
@@ -143,7 +151,7 @@ class Child:
     ) -> int | None:
         """Exit code (128 + signal number for a signal); None when the deadline or ``cancelled`` came first.
 
-        When the process ends, its group is killed, as all of a container ends with its first
+        When the process ends, what it started is killed, as all of a container ends with its first
         process, and what they wrote is given to ``output``; nobody waits for a stray process that
         still holds the pipe.
 
@@ -167,7 +175,7 @@ class Child:
                     poll.register(watched, select.POLLIN)
             if any(found == self._output for found, _ in poll.poll(left * 1000)):
                 readable = self._read(output)
-        self._signal(signal.SIGKILL)
+        self._end_rest()
         drained = 0
         while drained < _DRAIN_BYTES and readable:
             readable = self._read(output)
@@ -179,13 +187,13 @@ class Child:
         return code if code >= 0 else 128 - code
 
     def terminate(self, *, output: Callable[[str], None] | None) -> None:
-        """End it: SIGTERM to all, time to tidy up, SIGKILL to all, also those that left the group."""
+        """End it: SIGTERM to its group, time to tidy up, SIGKILL to all, also those that left the group."""
         strays = _descendants(self._process.pid)
         self._signal(signal.SIGTERM)
         try:
             self.wait(output=output, deadline=time.monotonic() + self._grace_s)
         finally:
-            self._signal(signal.SIGKILL)
+            self._end_rest()
             for stray in strays:
                 with contextlib.suppress(psutil.Error):
                     stray.kill()
@@ -196,6 +204,22 @@ class Child:
         # WNOWAIT leaves the zombie, so that the process group cannot be taken by others meanwhile.
         state = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return state is not None
+
+    def _end_rest(self) -> None:
+        """Kill all that is left, and see it gone: what it holds or writes is looked at next."""
+        if self._is_over:
+            return
+        self._signal(signal.SIGKILL)
+        is_short = time.monotonic() - self._began < _SHORT_S
+        for _ in range(_ROUNDS):
+            marked = _marked(self._mark, above=self._process.pid if is_short else 0) if self._mark else []
+            if not marked:
+                break
+            for pid in marked:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.005)
+        self._is_over = self._ended()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process.returncode is None:
@@ -219,6 +243,24 @@ def _open_pidfd(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):  # other systems than Linux, or an older kernel: polled
         return None
+
+
+def _marked(mark: Path, *, above: int) -> list[int]:
+    """The processes with a path in their environment; none where there is no ``/proc``.
+
+    Args:
+        mark: the path.
+        above: processes with lower numbers were there before, unless numbers began anew since; 0 looks at all.
+    """
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        newest = int(Path("/proc/loadavg").read_text().split()[-1])
+        for pid in [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdecimal()]:
+            if pid > above or newest < above:
+                with contextlib.suppress(OSError):  # it is gone, or another user's
+                    if os.fsencode(mark) in Path(f"/proc/{pid}/environ").read_bytes():
+                        found.append(pid)
+    return found
 
 
 def _descendants(pid: int) -> list[psutil.Process]:

@@ -31,21 +31,22 @@ class Setback:
         return self._ahead_s < before - SKEW_S
 
 
-def is_untouched(path: Path, *, for_s: float, changed: float | None = None) -> bool:
+def is_untouched(path: Path | int, *, for_s: float, changed: float | None = None) -> bool:
     """Whether nothing was written to a file or folder for so many seconds.
 
     One from the future is dated now, so that its time begins to run.
 
     Args:
-        path: the file or folder.
+        path: the file or folder, or a descriptor of it.
         for_s: seconds.
         changed: when something was written, if its own time does not say it.
 
     Raises:
         OSError: it cannot be looked at, or not be dated.
     """
-    moment = path.lstat().st_mtime if changed is None else changed
-    if is_future(moment):
-        os.utime(path, follow_symlinks=False)
+    if changed is None:
+        changed = (path.lstat() if isinstance(path, Path) else os.fstat(path)).st_mtime
+    if is_future(changed):
+        os.utime(path, follow_symlinks=isinstance(path, int))  # a descriptor can only be followed
         return False
-    return time.time() - moment > for_s
+    return time.time() - changed > for_s

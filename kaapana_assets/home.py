@@ -19,6 +19,7 @@ from kaapana_assets import home_record
 from kaapana_assets.durable import make_folder, sync_folder, write_file
 from kaapana_assets.errors import ConfigurationError, NotFound
 from kaapana_assets.home_record import MARKER
+from kaapana_assets.trusted_paths import check_above, check_found, has_settings
 
 NAME = "kaapana-home"
 RESTORING = ".restoring"
@@ -56,22 +57,30 @@ def find_site(working_directory: Path) -> Site:
 
     Raises:
         ConfigurationError: the nearest one belongs to another user, whose settings and workflow files would be
-            taken.
+            taken, or others may change its settings.
     """
     for folder in (working_directory, *working_directory.parents):
         env_file = folder / ".env"
-        has_settings = _has_settings(env_file)
-        if not has_settings and not is_home(folder / NAME):
+        is_env_file = has_settings(env_file)
+        if not is_env_file and not is_home(folder / NAME):
             continue
-        found = env_file if has_settings else folder / NAME
-        owners = {found.stat().st_uid, found.lstat().st_uid}  # a link is trusted as little as what it leads to
-        if folder != working_directory and owners != {os.geteuid()}:
-            raise ConfigurationError(
-                f"{found} belongs to another user, and is not taken from {working_directory} for that reason: set "
-                f"KAAPANA_HOME={folder / NAME} if it is the home you mean"
-            )
-        return Site(folder, env_file if has_settings else None)
+        found = env_file if is_env_file else folder / NAME
+        check_found(found, working_directory=working_directory, home=folder / NAME)
+        return Site(folder, env_file if is_env_file else None)
     return Site(working_directory, None)
+
+
+def site_of_named_home(working_directory: Path, home: Path) -> Site:
+    """The folder that a command belongs to whose home is named: nothing is looked for upwards.
+
+    Raises:
+        ConfigurationError: the file of settings in it belongs to another user, or others may change it.
+    """
+    env_file = working_directory / ".env"
+    if not has_settings(env_file):
+        return Site(working_directory, None)
+    check_found(env_file, working_directory=working_directory, home=home)
+    return Site(working_directory, env_file)
 
 
 def is_home(folder: Path) -> bool:
@@ -138,8 +147,9 @@ def check_private(home: Path, *, group: str = "") -> None:
     """See that nobody but this user, root and the group, if there is one, may enter a home.
 
     Raises:
-        ConfigurationError: others may; says the command that ends that.
+        ConfigurationError: others may, or may put another folder in its place; says the command that ends that.
     """
+    check_above(home)
     gid = _group_id(group) if group else None
     status = home.stat()
     mode = stat.S_IMODE(status.st_mode)
@@ -178,11 +188,12 @@ def check_home(home: Path) -> None:
 
     Raises:
         ConfigurationError: it is another user's, who lets nobody in, a newer program wrote in it, or a restore
-            into it was cut short.
+            into it was cut short, or others may put another folder in its place.
         NotFound: it is none; says where it was looked for and how to name one.
     """
     if home.is_dir() and not os.access(home, os.R_OK | os.X_OK):
         raise ConfigurationError(f"KAAPANA_HOME={home} is another user's, who lets nobody in")
+    check_above(home)
     _refuse_half_restored(home)
     if is_home(home):
         home_record.read(home)
@@ -205,11 +216,3 @@ def _refuse_half_restored(home: Path) -> None:
             f"the home {home} is not whole: a restore was cut short; give the same `kaapana-assets restore` again, or "
             "remove the folder"
         )
-
-
-def _has_settings(env_file: Path) -> bool:
-    try:
-        lines = env_file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return False
-    return any(line.strip().removeprefix("export ").lstrip().startswith("KAAPANA_") for line in lines)

@@ -7,10 +7,12 @@ direction of writing round. None of it is shown as it is, all of it stays readab
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from pathlib import Path
 
 _ENDS_LINE = frozenset("\u2028\u2029")
+_COLOURS = re.compile(r"(\x1b\[[0-9;]*m)")
 _KEPT = frozenset("\u200c\u200d")  # joiners, which some scripts need within words
 
 
@@ -27,6 +29,13 @@ def shown_lines(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(char if char in "\n\t" else _shown(char) for char in text)
+
+
+def shown_output(line: str) -> str:
+    """A line that a program printed, fit to be kept and shown: its tabs and colours stay."""
+    if line.isprintable():
+        return line
+    return "".join(part if at % 2 else shown_lines(part) for at, part in enumerate(_COLOURS.split(line)))
 
 
 def _shown(char: str) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from kaapana_assets.errors import UnsafePath
+from kaapana_assets.shown import shown
 
 DEEPEST = 256
 """A walk holds a descriptor for each folder that it is in."""
@@ -82,13 +83,13 @@ class Folder:
 
         Raises:
             FileNotFoundError: one is not there, and was not to be made.
-            UnsafePath: something else stands in the place of one, or it may not be read.
+            UnsafePath: something else stands in the place of one, or it may not be read or made.
         """
         at, path = os.dup(self.fd), self.path
         try:
             for name in names:
                 if make:
-                    with contextlib.suppress(FileExistsError):
+                    with _changing(path / name), contextlib.suppress(FileExistsError):
                         os.mkdir(name, dir_fd=at)
                 inner = _open(at, path, name, _FOLDER)
                 os.close(at)
@@ -149,8 +150,10 @@ class Folder:
 
         Raises:
             FileExistsError: the name is taken, by whatever.
+            UnsafePath: this folder may not be written to.
         """
-        return os.fdopen(os.open(name, _NEW, 0o666, dir_fd=self.fd), "wb")
+        with _changing(self.path / name):
+            return os.fdopen(os.open(name, _NEW, 0o666, dir_fd=self.fd), "wb")
 
     def write(self, name: str, content: bytes, *, durable: bool = False) -> None:
         """Put a file under a name in one step, in the place of another file or of a link.
@@ -161,7 +164,7 @@ class Folder:
             durable: it survives a power cut once this returns.
 
         Raises:
-            UnsafePath: a folder has the name.
+            UnsafePath: a folder has the name, or this folder may not be written to.
         """
         staged = f".{secrets.token_hex(8)}.partial"
         with self.create(staged) as file:
@@ -178,8 +181,25 @@ class Folder:
             os.fsync(self.fd)
 
     def rename(self, name: str, target: Folder, new_name: str) -> None:
-        """Move an entry to another folder; of what has its new name there only a file or empty folder is replaced."""
-        os.rename(name, new_name, src_dir_fd=self.fd, dst_dir_fd=target.fd)
+        """Move an entry to another folder; of what has its new name there only a file or empty folder is replaced.
+
+        Raises:
+            FileNotFoundError: there is no such entry.
+            UnsafePath: it may not be moved.
+        """
+        with _changing(self.path / name):
+            os.rename(name, new_name, src_dir_fd=self.fd, dst_dir_fd=target.fd)
+
+    def make_writable(self) -> None:
+        """Let its owner change and move it, where that is this process' user.
+
+        Raises:
+            UnsafePath: that may not be done.
+        """
+        status = os.fstat(self.fd)
+        if status.st_uid == os.geteuid() and status.st_mode & 0o700 != 0o700:
+            with _changing(self.path):
+                os.fchmod(self.fd, stat.S_IMODE(status.st_mode) | 0o700)
 
     def link(self, found: Found, target: Folder) -> None:
         """Give a listed file the same name also in another folder, which must be the platform's own now.
@@ -360,7 +380,7 @@ class _Removal:
             left.add(name)
             if not is_told:
                 reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-                self._problems.append(f"{folder.path / name}: {reason}")
+                self._problems.append(shown(f"{folder.path / name}: {reason}"))
 
     def _remove_or_enter(self, folder: Folder, name: str) -> None:
         status = folder.status(name)
@@ -371,6 +391,7 @@ class _Removal:
         elif len(self._trail) < _REMOVED_AT_DEPTH:
             self._trail.append(_Emptied(Folder(_open_own(name, folder.fd), folder.path / name), name, [], set()))
         else:  # it is found again beside what is in the first folder
+            os.close(_open_own(name, folder.fd))
             first = self._trail[0].folder
             os.rename(name, f".deep-{secrets.token_hex(8)}", src_dir_fd=folder.fd, dst_dir_fd=first.fd)
 
@@ -390,6 +411,14 @@ def _open_own(name: str, parent: int) -> int:
 def _some_names(folder: int, left: Container[str]) -> list[str]:
     with os.scandir(folder) as entries:
         return list(itertools.islice((entry.name for entry in entries if entry.name not in left), _NAMES_AT_ONCE))
+
+
+@contextlib.contextmanager
+def _changing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as exc:
+        raise UnsafePath(f"{path} cannot be made, changed or moved: {exc.strerror}") from exc
 
 
 def _open(parent: int | None, place: Path, name: str, flags: int, *, is_listed: bool = False) -> int:

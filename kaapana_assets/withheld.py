@@ -26,7 +26,7 @@ DATABASE_SECRETS = frozenset({"KAAPANA_POSTGRES_PASSWORD", "PGPASSWORD", "PGSSLP
 """What opens Dagster's own storage; the PG names are those of PostgreSQL's library."""
 
 REGISTRY_SECRETS = frozenset({"KAAPANA_IMAGE_PULL_SECRETS"})
-"""What opens registries of images."""
+"""What opened registries of images, and is still set at some sites: nobody needs it any more."""
 
 SECRETS = STORE_SECRETS | DATABASE_SECRETS | REGISTRY_SECRETS
 

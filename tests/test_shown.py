@@ -5,7 +5,7 @@ import os
 import pytest
 
 from kaapana_assets.errors import NotFound
-from kaapana_assets.shown import shown, shown_lines
+from kaapana_assets.shown import shown, shown_lines, shown_output
 
 NAMES = {
     "plain": ("CT 1.dcm", "CT 1.dcm"),
@@ -29,6 +29,12 @@ def test_name_is_one_line_that_can_be_encoded(name, said):
 
 def test_lines_and_tabs_of_a_text_stay():
     assert shown_lines("one\n\ttwo\x1b") == "one\n\ttwo\\x1b"
+
+
+def test_colours_and_tabs_of_what_a_program_printed_stay():
+    said = "\x1b[1;31mred\x1b[0m\tGröße"
+    assert shown_output(said) == said
+    assert shown_output(f"\x1b]0;title\x07{said}\x1b[2J") == f"\\x1b]0;title\\x07{said}\\x1b[2J"
 
 
 def test_text_of_every_error_can_be_encoded():

@@ -23,14 +23,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from kaapana_assets.backups.folders import copied, names_in, open_file, opened
+from kaapana_assets.backups.folders import bytes_on_disk, copied, names_in, open_file, opened
 from kaapana_assets.backups.manifest import Reader
+from kaapana_assets.backups.names import in_order, is_given_by_time
+from kaapana_assets.backups.places import BACKUPS as MARKER
 from kaapana_assets.errors import ConfigurationError, DamagedBackup, NotFound, StoreUnavailable, TemporaryError
 from kaapana_assets.shown import shown
 from kaapana_assets.stores.files.durable import free_bytes
 from kaapana_assets.stores.files.transfer import sync_file_system
 
-MARKER = "kaapana-backup"
 _MANIFESTS, _FILES, _TEMPORARY, _KNOWN = "manifests", "files", "tmp", "known.sqlite"
 _FOLDERS = (_MANIFESTS, _FILES, _TEMPORARY)
 _SYNC_AFTER_BYTES = 256 * 1024**2
@@ -48,12 +49,6 @@ class BackupFolder:
         self._known: sqlite3.Connection | None = None
         self._unsynced_files = self._unsynced_bytes = 0
 
-    @property
-    def device(self) -> tuple[int, int]:
-        """Device and inode number, which identify the folder."""
-        status = os.fstat(self._fd)
-        return status.st_dev, status.st_ino
-
     def free_bytes(self) -> int:
         """Free space of its file system, in bytes."""
         return free_bytes(self._reachable)
@@ -65,7 +60,8 @@ class BackupFolder:
         row = self._database.execute(
             "SELECT sha256 FROM known WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?", _key(path, status)
         ).fetchone()
-        return row[0] if row and self._size_of(row[0]) == status.st_size else None
+        kept = self._status_of(row[0]) if row else None
+        return row[0] if kept is not None and kept.st_size == status.st_size else None
 
     def take(self, source: int, advance: Callable[[int], object]) -> tuple[int, str]:
         """Store the rest of an open file; returns its size and digest."""
@@ -114,17 +110,19 @@ class BackupFolder:
         """The path of a content, for libraries that open by path; valid while this folder is open."""
         return self._reachable / _place(digest)
 
-    def check(self, digest: str, size: int, path: str) -> None:
-        """Check that a content exists and has its size, without reading it.
+    def check(self, digest: str, size: int, path: str) -> int:
+        """Check that a content exists and has its size, without reading it; returns the bytes it takes on disk.
 
         Raises:
             DamagedBackup: the content is missing or has another size.
         """
-        if self._size_of(digest) != size:
+        status = self._status_of(digest)
+        if status is None or status.st_size != size:
             raise DamagedBackup(
                 f"the backup {self.path} is damaged: {_place(digest)}, the content of {path}, is not there or has "
                 "another size; look at its other backups with `kaapana-assets backup --verify`"
             )
+        return bytes_on_disk(status)
 
     @contextmanager
     def content(self, digest: str, path: str) -> Iterator[int]:
@@ -156,7 +154,7 @@ class BackupFolder:
     def names(self) -> list[str]:
         """The names of all complete backups, oldest first."""
         with opened(_MANIFESTS, within=self._fd) as folder:
-            return [name.removesuffix(".jsonl") for name in names_in(folder) if name.endswith(".jsonl")]
+            return in_order(name.removesuffix(".jsonl") for name in names_in(folder) if name.endswith(".jsonl"))
 
     @contextmanager
     def manifest(self, name: str = "") -> Iterator[Reader]:
@@ -199,7 +197,7 @@ class BackupFolder:
                 os.fsync(folder)
 
     def remove_but(self, keep: int) -> int:
-        """Remove all backups but the newest ``keep``, and the contents that no backup needs any more.
+        """Remove all backups but the newest ``keep`` and renamed ones, and the contents that none needs any more.
 
         Returns:
             The number of removed contents.
@@ -208,11 +206,12 @@ class BackupFolder:
             DamagedBackup: a manifest that stays cannot be read; then nothing is removed.
         """
         names = self.names()
+        old = [name for name in names if is_given_by_time(name)][:-keep]
         used: set[str] = set()
-        for name in names[-keep:]:
+        for name in (name for name in names if name not in old):
             with self.manifest(name) as reader:
                 used.update(entry.sha256 for entry in reader.entries())
-        for name in names[:-keep]:
+        for name in old:
             os.unlink(f"{_MANIFESTS}/{name}.jsonl", dir_fd=self._fd)
         removed = 0
         with opened(_FILES, within=self._fd) as files:
@@ -268,12 +267,12 @@ class BackupFolder:
         self._unsynced_files += 1
         self._unsynced_bytes += size
 
-    def _size_of(self, digest: str) -> int | None:
+    def _status_of(self, digest: str) -> os.stat_result | None:
         try:
             status = os.stat(_place(digest), dir_fd=self._fd, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        return status.st_size if stat.S_ISREG(status.st_mode) else None
+        return status if stat.S_ISREG(status.st_mode) else None
 
     def _temporary_name(self) -> str:
         return uuid.uuid4().hex

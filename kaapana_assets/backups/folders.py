@@ -14,6 +14,8 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # A FIFO that replaced a file must not block the reader.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PIECE = 1 << 20
+_ZEROS = bytes(_PIECE)
+_BLOCK = 512  # the unit of st_blocks, on every file system
 _DEEPEST = 200
 
 
@@ -47,8 +49,11 @@ class Found:
 
 
 def names_in(folder: int) -> list[str]:
-    """The names of the entries of an open folder, sorted."""
-    return sorted(os.listdir(folder))
+    """The names of the entries of an open folder, sorted; none if it was removed meanwhile, as by a nightly clean."""
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
 
 
 @contextmanager
@@ -131,6 +136,8 @@ def open_file(name: str, folder: int) -> int:
 def copied(source: int, target: int | None, advance: Callable[[int], object]) -> tuple[int, str]:
     """Copy the rest of a file, or only read it; returns its size and its SHA-256 in hex.
 
+    Pieces of zeros become holes, so that the copy of a sparse file is sparse.
+
     Args:
         source: descriptor of the file.
         target: descriptor of the copy; None only reads the file.
@@ -141,8 +148,18 @@ def copied(source: int, target: int | None, advance: Callable[[int], object]) ->
     while piece := os.read(source, _PIECE):
         digest.update(piece)
         size += len(piece)
-        view = memoryview(piece) if target is not None else memoryview(b"")
-        while view and target is not None:
-            view = view[os.write(target, view) :]
+        if target is not None and piece == _ZEROS[: len(piece)]:
+            os.lseek(target, len(piece), os.SEEK_CUR)
+        elif target is not None:
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(target, view) :]
         advance(len(piece))
+    if target is not None:
+        os.ftruncate(target, size)
     return size, digest.hexdigest()
+
+
+def bytes_on_disk(status: os.stat_result) -> int:
+    """The bytes that a file takes on disk: fewer than its size if it has holes."""
+    return min(status.st_size, status.st_blocks * _BLOCK)

@@ -7,22 +7,25 @@ files) is not executed by a restore; the platform executes it later.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from kaapana_assets.backups.backup_folder import BackupFolder, translated
 from kaapana_assets.backups.databases import free_of, load, served
 from kaapana_assets.backups.folders import FOLDER, copied, names_in, open_file
 from kaapana_assets.backups.manifest import Entry, Header
-from kaapana_assets.errors import ConfigurationError, DamagedBackup, StoreUnavailable
+from kaapana_assets.backups.places import check_new_home
+from kaapana_assets.errors import ConfigurationError, DamagedBackup, StoreUnavailable, TemporaryError
 from kaapana_assets.home import RESTORING, make_home
 from kaapana_assets.home_paths import HomePaths
 from kaapana_assets.shown import shown
 from kaapana_assets.stores.files.transfer import sync_file_system
 
+_MARK = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOT_WRITABLE_BY_OTHERS = 0o755
 _EMPTY = {"lost+found"}
@@ -80,18 +83,21 @@ class Restore:
         Raises:
             NotFound: there is no such backup.
             DamagedBackup: the backup is damaged or incomplete, or names a path that no backup holds.
+            ConfigurationError: the new home is in another home, or in a backup folder.
             StoreUnavailable: the disk of the new home has too little free space.
         """
+        check_new_home(self._home)
+        needed = 0
         with self._folder.manifest(self._name) as manifest:
             for entry in manifest.entries():
                 if entry.kind != "folder":
-                    self._folder.check(entry.sha256, entry.size, shown(entry.path))
+                    needed += self._folder.check(entry.sha256, entry.size, shown(entry.path))
             self._digest = manifest.digest
             header, size = manifest.header, manifest.size_bytes
         free = free_of(self._home)
-        if size > free and not (self._home / RESTORING).exists():
+        if needed > free and not (self._home / RESTORING).exists():
             raise StoreUnavailable(
-                f"{self._home} has room for {free:,} bytes, the backup has {size:,}: name another disk"
+                f"{self._home} has room for {free:,} bytes, the backup has {needed:,}: name another disk"
             )
         return header, size
 
@@ -103,6 +109,7 @@ class Restore:
 
         Raises:
             ConfigurationError: the home is not empty, or belongs to another user.
+            TemporaryError: another process restores into the home.
             DamagedBackup: a file is damaged; the home stays unfinished, and the platform refuses it.
             StoreUnavailable: the home is not writable.
         """
@@ -172,44 +179,48 @@ class Restore:
 
 @contextmanager
 def _claimed(home: Path, digest: str) -> Iterator[int]:
-    """Open the home and mark it as unfinished; yields its descriptor.
+    """Open the home for one process and mark it as unfinished; yields its descriptor.
 
     Raises:
         ConfigurationError: the home holds anything but an unfinished restore of the same backup.
+        TemporaryError: another process restores into the home.
     """
-    try:
-        descriptor = os.open(home, FOLDER)
-    except NotADirectoryError as exc:
-        raise ConfigurationError(f"{home} is a link or no folder: name the folder itself") from exc
-    try:
+    with ExitStack() as stack:
+        try:
+            descriptor = os.open(home, FOLDER)
+        except NotADirectoryError as exc:
+            raise ConfigurationError(f"{home} is a link or no folder: name the folder itself") from exc
+        stack.callback(os.close, descriptor)
         names = set(names_in(descriptor)) - _EMPTY
         if os.fstat(descriptor).st_uid != os.geteuid():
             raise ConfigurationError(f"{home} belongs to another user: name a folder of your own")
-        if names and _claim_of(descriptor) != digest:
-            raise ConfigurationError(
-                f"{home} is not empty, and a restore replaces nothing: name a new or an empty folder"
-                + (", or remove what another restore left there" if RESTORING in names else "")
-            )
+        if names and RESTORING not in names:
+            raise ConfigurationError(_not_empty(home))
+        # The mark is created only in an empty folder: in a complete home it would be wrong.
+        flags = _MARK if names else _MARK | os.O_CREAT
+        try:
+            mark = stack.enter_context(os.fdopen(os.open(RESTORING, flags, 0o600, dir_fd=descriptor), "r+b", 0))
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError as exc:
+            raise ConfigurationError(_not_empty(home)) from exc
+        except BlockingIOError as exc:
+            raise TemporaryError(f"another process restores into {home}: wait for its end") from exc
+        claim = (mark.read(100) or b"").decode(errors="replace")
+        now = set(names_in(descriptor)) - _EMPTY
+        if RESTORING not in now:  # another process has ended
+            raise ConfigurationError(_not_empty(home))
+        is_new = not claim and now == {RESTORING}
+        if not is_new and claim != digest:
+            raise ConfigurationError(f"{_not_empty(home)}, or remove what another restore left there")
         os.fchmod(descriptor, 0o700)
-        if not names:
-            mark = os.open(RESTORING, _NEW, 0o600, dir_fd=descriptor)
-            try:
-                os.write(mark, digest.encode())
-                os.fsync(mark)
-            finally:
-                os.close(mark)
+        if is_new:
+            mark.write(digest.encode())
+            os.fsync(mark.fileno())
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
-def _claim_of(home: int) -> str:
-    try:
-        descriptor = open_file(RESTORING, home)
-    except OSError:
-        return ""
-    with os.fdopen(descriptor) as mark:
-        return mark.read(100)
+def _not_empty(home: Path) -> str:
+    return f"{home} is not empty, and a restore replaces nothing: name a new or an empty folder"
 
 
 def _made(home: int, names: list[str]) -> int:

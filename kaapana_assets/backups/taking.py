@@ -7,7 +7,7 @@ The order of copying is what makes it consistent:
    refers to (cohorts, workflow files), the index, the catalog, and the spool last.
 2. Then the large trees are copied while everything runs. A reference is always copied before its target: each
    output that Dagster knows is on the shelf, which is copied later, and each instance of the catalog is in the
-   archive. These trees only grow, so no target can be missing.
+   archive. These trees only grow, since no forgetting runs before the end, so no target can be missing.
 
 A file in the archive that is not in the copied catalog arrived later. It goes to the spool of the backup: the
 restored platform ingests it as if it had just been received, and so adds it to the catalog, the index and
@@ -33,12 +33,15 @@ from kaapana_assets.backups import contents
 from kaapana_assets.backups.backup_folder import BackupFolder
 from kaapana_assets.backups.copying import Copying, Taken
 from kaapana_assets.backups.databases import dump, served
-from kaapana_assets.backups.folders import Found, names_in, open_tree, opened, walk
+from kaapana_assets.backups.folders import Found, bytes_on_disk, names_in, open_tree, opened, walk
 from kaapana_assets.backups.manifest import Entry, Header, Writer
+from kaapana_assets.backups.names import next_name
+from kaapana_assets.backups.places import check_apart
 from kaapana_assets.errors import ConfigurationError, StoreUnavailable, TemporaryError
 from kaapana_assets.home_paths import HomePaths
 from kaapana_assets.ingest.spool import open_spool
 from kaapana_assets.shown import shown
+from kaapana_assets.stores.forgotten import ForgottenRecords
 from kaapana_assets.supervision.needs import POSTGRES
 from kaapana_assets.supervision.parts import Places
 from kaapana_assets.supervision.record import lock_home, running_platform
@@ -72,14 +75,14 @@ class Backup:
         self._settings = settings
         self._home = settings.home.resolve()
         self._folder = folder
-        where = folder.path.resolve()
-        if where == self._home or where in self._home.parents or self._home in where.parents:
-            raise ConfigurationError(f"the backups {where} may not be in the home {self._home}, nor around it")
+        check_apart(self._home, folder.path)
         if folder.names():
             with folder.manifest() as manifest:
                 other = manifest.header.home
             if other != str(self._home):
-                raise ConfigurationError(f"{where} has backups of {shown(other)}: name a folder for {self._home} alone")
+                raise ConfigurationError(
+                    f"{folder.path} has backups of {shown(other)}: name a folder for {self._home} alone"
+                )
 
     def left_out(self) -> list[str]:
         """Descriptions of the stores that are servers, which need backups of their own."""
@@ -106,7 +109,7 @@ class Backup:
                         continue
                     everything += found.status.st_size
                     if contents.is_database(found.path) or not self._folder.known(found.path, found.status):
-                        new += found.status.st_size
+                        new += bytes_on_disk(found.status)
             if self._has_postgres:
                 with opened(self._data / "base") as base:
                     new += sum(found.status.st_size for found in walk(base, "", lambda _: True) if found.is_file)
@@ -118,6 +121,10 @@ class Backup:
             )
         return Sizes(everything, new)
 
+    def waits(self) -> bool:
+        """Whether the backup has to wait for the end of a forgetting."""
+        return ForgottenRecords(self._home).is_forgetting()
+
     def run(self, advance: Callable[[int], object]) -> Taken:
         """Take the backup. After an interruption, the next backup reuses the files already copied.
 
@@ -128,9 +135,13 @@ class Backup:
             StoreUnavailable: something cannot be read or written; the message names it.
         """
         now = datetime.now(timezone.utc)
-        taken = Taken(f"{now:%Y%m%dT%H%M%S.%fZ}")
+        taken = Taken(next_name(now, self._folder.names()))
         header = Header(__version__, str(self._home), now.isoformat(), self.left_out(), public_settings(self._settings))
-        with self._folder.new_manifest(taken.name) as file, opened(self._home) as home:
+        with (
+            ForgottenRecords(self._home).none(),
+            self._folder.new_manifest(taken.name) as file,
+            opened(self._home) as home,
+        ):
             writer = Writer(file, header)
             one = Copying(self._folder, writer, taken, advance)
             with open_spool(self._settings).one_taker():

@@ -23,6 +23,7 @@ def command(folder: Path, verify: bool, keep: int | None) -> None:
     from tqdm import tqdm
 
     from kaapana_assets.backups.backup_folder import open_to_write
+    from kaapana_assets.backups.places import check_apart
     from kaapana_assets.backups.taking import Backup
     from kaapana_assets.cli.homes import settings_to_read
     from kaapana_assets.shown import shown
@@ -31,8 +32,11 @@ def command(folder: Path, verify: bool, keep: int | None) -> None:
         _verify(folder)
         return
     settings = settings_to_read()
+    check_apart(settings.home, folder.absolute())  # before it is made
     with open_to_write(folder.absolute()) as opened:
         backup = Backup(settings, opened)
+        if backup.waits():
+            click.echo("… waiting for the end of a forgetting", err=True)
         sizes = backup.sizes()
         with tqdm(total=sizes.all_bytes, desc="copying", unit="B", unit_scale=True, disable=None) as bar:
             taken = backup.run(bar.update)

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -62,17 +65,13 @@ def _walk(settings: Settings, stages: dict[str, float]) -> list[str]:
     client = DagsterClient(settings.dagster_url)
     with _stage("choose files", stages):
         files = demo_files()
-        outgoing = _lay_out(settings.paths.demo_outgoing, files)
     modalities = Counter(modality for _, modality in {(file.series_instance_uid, file.modality) for file in files})
     click.echo(
         f"{len(files)} real DICOM files in {modalities.total()} series "
         f"({', '.join(f'{count} {name}' for name, count in modalities.most_common())}) from pydicom-data and pydicom"
     )
-    with _stage("send", stages):
-        try:
-            _kaapana("send", str(outgoing))
-        finally:  # the platform has them now: further copies would be out of its sight
-            shutil.rmtree(outgoing, ignore_errors=True)
+    with _stage("send", stages), _laid_out(settings.paths.demo_outgoing, files) as outgoing:
+        _kaapana("send", str(outgoing))
     with _stage("ingest", stages):
         _wait_for_ingest(settings, client, {file.series_instance_uid for file in files})
     with _stage("cohort", stages):
@@ -91,13 +90,54 @@ def _walk(settings: Settings, stages: dict[str, float]) -> list[str]:
     return failed
 
 
-def _lay_out(folder: Path, files: list[DemoFile]) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    for file in files:
-        place = folder / file.series_instance_uid
-        place.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file.path, place / f"{file.sop_instance_uid}.dcm")
-    return folder
+@contextmanager
+def _laid_out(folder: Path, files: list[DemoFile]) -> Iterator[Path]:
+    """A folder with copies of files as long as the context, however that ends.
+
+    The platform has what was sent: further copies would be out of its sight. Those that a killed demo left are
+    removed first, and are known to ``kaapana-assets forget``.
+
+    Raises:
+        TemporaryError: they cannot be removed.
+    """
+    with _ends_by_exit(signal.SIGTERM, signal.SIGHUP):
+        _remove(folder)
+        try:
+            for file in files:
+                place = folder / file.series_instance_uid
+                place.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file.path, place / f"{file.sop_instance_uid}.dcm")
+            yield folder
+        finally:
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+        folder.parent.rmdir()
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        if folder.exists():
+            raise TemporaryError(
+                f"the copies that the demo has sent cannot be removed ({exc.strerror}: {exc.filename}): remove {folder}"
+            ) from exc
+
+
+@contextmanager
+def _ends_by_exit(*numbers: signal.Signals) -> Iterator[None]:
+    """Within it these signals end the process as an exception does: what has to be undone is undone."""
+
+    def end(number: int, _frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _ensure_up(settings: Settings, options: list[str]) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kaapana_assets.cli.homes import settings_to_read
+from kaapana_assets.cli.homes import settings_to_change
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ def command(series: str | None, study: str | None, patient: str | None, yes: boo
     given += [("patient", patient)] if patient is not None else []
     if len(given) != (0 if go_on else 1):
         raise click.UsageError("give one of --series, --study and --patient, or --go-on alone")
-    settings = settings_to_read()
+    settings = settings_to_change()
     if yes or go_on:
         try:
             for path in forget.go_on(settings, _say):

@@ -39,7 +39,7 @@ class Launch:
         cpu: CPU cores (1.5 is one and a half); None for no limit. Runners without isolation ignore it.
         gpus: GPUs that it gets for itself. Runners without isolation ignore it.
         network: whether it may reach a network, where the runner can hold that.
-        image_pull_secrets: names of the secrets to pull the image with, where the runner pulls.
+        image_pull_secrets: names of the secrets to pull the image with, where the cluster pulls it.
     """
 
     run_id: str
@@ -126,10 +126,11 @@ class Runner(Protocol):
         """Digest of what the image holds, the same as long as its content is the same.
 
         It goes into fingerprints and code versions, so it is called when Dagster loads definitions
-        and is quick.
+        and is quick, unless an engine has to be waited for.
 
         Raises:
             NotFound: there is no such image.
+            EngineUnavailable: that cannot be found out now, also after some patience.
         """
         ...
 

@@ -20,6 +20,7 @@ from dagster_postgres.utils import pg_url_from_config
 from sqlalchemy import Engine, QueuePool, event
 from sqlalchemy.exc import DisconnectionError
 
+from kaapana_assets.retry import Patience, repeating
 from kaapana_assets.settings import load_settings
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
@@ -67,22 +68,19 @@ def retry_connections(engine: Engine, patience_s: float) -> None:
     def connect(dialect: Any, _record: object, arguments: list[Any], given: dict[str, Any]) -> Any:  # noqa: ANN401
         given.setdefault("connect_timeout", _CONNECT_S)
         given.setdefault("tcp_user_timeout", _SILENCE_MS)
-        began = told = time.monotonic()
-        wait_s = _FIRST_WAIT_S
-        while True:
-            try:
-                connection = dialect.connect(*arguments, **given)
-            except psycopg2.OperationalError as exc:
-                waited_s = time.monotonic() - began
-                if waited_s + wait_s > patience_s:
-                    raise
-                if told == began or time.monotonic() - told > _TELL_EVERY_S:
-                    told = time.monotonic()
-                    reason = str(exc).strip().splitlines()[-1:]
-                    logger.warning("waiting for Dagster's PostgreSQL, so far %.0f s: %s", waited_s, *reason)
-            else:
-                if told != began:
-                    logger.warning("Dagster's PostgreSQL is back after %.1f s", time.monotonic() - began)
-                return connection
-            time.sleep(wait_s)
-            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        patience = Patience(patience_s, first_s=_FIRST_WAIT_S, longest_s=_LONGEST_WAIT_S)
+        began, told = time.monotonic(), 0.0
+
+        def tell(error: BaseException, _pause_s: float) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if patience.failures == 1 or now - told > _TELL_EVERY_S:
+                told = now
+                reason = str(error).strip().splitlines()[-1:]
+                logger.warning("waiting for Dagster's PostgreSQL, so far %.0f s: %s", now - began, *reason)
+
+        again = repeating(patience, lambda exc: isinstance(exc, psycopg2.OperationalError), before_pause=tell)
+        connection = again(dialect.connect, *arguments, **given)
+        if patience.failures:
+            logger.warning("Dagster's PostgreSQL is back after %.1f s", time.monotonic() - began)
+        return connection

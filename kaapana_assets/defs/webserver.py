@@ -60,6 +60,21 @@ def graphql_refusal(scope: Scope) -> Refusal | None:
     return None
 
 
+def notebook_refusal(scope: Scope) -> Refusal | None:
+    """Refuses to show a notebook: it is any file that the platform can read, and its scripts would be this server's.
+
+    A page can have one downloaded, and then lead to it here. No asset of the platform is a notebook.
+
+    References: ``dagster_webserver.webserver.DagsterWebserver.download_notebook``, where nbconvert is installed.
+    """
+    if scope["type"] != "http" or "notebook" not in scope["path"]:
+        return None
+    names = {name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)}
+    if "repoLocName" not in names:  # an asset or a run of that name
+        return None
+    return Refusal(403, "notebooks are not shown: their scripts could do all that this page can; use Jupyter")
+
+
 def _only_asks(document: DocumentNode) -> bool:
     operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
     return all(node.operation is OperationType.QUERY for node in operations)
@@ -103,7 +118,7 @@ def _serve(
             app = create_app_from_workspace_process_context(
                 context, path_prefix, live_data_poll_rate, lifespan=_until_cancelled
             )
-            guarded = WebGuard(app, hosts, rules=(graphql_refusal,))
+            guarded = WebGuard(app, hosts, rules=(graphql_refusal, notebook_refusal))
             uvicorn.run(guarded, host=host, port=port or _DEFAULT_PORT, log_level=uvicorn_log_level)
 
 

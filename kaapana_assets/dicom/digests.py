@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,14 +36,6 @@ def content_digest(path: Path) -> str:
             return _formatted(_dataset_hash(meta), file)
     except OSError as exc:
         raise UnreadableDicom(f"{path}: cannot be read ({exc.strerror})") from exc
-
-
-def dataset_digest(transfer_syntax_uid: str, chunks: Iterable[bytes]) -> str:
-    """What ``content_digest`` gives for a file with this transfer syntax and encoded dataset."""
-    digest = _dataset_hash(transfer_syntax_uid)
-    for chunk in chunks:
-        digest.update(chunk)
-    return f"sha256:{digest.hexdigest()}"
 
 
 def series_digest(instances: Mapping[str, str]) -> str:

@@ -133,7 +133,7 @@ def _launch(
         for uid in sorted(result.verified):
             try:
                 _take(operator, view, directory, *directory.place(uid, operator.out_dir))
-            except (UnsafePath, FileNotFoundError) as exc:  # only now: somebody else writes there
+            except UnsafePath as exc:  # only now: somebody else writes there, or it may not be moved
                 result.verified.discard(uid)
                 result.failed[uid] = f"series {uid}: {_named_refusal(operator, str(exc))}"
     # What failed together is tried alone; the last view of a series that failed is kept to be looked into.

@@ -11,6 +11,7 @@ import sys
 import threading
 
 from kaapana_assets.durable import NO_ROOM
+from kaapana_assets.shown import shown_output
 
 
 class StepOutput:
@@ -24,7 +25,7 @@ class StepOutput:
         self._lost = 0
 
     def print_line(self, line: str) -> None:
-        """Print one line, or count it as lost.
+        """Print one line, but for what would steer a terminal, or count it as lost.
 
         Raises:
             OSError: it cannot be printed for another reason than a full disk.
@@ -34,7 +35,7 @@ class StepOutput:
                 if self._lost:
                     _write(f"[{self._lost} lines are missing here: the disk was full]\n")
                     self._lost = 0
-                _write(line + "\n")
+                _write(shown_output(line) + "\n")
             except OSError as exc:
                 if exc.errno not in NO_ROOM:
                     raise

@@ -13,6 +13,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 
+from kaapana_assets.errors import UnsafePath
 from kaapana_assets.execution.conf import show_conf
 from kaapana_assets.execution.run_context import Work
 from kaapana_assets.stores.files.run_directory import RunDirectory
@@ -61,14 +62,21 @@ def take_output(view: RunDirectory, directory: RunDirectory, *place: str) -> Non
     """Move an output from a view to the run directory, in the place of an earlier one, and make it plain.
 
     Raises:
-        UnsafePath: it is not what was verified any more, or a link stands above it.
+        UnsafePath: it is not what was verified any more, a link stands above it, or it may not be moved.
     """
     directory.remove(*place)
-    with view.opened(*place[:-1]) as source, directory.opened(*place[:-1], make=True) as target:
-        source.rename(place[-1], target, place[-1])
-    with directory.opened(*place) as output:
-        for _, folder, files in output.walk():
-            make_plain(folder, files)
+    try:
+        with view.opened(*place[:-1]) as source, directory.opened(*place[:-1], make=True) as target:
+            with source.below(place[-1]) as output:
+                output.make_writable()  # to move a folder is to write to it, and to the one above
+            source.make_writable()
+            source.rename(place[-1], target, place[-1])
+        with directory.opened(*place) as output:
+            for _, folder, files in output.walk():
+                folder.make_writable()
+                make_plain(folder, files)
+    except (FileNotFoundError, PermissionError) as exc:
+        raise UnsafePath(f"{view.path.joinpath(*place)} cannot be taken: {exc.strerror}: {exc.filename}") from exc
 
 
 def remove_view(work: Work, directory: RunDirectory, view: RunDirectory) -> None:

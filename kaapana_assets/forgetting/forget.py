@@ -77,8 +77,9 @@ def carry_out(settings: Settings, forgetting: Forgetting, say: Say) -> Path:
     """Carry out a forgetting; returns the path of its record.
 
     Raises:
-        TemporaryError: a run or a sender uses one of the series, and nothing was removed; or a store or Dagster
-            does not answer: the rest is removed by the next forgetting, or when the platform starts.
+        TemporaryError: a run or a sender uses one of the series, or a backup is being taken, and nothing was removed;
+            or a store or Dagster does not answer: the rest is removed by the next forgetting, or when the platform
+            starts.
     """
     records = ForgottenRecords(settings.home)
     with records.alone():

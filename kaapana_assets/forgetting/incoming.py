@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import shutil
 from collections.abc import Iterator, Set
@@ -33,6 +34,7 @@ _ASIDE = (
 )
 _RESULTS_ASIDE = "objects/.incoming"
 _LEFT_BEHIND_S = 3600.0
+_TRIES = 100
 
 
 def spool_place(home: Path, forgetting: Forgetting) -> Place:
@@ -143,10 +145,18 @@ def _is_left(path: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    try:
-        shutil.rmtree(folder)
-        sync_folder(folder.parent)
-    except FileNotFoundError:
+    for left in reversed(range(_TRIES)):
+        try:
+            shutil.rmtree(folder)
+            sync_folder(folder.parent)
+        except FileNotFoundError:
+            # Of one file in it, when somebody else was faster.
+            if not folder.exists():
+                return
+            continue
+        except OSError as exc:
+            if exc.errno == errno.ENOTEMPTY and left:  # a sender goes on sending
+                continue
+            raise StoreUnavailable(f"{folder} cannot be removed: {exc.strerror}: {exc.filename}") from exc
         return
-    except OSError as exc:
-        raise StoreUnavailable(f"{folder} cannot be removed: {exc.strerror}: {exc.filename}") from exc
+    raise StoreUnavailable(f"{folder} cannot be removed: others work in it all the time")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from pydicom.multival import MultiValue
+
+from kaapana_assets.dicom.attributes import Document
 from kaapana_assets.dicom.headers import PYDICOM_ERRORS, read_header
 from kaapana_assets.dicom.identifiers import checked_uid, is_uid
 from kaapana_assets.dicom.limits import ReadingLimits, limits_of
@@ -15,17 +18,17 @@ from kaapana_assets.forgetting.incoming import aside_files, quarantined_files
 from kaapana_assets.settings import Settings
 from kaapana_assets.stores.factory import open_index, open_pacs
 from kaapana_assets.stores.forgotten import Kind
-from kaapana_assets.stores.index.protocol import MetadataIndex
 from kaapana_assets.stores.query import All, Term
 
+_BETWEEN_VALUES = "\\"
 _KEYWORDS = {"study": "StudyInstanceUID", "patient": "PatientID"}
 
 
 def series_of(settings: Settings, kind: Kind, value: str) -> tuple[str, ...]:
     """The series of a study or a patient, sorted; for a single series its own UID, whether or not it exists.
 
-    Values are compared exactly as in the headers, except for surrounding blanks. Series of the embedded archive
-    that are not indexed are read for the comparison.
+    Values are compared exactly as in the headers, except for surrounding blanks; one instance with the value is
+    enough. Series of the embedded archive that are not indexed are read for the comparison.
 
     Raises:
         InvalidIdentifier: the UID is not valid.
@@ -35,13 +38,15 @@ def series_of(settings: Settings, kind: Kind, value: str) -> tuple[str, ...]:
     if kind == "series":
         return (checked_uid(value, keyword="SeriesInstanceUID"),)
     keyword = _KEYWORDS[kind]
-    wanted = checked_uid(value, keyword=keyword) if kind == "study" else value.strip()
-    if not wanted:
+    wanted = checked_uid(value, keyword=keyword) if kind == "study" else _as_text(value.split(_BETWEEN_VALUES))
+    word = next((each for each in wanted.split(_BETWEEN_VALUES) if each), "")
+    if not word:
         raise InputError("an empty PatientID stands for many people: name series or studies instead")
     index = open_index(settings)
     try:
         indexed = set(index.series(All()))
-        found = {uid for uid in index.series(Term(keyword, wanted)) if _has(index, uid, keyword, wanted)}
+        candidates = {uid for field in (keyword, f"{keyword}_values") for uid in index.series(Term(field, word))}
+        found = {uid for uid in candidates if _has(index.get(uid), keyword, wanted)}
     finally:
         index.close()
     found.update(_waiting(settings, keyword, wanted))
@@ -50,10 +55,25 @@ def series_of(settings: Settings, kind: Kind, value: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _has(index: MetadataIndex, uid: str, keyword: str, wanted: str) -> bool:
-    """Whether a document has exactly this value: a term ignores case."""
-    value = index.get(uid).get(keyword)
-    return wanted in [str(each).strip() for each in (value if isinstance(value, list) else [value])]
+def _has(document: Document, keyword: str, wanted: str) -> bool:
+    """Whether a document has exactly this value: a term ignores case, and matches one of several values.
+
+    The attribute itself is from the first instance; further values of other instances are in ``<keyword>_values``.
+    """
+    of_first = _as_list(document.get(keyword))
+    of_others = {_as_text([each]) for each in _as_list(document.get(f"{keyword}_values"))}
+    return wanted == _as_text(of_first) or wanted in of_others - {_as_text([each]) for each in of_first}
+
+
+def _as_list(value: object) -> list[object]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple, MultiValue)) else [value]
+
+
+def _as_text(values: Iterable[object]) -> str:
+    """The values of an attribute as one text, as in a file, without blanks around each value."""
+    return _BETWEEN_VALUES.join(str(each).strip() for each in values)
 
 
 def _waiting(settings: Settings, keyword: str, wanted: str) -> Iterator[str]:
@@ -88,7 +108,7 @@ def _read(path: Path, keyword: str, limits: ReadingLimits) -> tuple[str, str]:
     """SeriesInstanceUID and value of the keyword in a file; empty if the file cannot be read."""
     try:
         header = read_header(path, limits=limits)
-        series, value = str(header.get("SeriesInstanceUID", "")), str(header.get(keyword, ""))
+        series, value = str(header.get("SeriesInstanceUID", "")), _as_text(_as_list(header.get(keyword)))
     except (InputError, OSError, *PYDICOM_ERRORS):
         return "", ""
-    return (series if is_uid(series) else ""), value.strip()
+    return (series if is_uid(series) else ""), value

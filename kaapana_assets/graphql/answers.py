@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,8 +61,6 @@ class Event:
     step: str | None
     level: str
     error: str | None
-    file_key: str | None
-    """For ``LogsCapturedEvent``: names the captured output, see :meth:`DagsterClient.captured_logs`."""
 
 
 @dataclass(frozen=True)
@@ -74,30 +71,6 @@ class PartitionStatus:
     failed: frozenset[str]
     missing: frozenset[str]
     materializing: frozenset[str]
-
-
-@dataclass(frozen=True)
-class Materialization:
-    """The newest materialization of an asset or of one partition of it."""
-
-    run_id: str
-    partition: str | None
-    tags: Mapping[str, str]
-    metadata: Mapping[str, Any]
-
-    @property
-    def data_version(self) -> str | None:
-        """Dagster's data version, as recorded with the materialization."""
-        return self.tags.get("dagster/data_version")
-
-
-@dataclass(frozen=True)
-class CapturedLogs:
-    """What a step wrote; ``cursor`` continues where this ended."""
-
-    stdout: str
-    stderr: str
-    cursor: str | None
 
 
 def error_message(error: Mapping[str, Any]) -> str:
@@ -140,17 +113,4 @@ def parse_event(found: Mapping[str, Any]) -> Event:
         step=found.get("stepKey"),
         level=found.get("level") or "",
         error=None if error is None else error_message({"__typename": "error", **error}),
-        file_key=found.get("fileKey"),
     )
-
-
-_METADATA_FIELDS = ("text", "path", "url", "mdStr", "floatValue", "boolValue", "timestamp")
-
-
-def metadata_value(entry: Mapping[str, Any]) -> object:
-    """The value of one metadata entry in its natural type."""
-    if "jsonString" in entry:
-        return json.loads(entry["jsonString"])
-    if "intRepr" in entry:
-        return int(entry["intRepr"])
-    return next((entry[field] for field in _METADATA_FIELDS if field in entry), None)

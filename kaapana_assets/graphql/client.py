@@ -17,14 +17,10 @@ import requests
 from kaapana_assets.errors import DagsterUnavailable, InputError, NotFound
 from kaapana_assets.graphql import documents
 from kaapana_assets.graphql.answers import (
-    CapturedLogs,
     Event,
-    Materialization,
     PartitionStatus,
     Run,
-    StepState,
     error_message,
-    metadata_value,
     parse_event,
     parse_run,
     told,
@@ -101,33 +97,9 @@ class DagsterClient:
         params = {"parentRunId": run_id, "strategy": "FROM_FAILURE", "extraTags": _tag_list(tags or {})}
         return str(self._ask(documents.REEXECUTE, {"params": params})["run"]["runId"])
 
-    def launch_backfill(
-        self, assets: Sequence[AssetKey], partitions: Sequence[str], *, tags: Mapping[str, str] | None = None
-    ) -> str:
-        """The id of a new backfill of ``assets`` over ``partitions``."""
-        params = {
-            "assetSelection": [_key(asset) for asset in assets],
-            "partitionNames": list(partitions),
-            "tags": _tag_list(tags or {}),
-        }
-        return str(self._ask(documents.LAUNCH_BACKFILL, {"params": params})["backfillId"])
-
-    def backfill_status(self, backfill_id: str) -> tuple[str, dict[str, str]]:
-        """Status of a backfill (``REQUESTED``, ``COMPLETED_SUCCESS`` …) and of its first 1,000 runs by run id."""
-        found = self._ask(documents.BACKFILL, {"id": backfill_id})
-        return found["status"], {run["runId"]: run["status"] for run in found["runs"]}
-
     def run(self, run_id: str) -> Run:
         """The run with its steps as they are now."""
         return parse_run(self._ask(documents.RUN, {"id": run_id}))
-
-    def run_status(self, run_id: str) -> str:
-        """Only the status of the run, see :attr:`Run.status`."""
-        return self.run(run_id).status
-
-    def step_states(self, run_id: str) -> dict[str, StepState]:
-        """The steps that started, by step key."""
-        return {step.key: step for step in self.run(run_id).steps}
 
     def runs(
         self,
@@ -214,11 +186,6 @@ class DagsterClient:
             events, cursor, more = self.events(run_id, cursor)
             yield from (each for each in events if each.kind in ("ExecutionStepFailureEvent", "RunFailureEvent"))
 
-    def captured_logs(self, run_id: str, file_key: str, cursor: str | None = None) -> CapturedLogs:
-        """What a step wrote to its outputs after ``cursor``; the key is in the run's LogsCapturedEvent."""
-        found = self._ask(documents.CAPTURED_LOGS, {"key": [run_id, "compute_logs", file_key], "cursor": cursor})
-        return CapturedLogs(found["stdout"] or "", found["stderr"] or "", found["cursor"])
-
     def terminate(self, run_id: str, *, force: bool = False) -> None:
         """Ask the run to end; with ``force`` it counts as cancelled even if its process is gone."""
         policy = "MARK_AS_CANCELED_IMMEDIATELY" if force else "SAFE_TERMINATE"
@@ -235,31 +202,6 @@ class DagsterClient:
             frozenset(found["unmaterializedPartitions"]) - frozenset(found["failedPartitions"]),
             frozenset(found["materializingPartitions"]),
         )
-
-    def asset_staleness(self, asset: AssetKey, partitions: Sequence[str]) -> dict[str, str]:
-        """``FRESH``, ``STALE`` or ``MISSING`` for each of ``partitions``."""
-        found = self._ask(documents.STALENESS, {"key": _key(asset), "partitions": list(partitions)})
-        return dict(zip(partitions, found["staleStatusByPartition"], strict=True))
-
-    def latest_materialization(self, asset: AssetKey, partition: str | None = None) -> Materialization | None:
-        """The newest materialization with its metadata, or None if there was never one."""
-        wanted = None if partition is None else [partition]
-        found = self._ask(documents.LATEST_MATERIALIZATION, {"key": _key(asset), "partitions": wanted})
-        events = found["assetMaterializations"]
-        if not events:
-            return None
-        event = events[0]
-        return Materialization(
-            run_id=event["runId"],
-            partition=event["partition"],
-            tags={tag["key"]: tag["value"] for tag in event["tags"]},
-            metadata={entry["label"]: metadata_value(entry) for entry in event["metadataEntries"]},
-        )
-
-    def asset_keys(self) -> list[tuple[str, ...]]:
-        """The keys of all assets that the code location defines."""
-        nodes = self._ask(documents.ASSET_KEYS, {})
-        return [tuple(node["assetKey"]["path"]) for node in nodes]
 
     def job_tags(self, job: str) -> dict[str, str]:
         """The tags of a job, as the code location defines it."""

@@ -43,37 +43,6 @@ mutation Reexecute($params: ReexecutionParams!) {
     + _PYTHON_ERROR
 )
 
-LAUNCH_BACKFILL = (
-    """
-mutation Backfill($params: LaunchBackfillParams!) {
-  result: launchPartitionBackfill(backfillParams: $params) {
-    __typename
-    ... on LaunchBackfillSuccess { backfillId }
-    ... on PartitionKeysNotFoundError { message }
-    ... on InvalidSubsetError { message }
-    ... on RunConfigValidationInvalid { errors { message } }
-    ... on UnauthorizedError { message }
-    ... on PythonError { ...PythonErrorParts }
-  }
-}
-"""
-    + _PYTHON_ERROR
-)
-
-BACKFILL = (
-    """
-query Backfill($id: String!) {
-  result: partitionBackfillOrError(backfillId: $id) {
-    __typename
-    ... on PartitionBackfill { status runs(limit: 1000) { runId status } error { ...PythonErrorParts } }
-    ... on BackfillNotFoundError { message }
-    ... on PythonError { ...PythonErrorParts }
-  }
-}
-"""
-    + _PYTHON_ERROR
-)
-
 RUN = (
     """
 query Run($id: ID!) {
@@ -128,12 +97,6 @@ query Events($id: ID!, $cursor: String, $limit: Int) {
     + _PYTHON_ERROR
 )
 
-CAPTURED_LOGS = """
-query Logs($key: [String!]!, $cursor: String, $limit: Int) {
-  result: capturedLogs(logKey: $key, cursor: $cursor, limit: $limit) { __typename stdout stderr cursor }
-}
-"""
-
 PARTITION_STATUS = """
 query PartitionStatus($key: AssetKeyInput!) {
   result: assetNodeOrError(assetKey: $key) {
@@ -149,47 +112,6 @@ query PartitionStatus($key: AssetKeyInput!) {
     ... on AssetNotFoundError { message }
   }
 }
-"""
-
-STALENESS = """
-query Staleness($key: AssetKeyInput!, $partitions: [String!]) {
-  result: assetNodeOrError(assetKey: $key) {
-    __typename
-    ... on AssetNode { staleStatusByPartition(partitions: $partitions) }
-    ... on AssetNotFoundError { message }
-  }
-}
-"""
-
-LATEST_MATERIALIZATION = """
-query Latest($key: AssetKeyInput!, $partitions: [String!]) {
-  result: assetNodeOrError(assetKey: $key) {
-    __typename
-    ... on AssetNode {
-      assetMaterializations(partitions: $partitions, limit: 1) {
-        runId timestamp partition tags { key value }
-        metadataEntries {
-          __typename label
-          ... on TextMetadataEntry { text }
-          ... on PathMetadataEntry { path }
-          ... on UrlMetadataEntry { url }
-          ... on NotebookMetadataEntry { path }
-          ... on JsonMetadataEntry { jsonString }
-          ... on MarkdownMetadataEntry { mdStr }
-          ... on IntMetadataEntry { intRepr }
-          ... on FloatMetadataEntry { floatValue }
-          ... on BoolMetadataEntry { boolValue }
-          ... on TimestampMetadataEntry { timestamp }
-        }
-      }
-    }
-    ... on AssetNotFoundError { message }
-  }
-}
-"""
-
-ASSET_KEYS = """
-query AssetKeys($group: AssetGroupSelector) { result: assetNodes(group: $group) { assetKey { path } } }
 """
 
 ADD_PARTITION = (

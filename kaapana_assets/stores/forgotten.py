@@ -3,7 +3,7 @@
     <home>/forgotten/.pending/<id>.json   a forgetting that has begun; names the series until it has ended
     <home>/forgotten/<id>.json            the record of one that has ended
     <home>/forgotten/.salt                of the marks in records, see ``Marks``
-    <home>/forgotten/.lock                locked by the one that forgets
+    <home>/forgotten/.lock                locked by the one that forgets, and shared by backups
 
 Records do not name what was forgotten: a series that arrives again is taken as new, so nobody has to know it
 again. Who holds a UID and this home can still tell whether it was forgotten, by its mark.
@@ -20,16 +20,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
+from kaapana_assets.dicom.identifiers import is_name, is_uid
 from kaapana_assets.durable import make_folder, sync_folder, write_file
-from kaapana_assets.errors import StoreUnavailable
+from kaapana_assets.errors import StoreUnavailable, TemporaryError
 from kaapana_assets.home_paths import HomePaths
-from kaapana_assets.locks import open_lock
+from kaapana_assets.locks import is_locked, open_lock
 
 Kind = Literal["series", "study", "patient"]
 _MARK_CHARACTERS = 32
 _MODE = 0o600
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,13 +102,39 @@ class ForgottenRecords:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Within it nobody else forgets; waits for those who do."""
+        """Within it nobody else forgets; waits for those who do.
+
+        Raises:
+            TemporaryError: a backup is being taken.
+        """
+        with self._lock() as lock:
+            if not _takes(lock, fcntl.LOCK_EX):
+                if _takes(lock, fcntl.LOCK_SH):
+                    raise TemporaryError(
+                        f"a backup of {self._home} is being taken, in which nothing may be missing: wait for its end"
+                    )
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def none(self) -> Iterator[None]:
+        """Within it nobody forgets, for who copies the home; waits for those who do."""
+        with self._lock() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            yield
+
+    def is_forgetting(self) -> bool:
+        """Whether somebody forgets now."""
+        with _translated(self._folder):
+            return is_locked(self._folder / _LOCK)
+
+    @contextmanager
+    def _lock(self) -> Iterator[BinaryIO]:
         with _translated(self._folder):
             make_folder(self._pending)
-            lock = open_lock(self._folder / ".lock")
+            lock = open_lock(self._folder / _LOCK)
         with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            yield lock
 
     def begin(self, forgetting: Forgetting) -> None:
         """Keep what is to be done, and later how far it has come; durable on return."""
@@ -152,12 +180,25 @@ def series_being_forgotten(home: Path) -> frozenset[str]:
     return frozenset(uid for each in ForgottenRecords(home).pending() for uid in each.series)
 
 
+def _takes(lock: BinaryIO, how: int) -> bool:
+    try:
+        fcntl.flock(lock, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _read(path: Path) -> Forgetting | None:
     """One that has begun; None when it ended at this moment."""
     try:
         values = json.loads(path.read_bytes())
         listed = {name: tuple(values[name]) for name in ("series", "cohorts", "remains")}
-        return Forgetting(**{**values, **listed, "pooled": tuple(tuple(each) for each in values["pooled"])})
+        found = Forgetting(**{**values, **listed, "pooled": tuple(tuple(each) for each in values["pooled"])})
+        # Folders of these names are removed: a record that somebody else wrote must lead to no other.
+        names = (*found.cohorts, *(name for each in found.pooled for name in each), found.id)
+        if not (all(map(is_uid, found.series)) and all(map(is_name, names))):
+            raise ValueError("names that are none")
+        return found
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError) as exc:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kaapana_assets.withheld import DATABASE_SECRETS, SECRETS, STORE_SECRETS, without_secrets
+from kaapana_assets.withheld import DATABASE_SECRETS, STORE_SECRETS, without_secrets
 
 POSTGRES, CODE, RECEIVER, WEBSERVER, DAEMON = "postgres", "code-server", "receiver", "webserver", "daemon"
 HEALTH = "health"
@@ -36,8 +36,8 @@ NEEDS: Mapping[str, Needs] = {
     WEBSERVER: Needs(DATABASE_SECRETS),
     DAEMON: Needs(DATABASE_SECRETS),
     HEALTH: Needs(DATABASE_SECRETS | STORE_SECRETS),
-    # It starts the runs, which ingest, query, store results and pull images.
-    CODE: Needs(SECRETS),
+    # It starts the runs, which ingest, query and store results.
+    CODE: Needs(DATABASE_SECRETS | STORE_SECRETS),
 }
 
 

@@ -23,6 +23,7 @@ from kaapana_assets.clocks import Setback, is_future
 from kaapana_assets.durable import suppress_no_room
 from kaapana_assets.errors import ConfigurationError, DagsterUnavailable, StoreUnavailable
 from kaapana_assets.graphql import DagsterClient
+from kaapana_assets.retry import Patience, repeating
 from kaapana_assets.settings import Settings
 from kaapana_assets.supervision import parts, record
 from kaapana_assets.supervision.former import end_former, settle
@@ -46,8 +47,11 @@ from kaapana_assets.supervision.watchdog import Members
 
 Say = Callable[[str], None]
 _POLL_S = 0.1
-_GRACE_S = 6.0
-_POSTGRES_GRACE_S = 5.0
+# Ending takes the parts some seconds of CPU together, which on a busy machine may be half a minute. All of it
+# must fit into what `kaapana-assets down` waits.
+_GRACE_S = 25.0
+_POSTGRES_GRACE_S = 15.0
+_WATCHDOG_GRACE_S = 10.0
 _CRASHES_KEPT = 20
 
 
@@ -164,21 +168,28 @@ class Platform:
 
     def _wait_for_server(self) -> str:
         """A server that starts at the same time as the platform may need some time more."""
-        deadline = time.monotonic() + self.settings.postgres_patience_s
-        told = False
-        while True:
-            try:
-                found = check_server(self.settings)
-                claim_database(self.settings, accept_copy=self._accept_copy)
-                return found
-            except StoreUnavailable as exc:
-                if time.monotonic() > deadline:
-                    raise
-                if not told:
-                    self._say(f"{exc}; waiting for up to {self.settings.postgres_patience_s:.0f} s")
-                told = True
-            if self._stop.wait(1):
+        patience = Patience(self.settings.postgres_patience_s, first_s=1.0, longest_s=1.0)
+
+        def ask() -> str:
+            if self._stop.is_set():
                 raise StopAsked
+            found = check_server(self.settings)
+            claim_database(self.settings, accept_copy=self._accept_copy)
+            return found
+
+        def tell(error: BaseException, _pause_s: float) -> None:
+            if patience.failures == 1:
+                self._say(f"{error}; waiting for up to {self.settings.postgres_patience_s:.0f} s")
+
+        again = repeating(
+            patience, lambda exc: isinstance(exc, StoreUnavailable), cancelled=self._stop, before_pause=tell
+        )
+        try:
+            return again(ask)
+        except StoreUnavailable:
+            if self._stop.is_set():
+                raise StopAsked from None
+            raise
 
     def _start_migration(self) -> subprocess.Popen[str]:
         log = self._places.log("migration")
@@ -325,22 +336,20 @@ class Platform:
         self._say("stopping")
         record.remove_record(self.settings.home)
         storage = self._children.pop(POSTGRES, None)
-        groups = [child.pid for child in self._children.values() if child.pid is not None]
-        for child in self._children.values():
-            child.signal(child.part.stop_signal)
-        deadline = began + _GRACE_S
-        for child in self._children.values():
-            child.wait(max(0.0, deadline - time.monotonic()))
+        groups = {child.pid: name for name, child in self._children.items() if child.pid is not None}
         # PostgreSQL bears the mark as well, but must outlive those that write to it.
         spared = frozenset() if storage is None or storage.pid is None else frozenset({storage.pid})
         rest = Members(frozenset(groups), self._token, except_groups=spared)
-        killed = rest.end(grace_s=max(0.0, deadline - time.monotonic()))
+        names = {pid: groups.get(_group_of(pid), "a run or an operator") for pid in rest.living()}
+        killed = [names.get(pid, "a run or an operator") for pid in rest.end(grace_s=_GRACE_S)]
+        for child in self._children.values():
+            child.wait(0)
         if storage is not None and storage.pid is not None:
             storage.signal(storage.part.stop_signal)
             storage.wait(_POSTGRES_GRACE_S)
-            killed += Members(frozenset({storage.pid}), self._token).end(grace_s=0)
+            killed += [POSTGRES for _ in Members(frozenset({storage.pid}), self._token).end(grace_s=0)]
         self._end_watchdog()
-        how = f", {len(killed)} processes had to be killed" if killed else ""
+        how = f", {len(killed)} processes had to be killed: {', '.join(sorted(killed))}" if killed else ""
         self._say(f"stopped after {time.monotonic() - began:.1f} s{how}")
 
     def _start_watchdog(self) -> None:
@@ -358,8 +367,13 @@ class Platform:
             self._watchdog.stdin.flush()
 
     def _end_watchdog(self) -> None:
-        if self._watchdog is not None:
-            self._watchdog.communicate("done\n", timeout=_POSTGRES_GRACE_S)
+        if self._watchdog is None:
+            return
+        try:
+            self._watchdog.communicate("done\n", timeout=_WATCHDOG_GRACE_S)
+        except subprocess.TimeoutExpired:  # it was told, and does nothing any more
+            self._watchdog.kill()
+            self._watchdog.wait()
 
     def _write_record(self) -> None:
         """Say in the home what runs; where the disk is full, at the next look that finds room."""
@@ -403,3 +417,10 @@ class Platform:
         if name == HEALTH:
             return self.settings.health_url
         return ""
+
+
+def _group_of(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0

@@ -148,12 +148,6 @@ def settings_in_use(**given: Any) -> Settings:  # noqa: ANN401 - pydantic checks
     return _with_addresses(settings, record)
 
 
-def settings_of_running(settings: Settings) -> Settings:
-    """The settings with the addresses of the platform that runs on their home, where one does."""
-    record = running_platform(settings.home)
-    return settings if record is None else _with_addresses(settings, record)
-
-
 def _with_addresses(settings: Settings, record: PlatformRecord) -> Settings:
     return settings.model_copy(
         update={

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from services.cluster import Cluster as RealCluster
 from services.images import BASE_IMAGE
-from services.operators import PROJECT_ROOT, UID, Background, Operators, operators_of, wait_until
+from services.operators import PROJECT_ROOT, UID, Background, Operators, kubeconfig_of, operators_of, wait_until
 
 from kaapana_assets.containers.kubernetes import Cluster
 from kaapana_assets.containers.protocol import Launch, Outcome
@@ -85,6 +85,29 @@ def test_output_comes_while_the_operator_runs_and_whole(operators: Operators) ->
     assert lines == ["first", *(str(n) for n in range(1, 20_001)), "unfinished"]
     at = {line: when for when, line in came}
     assert at["1"] - at["first"] > 2
+
+
+def test_times_that_an_operator_prints_are_its_own(operators: Operators) -> None:
+    lines: list[str] = []
+    script = r"""
+        printf '1%%\r2999-01-01T00:00:00Z two\r'; sleep 2; printf '3\n2999-01-01T00:00:00Z four\n'; sleep 2
+        head -c 100000 /dev/zero | tr '\0' x; printf '2999-01-01T00:00:00Z'; sleep 2
+    """
+    operators.runner().run(operators.launch(script), output=lines.append)
+    said = [line for line in lines if not line.startswith("[op] ")]
+    assert said[:4] == ["1%", "2999-01-01T00:00:00Z two", "3", "2999-01-01T00:00:00Z four"]
+    assert "".join(said[4:]) == "x" * 100_000 + "2999-01-01T00:00:00Z"
+
+
+def test_operator_that_prints_more_than_can_be_read_holds_up_nobody(operators: Operators) -> None:
+    """Thirty million lines, which took three minutes to be read."""
+    lines: list[str] = []
+    script = r"head -c 30000000 /dev/zero | tr '\0' '\r'; echo; echo last words; sleep 3; exit 3"
+    began = time.monotonic()
+    with pytest.raises(OperatorFailed, match=r"exit code 3\n(  .*\n)*  last words"):
+        operators.runner().run(operators.launch(script), output=lines.append)
+    assert time.monotonic() - began < 90
+    assert "[op] it printed more than can be read in time: what is missing here is left out" in lines
 
 
 def test_exit_code_126_is_skipped(operators: Operators) -> None:
@@ -326,13 +349,7 @@ def test_quota_that_is_used_up_is_told_and_waited_for(operators: Operators) -> N
 
 def test_rights_of_the_chart_are_enough(operators: Operators, tmp_path: Path) -> None:
     """A run, a failure and a deletion with the token of the chart's service account, not an administrator's."""
-    release = operators.namespace + "-release"
-    token = operators.cluster.kubectl("create", "token", "kaapana-assets", "-n", release).strip()
-    config = json.loads(operators.cluster.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
-    config["users"][0]["user"] = {"token": token}
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(json.dumps(config))
-    runner = operators.runner(kubeconfig=kubeconfig)
+    runner = operators.runner(kubeconfig=kubeconfig_of(operators.cluster, operators.release, tmp_path))
     assert runner.run(operators.launch("echo ok"), output=print) is Outcome.DONE
     with pytest.raises(OperatorFailed, match="exit code 1"):
         runner.run(operators.launch("exit 1"), output=print)

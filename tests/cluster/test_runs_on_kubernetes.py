@@ -15,6 +15,7 @@ import pytest
 from services import flow_jobs, platform_image
 from services.cluster import Cluster
 from services.images import BASE_IMAGE
+from services.operators import kubeconfig_of
 from services.plugin import lacking, service
 from system.conftest import Platforms, RunningPlatform
 from system.series import write_series
@@ -138,16 +139,6 @@ def chart(cluster: Cluster, home: Path, runs: str, operators: str) -> Iterator[N
         cluster.kubectl("delete", "jobs", "--all", "-n", runs, "--cascade=foreground")
         cluster.helm("uninstall", runs, "--namespace", runs)
         cluster.kubectl("delete", "namespace", runs, "--wait=false")
-
-
-def kubeconfig_of(cluster: Cluster, namespace: str, folder: Path) -> Path:
-    """Of the chart's service account, not an administrator's."""
-    token = cluster.kubectl("create", "token", "kaapana-assets", "-n", namespace, "--duration=8h").strip()
-    config = json.loads(cluster.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
-    config["users"][0]["user"] = {"token": token}
-    kubeconfig = folder / "kubeconfig"
-    kubeconfig.write_text(json.dumps(config))
-    return kubeconfig
 
 
 def test_cohort_run_is_a_pod_and_so_are_its_operators(site: Site) -> None:

@@ -260,10 +260,19 @@ class RunnerContract:
 
     def test_both_streams_are_output(self, place: Place) -> None:
         place.image(
-            "import sys, time\nprint('out')\nsys.stdout.flush()\ntime.sleep(0.5)\nprint('err', file=sys.stderr)\n"
-            "sys.stderr.flush()\ntime.sleep(0.5)\nprint('out again')"
+            "import os, sys, time\n"
+            "def heard(line):\n"
+            "    while not os.path.exists(os.environ['WORKFLOW_DIR'] + '/heard-' + line): time.sleep(0.01)\n"
+            "print('out', flush=True)\nheard('out')\nprint('err', file=sys.stderr, flush=True)\nheard('err')\n"
+            "print('out again')"
         )
-        place.run()
+
+        def heard(line: str) -> None:
+            place.lines.append(line)
+            if line in ("out", "err"):
+                (place.directory / f"heard-{line}").touch()
+
+        assert place.runner.run(place.launch(timeout_s=60), output=heard) is Outcome.DONE
         assert place.lines[-3:] == ["out", "err", "out again"]
 
     def test_more_output_than_a_pipe_holds_does_not_hang(self, place: Place) -> None:

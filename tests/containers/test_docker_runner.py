@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import json
 import subprocess
 import sys
@@ -12,22 +10,22 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 from pathlib import Path
 
-import docker.errors
 import pytest
 from containers.runner_contract import PYTHON, RunnerContract, until
 from containers.runner_contract import Place as ContractPlace
-from services.container_engine import ENGINES, REGISTRY, REGISTRY_PASSWORD, REGISTRY_USER, ContainerEngine
+from services.container_engine import ENGINES, REGISTRY, ContainerEngine
 from services.images import BASE_IMAGE
 from services.plugin import engine
 
 from kaapana_assets.accounts import OPERATOR_UID
-from kaapana_assets.containers.docker.engine import PullSecrets
 from kaapana_assets.containers.docker.runner import DockerRunner
 from kaapana_assets.containers.protocol import Launch, Outcome
 from kaapana_assets.errors import ConfigurationError, EngineUnavailable, NotFound, OperatorTimeout
 from kaapana_assets.image_builds.references import reference_of
+from kaapana_assets.workflows.loader import load_workflow_files
 
 pytestmark = pytest.mark.services
 
@@ -110,19 +108,29 @@ def test_an_operator_has_no_rights_and_sees_nothing_but_its_directory(place: Pla
 
 def test_launches_at_once_do_not_see_each_other(place: Place) -> None:
     place.image(
-        "import os, time\nopen('/data/mine-' + os.environ['NUMBER'], 'w').close()\ntime.sleep(0.5)\n"
+        "import os, time\nopen('/data/mine-' + os.environ['NUMBER'], 'w').close()\nprint('up', flush=True)\n"
+        "while not os.path.exists('/data/go-on'): time.sleep(0.02)\n"
         "print(sorted(os.listdir('/data')), [p for p in os.listdir('/proc') if p.isdigit()])"
     )
+    both_are_up = threading.Barrier(2, timeout=120)
 
     def one(number: int) -> list[str]:
         directory = place.directory / str(number)
         directory.mkdir()
         lines: list[str] = []
-        place.runner.run(place.launch(directory=directory, parameters={"number": str(number)}), output=lines.append)
+
+        def heard(line: str) -> None:
+            lines.append(line)
+            if line == "up":
+                both_are_up.wait()
+                (directory / "go-on").touch()
+
+        place.runner.run(place.launch(directory=directory, parameters={"number": str(number)}), output=heard)
         return lines
 
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(one, range(2))) == [[f"['mine-{number}'] ['1']"] for number in range(2)]
+        expected = [["up", f"['go-on', 'mine-{number}'] ['1']"] for number in range(2)]
+        assert list(pool.map(one, range(2))) == expected
 
 
 @pytest.mark.parametrize("network", [False, True], ids=["none", "asked for"])
@@ -165,12 +173,14 @@ def test_a_file_of_the_archive_cannot_be_altered(place: Place, tmp_path: Path) -
 
 
 def test_limits_are_those_of_the_launch(place: Place) -> None:
-    place.image("import time; print('up', flush=True); time.sleep(1)")
+    place.image(_IN_STEPS)
     seen: list[dict[str, object]] = []
 
-    def heard(_: str) -> None:
-        with place.engine.client() as client:
-            seen.append(client.inspect_container(place.containers()[0])["HostConfig"])
+    def heard(line: str) -> None:
+        if line == "one":
+            with place.engine.client() as client:
+                seen.append(client.inspect_container(place.containers()[0])["HostConfig"])
+            go_on(place, code=0)
 
     place.runner.run(place.launch(memory_mb=100, cpu=1.5), output=heard)
     assert seen[0]["Memory"] == seen[0]["MemorySwap"] == 100 * 2**20
@@ -254,6 +264,14 @@ def go_on(place: Place, *, code: int) -> None:
 def has_exited(place: Place) -> bool:
     with place.engine.client() as client:
         return [client.inspect_container(each)["State"]["Status"] for each in place.containers()] == ["exited"]
+
+
+def runs_for_s(place: Place) -> float:
+    """Seconds since the one container started, by the engine's record."""
+    with place.engine.client() as client:
+        started = client.inspect_container(place.containers()[0])["State"]["StartedAt"]
+    moment = datetime.strptime(started[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
+    return (datetime.now(timezone.utc) - moment).total_seconds()
 
 
 def test_who_takes_over_from_a_killed_worker_goes_on_with_its_container(place: Place) -> None:
@@ -342,7 +360,7 @@ def test_the_container_of_an_image_that_was_built_anew_is_ended(place: Place) ->
 def test_time_before_a_worker_was_killed_counts(place: Place) -> None:
     place.image(_IN_STEPS)
     Worker(place, timeout_s=12).killed_after("one")
-    time.sleep(4)
+    assert until(lambda: runs_for_s(place) > 4)
     began = time.monotonic()
     with pytest.raises(OperatorTimeout, match="12 s\n  one"):
         place.run(timeout_s=12.0)
@@ -407,61 +425,39 @@ def test_an_engine_that_stays_away_leaves_the_container_to_the_next_run(own_plac
     assert own_place.lines == ["one", "two"]
 
 
-class TestRegistry:
-    """A registry that asks for a password."""
+DAG = """
+from kaapana_assets.workflows import ContainerOperator, Workflow
 
-    SECRETS = json.dumps(
-        {
-            "right": {"auths": {REGISTRY: {"username": REGISTRY_USER, "password": REGISTRY_PASSWORD}}},
-            "encoded": {
-                "auths": {
-                    f"http://{REGISTRY}": {
-                        "auth": base64.b64encode(f"{REGISTRY_USER}:{REGISTRY_PASSWORD}".encode()).decode()
-                    }
-                }
-            },
-            "wrong": {"auths": {REGISTRY: {"username": REGISTRY_USER, "password": "other"}}},
-        }
-    )
+study = Workflow(name="study", operators=(ContainerOperator(name="made", image="made"),))
+"""
 
-    @pytest.fixture
-    def pushed(self, tmp_path: Path, container_engine: ContainerEngine) -> Iterator[Place]:
-        place = Place(tmp_path, container_engine, registry=f"{REGISTRY}/group", pull_secrets=PullSecrets(self.SECRETS))
-        place.image("print('pulled')")
-        name, _, tag = place.reference.rpartition(":")
-        repository = f"{REGISTRY}/group/{name.rpartition('/')[2]}"
-        with container_engine.client() as client:
-            client.tag(place.reference, repository, tag)
-            login = {"username": REGISTRY_USER, "password": REGISTRY_PASSWORD}
-            said = client.push(repository, tag, auth_config=login, stream=True, decode=True)
-            assert not [each for each in said if "error" in each]
-            client.remove_image(f"{repository}:{tag}", force=True)
-        yield place
-        with container_engine.client() as client, contextlib.suppress(docker.errors.APIError):
-            client.remove_image(f"{repository}:{tag}", force=True)
 
-    @pytest.mark.parametrize("secrets", [("right",), ("encoded",), ("wrong", "right")])
-    def test_the_operators_secrets_are_its_login(self, pushed: Place, secrets: tuple[str, ...]) -> None:
-        with pytest.raises(NotFound, match="docker pull"):
-            pushed.runner.image_digest("made")
-        assert pushed.run(image_pull_secrets=secrets) is Outcome.DONE
-        assert pushed.lines[-1] == "pulled"
-        assert not any(REGISTRY_PASSWORD in line for line in pushed.lines)
-        pushed.runner.image_digest("made")
+@pytest.mark.parametrize("engine_name", sorted(ENGINES))
+def test_an_engine_that_blinks_makes_no_workflow_an_error(
+    engine_name: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A run's process that loads its workflows at that moment would refuse its run."""
+    with engine(engine_name, tmp_path_factory.mktemp("blinks")) as own:
+        place = Place(tmp_path, own, patience_s=60.0)
+        place.image("print('made')")
+        home = tmp_path / "home"
+        dags = home / "workflows" / "dags"
+        dags.mkdir(parents=True)
+        (dags / "study.py").write_text(DAG)
+        before = load_workflow_files(home, place.runner)
+        assert "study" in before.workflows
+        own.stop()
+        back = threading.Timer(1.0, own.start)
+        back.start()
+        during = load_workflow_files(home, place.runner)
+        back.join()
+        assert "study" in during.workflows
+        assert during.plan.digest == before.plan.digest
 
-    @pytest.mark.parametrize("secrets", [(), ("wrong",)])
-    def test_a_login_that_is_refused_is_a_configuration_error(self, pushed: Place, secrets: tuple[str, ...]) -> None:
-        with pytest.raises(ConfigurationError, match="KAAPANA_IMAGE_PULL_SECRETS"):
-            pushed.run(image_pull_secrets=secrets)
 
-    def test_a_secret_that_the_site_does_not_have_is_named(self, pushed: Place) -> None:
-        with pytest.raises(ConfigurationError, match="no secret 'absent'"):
-            pushed.run(image_pull_secrets=("absent",))
-
-    def test_an_image_that_the_registry_does_not_have_is_not_found(self, pushed: Place) -> None:
-        with pytest.raises(NotFound, match="group/other"):
-            pushed.run(image=f"{REGISTRY}/group/other:1", image_pull_secrets=("right",))
-
-    def test_a_registry_that_does_not_answer_is_waited_for(self, pushed: Place) -> None:
-        with pytest.raises(EngineUnavailable, match="cannot be pulled"):
-            pushed.run(image="127.0.0.1:1/group/other:1")
+def test_images_are_pulled_by_nobody_but_who_is_asked(tmp_path: Path, container_engine: ContainerEngine) -> None:
+    place = Place(tmp_path, container_engine, registry=f"{REGISTRY}/group")
+    place.write_image("", dockerfile="FROM x\nLABEL org.opencontainers.image.version=1\n")
+    for call in (place.run, lambda: place.runner.image_digest("made")):
+        with pytest.raises(NotFound, match=f"docker pull {REGISTRY}/group/"):
+            call()

@@ -1,53 +1,39 @@
-"""What is read of settings and references for an engine, without one."""
+"""What is promised of an engine, without one."""
 
 from __future__ import annotations
 
-import json
+import time
+from pathlib import Path
 
 import pytest
 
-from kaapana_assets.containers.docker.engine import PullSecrets, registry_of
 from kaapana_assets.containers.docker.runner import DockerRunner
 from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.workflows.loader import load_workflow_files
 
-HUB = "https://index.docker.io/v1/"
+IMAGES = 20
+DAG = f"""
+from kaapana_assets.workflows import ContainerOperator, Workflow
 
-
-@pytest.mark.parametrize(
-    ("reference", "registry"),
-    [
-        ("registry.example/group/made:1", "registry.example"),
-        ("registry.example:5000/made", "registry.example:5000"),
-        ("localhost/made:1", "localhost"),
-        ("localhost:5000/made:1", "localhost:5000"),
-        ("group/made:1", HUB),
-        ("made:1", HUB),
-        ("made@sha256:abc", HUB),
-    ],
-)
-def test_the_registry_is_read_as_the_engine_does(reference: str, registry: str) -> None:
-    assert registry_of(reference) == registry
+operators = tuple(ContainerOperator(name=f"o{{n}}", image=f"localhost/o{{n}}:1") for n in range({IMAGES}))
+many = Workflow(name="many", operators=operators)
+"""
 
 
-@pytest.mark.parametrize("server", ["registry.example", "https://registry.example", "https://registry.example/v2/"])
-def test_a_login_is_found_by_its_host(server: str) -> None:
-    secrets = PullSecrets(
-        json.dumps({"site": {"auths": {server: {"username": "u", "password": "p"}, "x.example": {}}}})
-    )
-    assert secrets.logins("registry.example/made:1", ["site"]) == [
-        {"username": "u", "password": "p", "serveraddress": server}
-    ]
-    assert secrets.logins("other.example/made:1", ["site"]) == []
+def test_an_engine_that_stays_away_is_waited_for_once_for_all_images(tmp_path: Path) -> None:
+    dags = tmp_path / "workflows" / "dags"
+    dags.mkdir(parents=True)
+    (dags / "many.py").write_text(DAG)
+    patience_s = 2.0
+    runner = DockerRunner(tmp_path, url=f"unix://{tmp_path}/none.sock", uid=1000, own_uid=0, patience_s=patience_s)
+    began = time.monotonic()
+    loaded = load_workflow_files(tmp_path, runner)
+    took_s = time.monotonic() - began
+    assert "no container engine answers" in loaded.problems["many.py"]
+    assert patience_s <= took_s < IMAGES * patience_s / 2
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"a": 1}', '{"a": {"auth": {}}}', '{"a": {"auths": [1]}}'])
-def test_secrets_that_cannot_be_read_are_not_shown(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="KAAPANA_IMAGE_PULL_SECRETS is no JSON object") as raised:
-        PullSecrets(text)
-    assert raised.value.__cause__ is None
-
-
-def test_only_root_can_have_operators_of_another_user(tmp_path) -> None:
+def test_only_root_can_have_operators_of_another_user(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="KAAPANA_OPERATOR_UID=1000"):
         DockerRunner(tmp_path, url="unix:///x", uid=1000, own_uid=1001)
     assert not DockerRunner(tmp_path, url="unix:///x", uid=1001, own_uid=1001).isolates

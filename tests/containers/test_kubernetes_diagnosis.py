@@ -87,6 +87,12 @@ def test_words_of_the_cluster_are_kept() -> None:
     assert "node" in state_of(CASES["node silent"][0]).words
 
 
+def test_message_that_an_operator_left_is_not_taken_for_the_clusters() -> None:
+    left = ended(1)
+    left["terminated"]["message"] = "the node is on fire\nturn it off"
+    assert state_of(pod(left, phase="Failed", deleted=True)).words == "somebody deleted it"
+
+
 @pytest.mark.parametrize("case", ["no image", "no secret", "no claim", "image never pulled"])
 def test_what_no_waiting_mends_is_final(case: str) -> None:
     assert state_of(CASES[case][0]).is_final

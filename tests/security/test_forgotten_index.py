@@ -1,5 +1,6 @@
 """What the SQLite index forgets is in none of its files any more, and other processes go on with it."""
 
+import sqlite3
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 
 from kaapana_assets.errors import StoreUnavailable
 from kaapana_assets.stores.query import All, parse
-from kaapana_assets.stores.sqlite_index import SqliteIndex, erasure
+from kaapana_assets.stores.sqlite_index import SqliteIndex
 
 LONG = "Remarks " + "filler " * 60 + "Quastelbury"
 OTHER_PROCESS = """
@@ -88,10 +89,10 @@ def test_values_that_others_still_have_stay(index):
     assert list(index.series(parse("Quill"))) == ["1.2", "1.3"]
 
 
-def test_a_reader_of_an_older_state_makes_forgetting_fail_until_it_ends(index, tmp_path, monkeypatch):
-    monkeypatch.setattr(erasure, "_PATIENCE_S", 0.3)
+def test_a_reader_of_an_older_state_makes_forgetting_fail_until_it_ends(tmp_path):
+    index = SqliteIndex(tmp_path / "index" / "index.sqlite", reader_patience_s=0.3)
     index.put([document("1.1", "Zyxander^Quill"), document("1.2", "Another^One")])
-    reader = erasure.sqlite3.connect(tmp_path / "index" / "index.sqlite", isolation_level=None)
+    reader = sqlite3.connect(tmp_path / "index" / "index.sqlite", isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM series").fetchone()
     with pytest.raises(StoreUnavailable, match="try again"):
@@ -99,4 +100,5 @@ def test_a_reader_of_an_older_state_makes_forgetting_fail_until_it_ends(index, t
     reader.execute("COMMIT")
     reader.close()
     index.forget(["1.1"])
+    index.close()
     assert found_in_files(tmp_path / "index", "zyxander") == []

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from security.hostile import DEEP, LARGE, LEFT, SETTINGS
 from workflows.conftest import environments, place, platform  # noqa: F401 - fixtures
 from workflows.platform import POOL, Platform, rerun
 
@@ -174,32 +175,30 @@ def test_report_that_is_a_link_or_a_pipe_in_the_run_directory_holds_up_nobody(fl
     assert flow.report()["status"] == "success"
 
 
-LEFT = {
-    "link-beside-output": 'ln -s "{outside}" "$folder/other"',
-    "link-in-view": 'ln -s "{outside}" "$WORKFLOW_DIR/other"',
-    "link-for-input": 'rm -r "$in"; ln -s "{outside}" "$in"',
-    "link-deep": 'mkdir -p "$out/a/b"; ln -s "{outside}" "$out/a/b/c"',
-    "socket": 'python3 -c "import socket,sys;socket.socket(socket.AF_UNIX).bind(\'x\')"; mv x "$out/x"',
-    "hard-link": 'ln "{archive}/{two}/{two}.1.dcm" "$out/x.dcm"',
-    "hard-link-for-input": 'ln -f "{outside}/all.bin" "$in/all.bin"',
+REACHED = {
+    "link-in-view": ('ln -s "$outside" "$WORKFLOW_DIR/other"', "other is a link"),
+    "hard-link": ('ln "$archive"/*.dcm "$out/x.dcm"', "x.dcm is a hard link"),
+    "hard-link-for-input": ('ln -f "$outside/all.bin" "$in/all.bin"', "all.bin is a hard link"),
 }
+ALL_LEFT = LEFT | REACHED
 POOLED = [("link-for-input", "cohort"), ("link-deep", "cohort"), ("hard-link", "cohort")]
 
 
-@pytest.mark.parametrize(("case", "level"), [*((case, "series") for case in LEFT), *POOLED])
+@pytest.mark.parametrize(("case", "level"), [*((case, "series") for case in ALL_LEFT), *POOLED])
 def test_what_a_launch_left_is_refused_whatever_its_level(flow: Platform, secret: Path, case: str, level: str):
-    script = LEFT[case].format(outside=secret, archive=flow.place.home / "archive" / "1.2.3", two=TWO)
+    script, said = ALL_LEFT[case]
+    script = f'outside="{secret}" archive="{flow.place.home}/archive/1.2.3/{TWO}"\n{script}'
     if level == "series":
-        attack(flow, f'cd "$TMPDIR"\n{script}')
+        attack(flow, script)
     else:
         where = f'series={ONE} folder="$WORKFLOW_DIR/batch/{ONE}" in="$WORKFLOW_DIR/batch/{ONE}/$OPERATOR_IN_DIR"'
-        flow.place.image("pool", f'{POOL}\n{where} out="$WORKFLOW_DIR/$OPERATOR_OUT_DIR"\ncd "$TMPDIR"\n{script}\n')
+        flow.place.image("pool", f'{POOL}\n{where} out="$WORKFLOW_DIR/$OPERATOR_OUT_DIR"\n{script}\n')
     assert not flow.run().success
     name = "bad" if level == "series" else "pool"
     # Tried again one by one, a launch without the series of the attack leaves nothing bad.
     assert state(flow, name) == (([TWO], [ONE]) if level == "series" else ([], ["all"]))
     row = next(row for row in flow.report()["operators"] if row["operator"] == name)
-    assert "link" in row["reason"]
+    assert said in row["reason"]
     assert leaked(flow, secret) == []
     assert untouched(secret)
 
@@ -220,27 +219,21 @@ def test_hard_links_within_a_launch_are_copied(flow: Platform):
     assert [(entry / name).stat().st_nlink for name in names] == [1, 1, 1]
 
 
-DEEP = 'deep="$out/$(printf "d/%.0s" $(seq 990))"; mkdir -p "$deep"; touch "$deep/x"'
-LARGE = {
-    "deep": ({}, DEEP, "deeper than 64"),
-    "deep-set": ({"DEPTH": "3"}, 'mkdir -p "$out/a/b/c/d"', "deeper than 3"),
-    "files": (
-        {"FILES": "100"},
-        'mkdir "$out/a"; for i in $(seq 101); do : > "$out/a/$i"; done',
-        "KAAPANA_OUTPUT_FILES",
-    ),
-    "folders": ({"FILES": "100"}, 'for i in $(seq 101); do mkdir "$out/$i"; done', "KAAPANA_OUTPUT_FILES"),
-    "bytes": ({"BYTES": "1000000"}, 'truncate -s 10M "$out/hole"', "KAAPANA_OUTPUT_BYTES"),
+OVER_LIMIT = LARGE | {
+    "deep": LEFT["deep"],
+    "deep-set": ('mkdir -p "$out/a/b/c/d/e/f/g/h/i/j"', "deeper than 9"),
 }
 
 
-@pytest.mark.parametrize(("case", "level"), [*((case, "series") for case in LARGE), ("deep", "cohort")])
+@pytest.mark.parametrize(("case", "level"), [*((case, "series") for case in OVER_LIMIT), ("deep", "cohort")])
 def test_output_over_a_limit_fails_only_its_series(
     flow: Platform, monkeypatch: pytest.MonkeyPatch, case: str, level: str
 ):
-    settings, script, said = LARGE[case]
-    for name, value in settings.items():
-        monkeypatch.setenv(f"KAAPANA_OUTPUT_{name}", value)
+    script, said = OVER_LIMIT[case]
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    if case == "deep-set":
+        monkeypatch.setenv("KAAPANA_OUTPUT_DEPTH", "9")
     if level == "series":
         attack(flow, script)
     else:

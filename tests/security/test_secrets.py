@@ -74,7 +74,7 @@ GIVEN = {
     "webserver": DATABASE_SECRETS,
     "daemon": DATABASE_SECRETS,
     "health": DATABASE_SECRETS | STORE_SECRETS,
-    "code-server": SECRETS,
+    "code-server": DATABASE_SECRETS | STORE_SECRETS,
 }
 
 
@@ -246,7 +246,7 @@ EXPECTED = {
     "webserver": {"KAAPANA_POSTGRES_PASSWORD", "PGSSLPASSWORD", "AWS_SECRET_ACCESS_KEY"},
     "daemon": {"KAAPANA_POSTGRES_PASSWORD", "PGSSLPASSWORD", "AWS_SECRET_ACCESS_KEY"},
     "health": {"KAAPANA_POSTGRES_PASSWORD", *PLANTED} - {"KAAPANA_IMAGE_PULL_SECRETS"},
-    "code-server": {"KAAPANA_POSTGRES_PASSWORD", *PLANTED},
+    "code-server": {"KAAPANA_POSTGRES_PASSWORD", *PLANTED} - {"KAAPANA_IMAGE_PULL_SECRETS"},
 }
 
 
@@ -316,6 +316,11 @@ def test_a_run_leaves_no_secret_in_operators_files_logs_pages_and_the_database(p
     up.kaapana("cohort", "create", "all", "--query", 'SeriesDescription:"secrets"')
     said = up.kaapana("run", "spy", "--cohort", "all")
     assert planted.found_in((said.stdout + said.stderr).encode()) == set()
+    for args in (["status", "--json"], ["backup", tmp_path / "backup"]):
+        said = up.kaapana(*args, check=False)
+        assert planted.found_in((said.stdout + said.stderr).encode()) == set(), args
+    for file in (tmp_path / "backup").rglob("*"):
+        assert not file.is_file() or planted.found_in(file.read_bytes()) == set(), file
 
     (seen,) = up.home.glob(f"assets/spy/spy/{series}/**/seen.json")
     assert planted.found_in(seen.read_bytes()) == set()

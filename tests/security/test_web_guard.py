@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from kaapana_assets.defs.webserver import graphql_refusal
+from kaapana_assets.defs.webserver import graphql_refusal, notebook_refusal
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.settings import load_settings
 from kaapana_assets.web_guard import Hosts, WebGuard
@@ -57,7 +57,7 @@ def _application() -> Starlette:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    guarded = WebGuard(_application(), Hosts("127.0.0.1", PROXIES), rules=(graphql_refusal,))
+    guarded = WebGuard(_application(), Hosts("127.0.0.1", PROXIES), rules=(graphql_refusal, notebook_refusal))
     with _served(guarded) as found:
         yield found
 
@@ -92,6 +92,7 @@ OBEYED = {
     "typed address": ("GET", "/", {**HERE, **NAVIGATION, "Sec-Fetch-Site": "none"}),
     "a link elsewhere": ("GET", "/runs/1", {**HERE, **NAVIGATION, "Sec-Fetch-Site": "cross-site"}),
     "a query by GET": ("GET", "/graphql?query=%7Bversion%7D", HERE),
+    "an asset of that name": ("GET", "/assets/notebook?view=partitions", HERE),
     "a proxy": (
         "POST", "/graphql", {"Host": "pacs.example", "Origin": "https://pacs.example", **JSON},
     ),
@@ -136,6 +137,9 @@ REFUSED = {
     "mutation beside a query": (405, "GET", "/graphql?query=query+a%7Bx%7D+mutation+b%7Bx%7D&operationName=b", HERE),
     "mutation given twice": (405, "GET", "/graphql?query=%7Bx%7D&query=mutation%7Bx%7D", HERE),
     "subscription by GET": (405, "GET", "/graphql?query=subscription%7Bx%7D", HERE),
+    "notebook by a link": (403, "GET", "/notebook?path=%2Fx.ipynb&repoLocName=a", {**HERE, **NAVIGATION}),
+    "notebook by its old address": (403, "GET", "/dagit/notebook%0A?path=%2Fx.ipynb&repo%4cocName=a", HERE),
+    "notebook below a path": (403, "GET", "/prefix/notebook?repoLocName=&path=%2Fx.ipynb", HERE),
     "no GraphQL": (400, "GET", "/graphql?query=%7B", HERE),
     "nested without end": (400, "GET", "/graphql?query=" + "%7Ba" * 5000, HERE),
     "other methods": (405, "PUT", "/x", {**HERE, **JSON}),
@@ -201,13 +205,13 @@ def test_no_page_may_frame_or_include_what_is_answered(port):
 
 
 def test_the_checks_take_less_than_a_millisecond():
-    guard = WebGuard(_application(), Hosts("127.0.0.1", PROXIES), rules=(graphql_refusal,))
+    guard = WebGuard(_application(), Hosts("127.0.0.1", PROXIES), rules=(graphql_refusal, notebook_refusal))
     headers = [(name.lower().encode(), value.encode()) for name, value in {**ORIGIN, **JSON}.items()]
     headers = [(name, value.replace(b"{port}", b"3000")) for name, value in headers]
     scope = {"type": "http", "method": "POST", "path": "/graphql", "query_string": b"", "headers": headers}
     began = time.perf_counter()
     for _ in range(1000):
-        assert [rule(scope) for rule in guard._rules] == [None, None]
+        assert [rule(scope) for rule in guard._rules] == [None, None, None]
     assert (time.perf_counter() - began) / 1000 < 0.001
 
 

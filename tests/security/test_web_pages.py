@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote, urlsplit
 
@@ -15,6 +15,8 @@ import pytest
 import requests
 import websocket
 from security.browser import browser
+from security.raw_requests import ATTACKS as RAW_ATTACKS
+from security.raw_requests import answers
 from system.conftest import RunningPlatform, module_platforms  # noqa: F401 - a fixture
 
 from kaapana_assets.graphql import documents
@@ -85,6 +87,11 @@ ATTACKS = {
         headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"},
         timeout=30,
     ),
+    "notebook that a page has let download": lambda url: requests.get(
+        f"{url}/notebook?path=/home/somebody/Downloads/x.ipynb&repoLocName=kaapana_assets",
+        headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"},
+        timeout=30,
+    ),
     "report of a result": lambda url: requests.post(
         f"{url}/report_asset_materialization/dicom_series?partition=attack", timeout=30
     ),
@@ -139,6 +146,34 @@ def test_the_web_ui_opens_its_web_socket(up):
     opened.send(json.dumps({"type": "connection_init"}))
     assert json.loads(opened.recv()) == {"type": "connection_ack"}
     opened.close()
+
+
+def test_no_raw_request_changes_anything(up):
+    """As the same requests in test_raw_requests.py, to Dagster itself behind the checks."""
+    port = urlsplit(up.record.dagster_url).port
+    for name, attack in RAW_ATTACKS.items():
+        said = answers(port, attack(port, json.dumps(adding("raw")).encode(), as_parameters("raw")))
+        assert said.split()[1] in (b"400", b"403", b"405", b"415"), (name, said[:200])
+    assert "raw" not in added(up)
+
+
+@pytest.mark.parametrize("protocol", ["graphql-ws", "graphql-transport-ws"])
+def test_a_web_socket_changes_nothing_whatever_it_is_told(up, protocol):
+    """The web UI changes nothing by it, so that a page with a way to open one gains nothing."""
+    payload = adding(f"socket-{protocol}")
+    with closing(raw_socket(up, protocol)) as opened:
+        for kind in ("connection_init", "start", "subscribe", "next", "query"):
+            opened.send(json.dumps({"type": kind, "id": kind, "payload": payload}))
+        said = [json.loads(opened.recv()) for _ in range(2)]
+    assert [each["type"] for each in said] == ["connection_ack", "error"]
+    assert payload["variables"]["key"] not in added(up)
+
+
+def raw_socket(up: RunningPlatform, protocol: str) -> websocket.WebSocket:
+    # The server answers with its own protocol, whatever was asked for.
+    url = up.record.dagster_url.replace("http:", "ws:") + "/graphql"
+    header = [f"Sec-WebSocket-Protocol: {protocol}"]
+    return websocket.create_connection(url, header=header, origin=up.record.dagster_url, timeout=30)
 
 
 EVIL_PAGE = """<!doctype html><title>evil</title><body><iframe id=frame name=frame></iframe><script>

@@ -26,6 +26,7 @@ class Operators:
     def __init__(self, cluster: RealCluster, namespace: str, home: Path) -> None:
         self.cluster = cluster
         self.namespace = namespace
+        self.release = f"{namespace}-release"
         self.home = home
         self._opened: list[Cluster] = []
 
@@ -80,17 +81,28 @@ class Operators:
 def operators_of(cluster: RealCluster, home: Path) -> Iterator[Operators]:
     """What the chart makes, in a namespace of its own."""
     name = f"flow-jobs-{uuid4().hex[:6]}"
-    home.mkdir(parents=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     options = [f"--set=flowJobs.namespace={name}", f"--set=home.hostPath={home}", "--set=home.keep=false"]
     chart = PROJECT_ROOT / "helm" / "kaapana-assets"
-    cluster.helm("install", name, chart, "--namespace", name + "-release", "--create-namespace", "--wait", *options)
     operators = Operators(cluster, name, home)
+    release = operators.release
+    cluster.helm("install", name, chart, "--namespace", release, "--create-namespace", "--wait", *options)
     try:
         yield operators
     finally:
         operators.close()
-        cluster.helm("uninstall", name, "--namespace", name + "-release")
-        cluster.kubectl("delete", "namespace", name + "-release", "--wait=false")
+        cluster.helm("uninstall", name, "--namespace", release)
+        cluster.kubectl("delete", "namespace", release, "--wait=false")
+
+
+def kubeconfig_of(cluster: RealCluster, namespace: str, folder: Path) -> Path:
+    """Of the chart's service account, not an administrator's."""
+    token = cluster.kubectl("create", "token", "kaapana-assets", "-n", namespace, "--duration=8h").strip()
+    config = json.loads(cluster.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
+    config["users"][0]["user"] = {"token": token}
+    kubeconfig = folder / "kubeconfig"
+    kubeconfig.write_text(json.dumps(config))
+    return kubeconfig
 
 
 def wait_until(what: str, holds: Callable[[], Any], within_s: float = 60) -> Any:

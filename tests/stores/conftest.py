@@ -1,5 +1,8 @@
 """Stores on real servers, empty for each test."""
 
+import time
+from collections.abc import Callable
+
 import pytest
 import requests
 from services.running import Running
@@ -50,3 +53,11 @@ def rest(running: Running, method: str, path: str, **given: object) -> requests.
 def empty(running: Running) -> None:
     for patient in rest(running, "GET", "/patients").json():
         rest(running, "DELETE", f"/patients/{patient}")
+
+
+def until(holds: Callable[[], object], *, within_s: float = 120.0) -> None:
+    """Wait for a condition; a machine may be slow, and a fixed time is then too short."""
+    end = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < end, "did not come true in time"
+        time.sleep(0.01)

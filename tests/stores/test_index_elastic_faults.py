@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from services.plugin import service
+from stores.conftest import until
 
 from kaapana_assets.errors import InvalidIdentifier, StoreUnavailable
 from kaapana_assets.stores.elastic_index import ElasticConnection, ElasticIndex
@@ -30,7 +31,7 @@ def mortal(tmp_path_factory):
 
 
 @pytest.mark.parametrize("how", ["kill", "pause"])
-def test_server_that_goes_away_during_put_loses_and_repeats_nothing(mortal, how):
+def test_server_that_goes_away_during_put_loses_and_repeats_nothing(mortal, how, caplog):
     index = opened(mortal, timeout_s=5)
     index.count(All())
     under_way, back = threading.Event(), threading.Event()
@@ -57,12 +58,12 @@ def test_server_that_goes_away_during_put_loses_and_repeats_nothing(mortal, how)
     if how == "kill":
         mortal.kill()
         back.set()  # batches are sent to a server that is not there
-        time.sleep(3)
+        until(lambda: " wait (" in caplog.text)
         mortal.start()
     else:
         mortal.pause()
         back.set()
-        time.sleep(8)  # longer than the time limit of a request
+        until(lambda: " wait (ConnectionTimeout)" in caplog.text)  # the time limit of a request has passed
         mortal.resume()
     writing.join(240)
     assert failures == []

@@ -11,7 +11,7 @@ import pytest
 import urllib3
 from services.plugin import service
 from services.proxy import fault_proxy, http_answer
-from stores.conftest import s3_connection
+from stores.conftest import s3_connection, until
 
 from kaapana_assets.errors import ConfigurationError, KaapanaAssetsError, NotFound, StoreUnavailable
 from kaapana_assets.stores.objects.checksums import Fingerprint
@@ -84,7 +84,7 @@ def test_passing_faults_are_waited_out(minio_server, minio_store, file, tmp_path
     assert not (tmp_path / "into").exists()
 
 
-def test_a_server_that_is_killed_and_started_again_has_all_whole(tmp_path):
+def test_a_server_that_is_killed_and_started_again_has_all_whole(tmp_path, caplog):
     contents = {f"{number}": hashlib.shake_128(bytes([number])).digest(6 * MIB) for number in range(12)}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
@@ -92,10 +92,9 @@ def test_a_server_that_is_killed_and_started_again_has_all_whole(tmp_path):
         store = MinioObjects(s3_connection(running, attempts=10), part_bytes=5 * MIB)
         with ThreadPoolExecutor(1) as pool:
             done = pool.submit(lambda: [store.put_file("results", name, tmp_path / name) for name in contents])
-            while "results" not in store.buckets() or not any(store.list("results")):
-                time.sleep(0.01)
+            until(lambda: "results" in store.buckets() and any(store.list("results")))
             running.kill()
-            time.sleep(1)
+            until(lambda: "trying again" in caplog.text)
             running.start()
             done.result()
         assert {each.name: each.digest for each in store.list("results")} == {
@@ -130,9 +129,8 @@ def test_wrong_credentials_name_the_settings_and_not_the_secret(minio_server, mi
 def test_a_link_expires(minio_store, file):
     minio_store.put_file("results", "a", file)
     link = minio_store.download_link("results", "a", expires_s=1)
-    time.sleep(2.1)
-    answer = urllib3.PoolManager().request("GET", link)
-    assert answer.status == 403
+    with urllib3.PoolManager() as pool:
+        until(lambda: pool.request("GET", link).status == 403)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from services.plugin import service
 from services.proxy import fault_proxy, http_answer
-from stores.conftest import rest
+from stores.conftest import rest, until
 from stores.instances import write
 
 from kaapana_assets.dicom.digests import content_digest
@@ -26,7 +26,10 @@ from kaapana_assets.errors import ConfigurationError, KaapanaAssetsError, NotFou
 from kaapana_assets.settings import load_settings
 from kaapana_assets.stores.factory import open_pacs
 from kaapana_assets.stores.pacs.protocol import StoreOutcome
-from kaapana_assets.stores.pacs.remote.connection import LIBRARY_ERRORS, translated
+from kaapana_assets.stores.pacs.remote.connection import LIBRARY_ERRORS, ArchiveConnection, translated
+from kaapana_assets.stores.pacs.remote.dicomweb import DicomwebArchive
+from kaapana_assets.stores.pacs.remote.pacs import DicomwebPacs
+from kaapana_assets.stores.pacs.remote.senders import StowSender
 
 pytestmark = pytest.mark.services
 
@@ -187,10 +190,12 @@ def test_failure_reasons_of_single_instances_are_read(empty_orthanc, tmp_path, s
                 pacs.store([file])
 
 
-def test_what_is_not_listed_afterwards_is_not_stored(empty_orthanc, tmp_path, monkeypatch):
-    monkeypatch.setattr("kaapana_assets.stores.pacs.remote.pacs._INDEXED_WITHIN_S", 1.0)
+def test_what_is_not_listed_afterwards_is_not_stored(empty_orthanc, tmp_path):
     with fault_proxy(empty_orthanc.ports[0]) as proxy:
-        pacs = open_archive(empty_orthanc, tmp_path / "home", dicomweb_url=through(proxy))
+        user, password = (empty_orthanc.settings[f"KAAPANA_DICOMWEB_{each}"] for each in ("USER", "PASSWORD"))
+        archive = DicomwebArchive(ArchiveConnection(url=through(proxy), user=user, password=password))
+        sender = StowSender(archive, batch_bytes=10**6, batch_instances=10)
+        pacs = DicomwebPacs(archive, sender, tmp_path / "home", indexed_within_s=1.0)
         liar = said(200, "9.9", 0x0110, referenced=["1.3.1"])
         proxy.answers += [http_answer(200, b"[]", "application/dicom+json"), liar]
         with pytest.raises(StoreUnavailable, match="does not list"):
@@ -225,16 +230,15 @@ def test_a_retrieval_that_is_cut_begins_again(empty_orthanc, tmp_path):
     assert [path.read_bytes() for path in sorted((tmp_path / "out").iterdir())] == [path.read_bytes() for path in files]
 
 
-def test_an_archive_that_is_killed_and_started_again_has_all_once(tmp_path):
+def test_an_archive_that_is_killed_and_started_again_has_all_once(tmp_path, caplog):
     files = [write(tmp_path / "in", f"1.3.{number}", pixels=bytes(30000)) for number in range(40)]
     with service("orthanc", tmp_path / "server") as running:
         pacs = open_archive(running, tmp_path / "home", dicomweb_attempts=10, dicomweb_batch_instances=3)
         with ThreadPoolExecutor(1) as pool:
             done = pool.submit(pacs.store, files)
-            while not rest(running, "GET", "/statistics").json()["CountInstances"]:
-                time.sleep(0.01)
+            until(lambda: rest(running, "GET", "/statistics").json()["CountInstances"])
             running.kill()
-            time.sleep(1)
+            until(lambda: "trying again" in caplog.text)
             running.start()
             assert set(outcomes(done.result())) <= {STORED, THERE}
         assert rest(running, "GET", "/statistics").json()["CountInstances"] == len(files)

@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 
 from kaapana_assets.errors import ConfigurationError
-from kaapana_assets.settings import Settings
 from kaapana_assets.supervision import record
 
 RECORD = record.PlatformRecord(
@@ -21,16 +20,15 @@ RECORD = record.PlatformRecord(
 
 
 def test_a_home_without_a_platform_keeps_its_settings(tmp_path):
-    settings = Settings(home=tmp_path, webserver_port=3000)
     assert record.running_platform(tmp_path) is None
-    assert record.settings_of_running(settings) is settings
+    assert record.settings_in_use(home=tmp_path, webserver_port=3456).webserver_port == 3456
 
 
 def test_the_record_counts_only_while_the_lock_is_held(tmp_path):
     with record.lock_home(tmp_path):
         record.write_record(tmp_path, RECORD)
         assert record.running_platform(tmp_path) == RECORD
-        found = record.settings_of_running(Settings(home=tmp_path))
+        found = record.settings_in_use(home=tmp_path)
         assert (found.dagster_url, found.receiver_port) == ("http://127.0.0.1:4321", 5432)
         assert found.receiver_ae_title == "OTHER"
     assert record.running_platform(tmp_path) is None

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+from system.asked_dagster import AskedDagster
 
 from kaapana_assets.errors import DagsterUnavailable
-from kaapana_assets.graphql import DagsterClient
 from kaapana_assets.supervision.record import PlatformRecord, running_platform
 from kaapana_assets.supervision.watchdog import TOKEN_VARIABLE, Members
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 PORTS = ("KAAPANA_WEBSERVER_PORT", "KAAPANA_RECEIVER_PORT", "KAAPANA_HEALTH_PORT")
 UP_TIMEOUT_S = 120
-STOP_TIMEOUT_S = 30
+STOP_TIMEOUT_S = 60
 
 
 @dataclass
@@ -35,7 +35,7 @@ class RunningPlatform:
     environment: dict[str, str]
     process: subprocess.Popen[str]
     console: Path
-    clients: dict[str, DagsterClient] = field(default_factory=dict)
+    clients: dict[str, AskedDagster] = field(default_factory=dict)
 
     @property
     def record(self) -> PlatformRecord:
@@ -44,9 +44,9 @@ class RunningPlatform:
         return record
 
     @property
-    def dagster(self) -> DagsterClient:
+    def dagster(self) -> AskedDagster:
         url = self.record.dagster_url
-        return self.clients.setdefault(url, DagsterClient(url))
+        return self.clients.setdefault(url, AskedDagster(url))
 
     @property
     def receiver(self) -> tuple[str, int]:
@@ -122,9 +122,9 @@ class RunningDev(RunningPlatform):
     receiving: subprocess.Popen[str] | None = None
 
     @property
-    def dagster(self) -> DagsterClient:
+    def dagster(self) -> AskedDagster:
         url = f"http://127.0.0.1:{self.environment['KAAPANA_WEBSERVER_PORT']}"
-        return self.clients.setdefault(url, DagsterClient(url))
+        return self.clients.setdefault(url, AskedDagster(url))
 
     def is_up(self) -> bool:
         assert self.process.poll() is None, self.said()

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+import requests
+import yaml
 
 from kaapana_assets.errors import DagsterUnavailable, InputError, NotFound
 from kaapana_assets.graphql import DagsterClient
@@ -43,6 +45,24 @@ def test_reload_keeps_the_definitions(platform):
 
 def test_all_daemons_show_a_heartbeat(platform):
     assert platform.dagster.silent_daemons() == []
+
+
+def test_launchpad_proposes_the_parameters_of_a_workflow_with_their_defaults(platform):
+    query = """query ($selector: PipelineSelector!) {
+      runConfigSchemaOrError(selector: $selector) { ... on RunConfigSchema { rootDefaultYaml } }
+    }"""
+    selector = {
+        "repositoryName": "__repository__",
+        "repositoryLocationName": "kaapana_assets",
+        "pipelineName": "download_selected_files",
+    }
+    answer = requests.post(
+        f"{platform.record.dagster_url}/graphql", json={"query": query, "variables": {"selector": selector}}, timeout=60
+    )
+    proposed = yaml.safe_load(answer.json()["data"]["runConfigSchemaOrError"]["rootDefaultYaml"])
+    first_step = proposed["ops"]["download_selected_files_cohort"]["ops"]["download_selected_files_prepare"]["config"]
+    assert (first_step["mode"], first_step["force"]) == ("batch", False)
+    assert first_step["parameters"] == {"patterns": "*.dcm", "zip": True, "bucket": "downloads"}
 
 
 class NoDagster(http.server.BaseHTTPRequestHandler):

@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from system.asked_dagster import AskedDagster
 
 from kaapana_assets.errors import DagsterUnavailable
 from kaapana_assets.graphql import DagsterClient
@@ -35,7 +36,7 @@ def test_dagster_dev_alone_loads_the_definitions(tmp_path, free_port):
             start_new_session=True,
         )
     try:
-        client = DagsterClient(f"http://127.0.0.1:{free_port}")
+        client = AskedDagster(f"http://127.0.0.1:{free_port}")
         wait_until_loaded(client, process, tmp_path / "log")
         keys = client.asset_keys()
         assert ("dicom_series",) in keys

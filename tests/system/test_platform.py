@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from system.conftest import PORTS
 
-from kaapana_assets.settings import Settings
-from kaapana_assets.supervision.record import settings_of_running
+from kaapana_assets.supervision.record import settings_in_use
 
 pytestmark = pytest.mark.system
 
@@ -68,6 +67,22 @@ def test_up_right_after_a_kill_works_and_down_stops_it_from_elsewhere(platforms)
     assert again.process.wait(5) == 0
 
 
+def test_parts_that_take_long_to_end_on_a_busy_machine_are_not_killed(platforms):
+    """A stand-in for the definitions takes as long as two busy cores make the real ones take."""
+    home = platforms.new_home()
+    home.mkdir()
+    (home.parent / "lingering.py").write_text(
+        "import atexit, os, time\nimport dagster as dg\nfrom pathlib import Path\n"
+        f"ended = Path({str(home.parent)!r}, 'ended')\n"
+        "atexit.register(lambda: (time.sleep(10), ended.touch()))\n"
+        "defs = dg.Definitions()\n"
+    )
+    up = platforms.start(home, KAAPANA_DEFINITIONS="lingering", PYTHONPATH=str(home.parent))
+    up.stop()
+    assert (home.parent / "ended").exists()
+    assert "killed" not in up.said()
+
+
 @pytest.mark.parametrize("setting", PORTS)
 def test_a_port_in_use_is_said_with_its_setting(platforms, setting):
     with socket.socket() as taken:
@@ -106,6 +121,6 @@ def test_a_killed_supervisor_takes_its_parts_along_and_the_next_up_fails_the_run
 
 
 def test_other_commands_find_the_ports_of_the_running_platform(platform):
-    settings = settings_of_running(Settings(home=platform.home, receiver_port=0, webserver_port=0))
+    settings = settings_in_use(home=platform.home, receiver_port=0, webserver_port=0)
     assert settings.dagster_url == platform.dagster.url
     assert (settings.receiver_host, settings.receiver_port) == platform.receiver

@@ -1,7 +1,6 @@
 """The platform on real servers that are killed, hang and come back in the middle of ingest and of a workflow."""
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +19,8 @@ from kaapana_assets.stores.query import Term
 pytestmark = [pytest.mark.system, pytest.mark.services]
 
 NAMES = ("elasticsearch", "minio", "orthanc", "postgres")
+FINDINGS = {"elasticsearch": "index", "minio": "objects", "orthanc": "pacs", "postgres": "storage"}
+WAITS = {"orthanc": "the archive", "minio": "S3 at", "postgres": "Dagster's PostgreSQL"}
 
 WORKFLOW = """
 from kaapana_assets.workflows import ContainerOperator, Workflow, put_objects
@@ -81,10 +82,23 @@ class Site:
         spool = self.spool()
         assert (spool["series"], spool["quarantined"]) == (0, 0)
 
+    def findings(self) -> dict:
+        """What ``kaapana-assets status`` finds, by name."""
+        return json.loads(self.platform.kaapana("status", "--json", check=False).stdout)["findings"]
+
     def spool(self) -> dict:
-        """What waits, as ``kaapana-assets status`` counts it."""
-        said = self.platform.kaapana("status", "--json", check=False).stdout
-        return json.loads(said)["findings"]["spool"]["counts"]
+        """What waits."""
+        return self.findings()["spool"]["counts"]
+
+    def is_away(self, victim: str) -> bool:
+        return self.findings()[FINDINGS[victim]]["state"] == "broken"
+
+    def run_says(self, victim: str, said: str) -> bool:
+        """Whether what a run printed tells that it waits; Dagster cannot be asked while its storage is away."""
+        logs = self.platform.home / "dagster" / "compute_logs"
+        folders = [path for path in logs.iterdir() if path.name in said]
+        printed = "".join(path.read_text() for folder in folders for path in folder.rglob("*.err"))
+        return WAITS[victim] in printed
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +127,7 @@ def test_a_server_that_goes_away_during_ingest_loses_nothing_and_repeats_nothing
 
     server = site.servers[victim]
     getattr(server, how)()
-    time.sleep(5)
+    site.platform.wait_until(lambda: site.is_away(victim), 60, "the platform to notice")
     server.start() if how == "kill" else server.resume()
 
     site.platform.wait_until(lambda: site.made(series) == len(series), 240, "all series as assets")
@@ -139,7 +153,7 @@ def test_a_server_that_goes_away_during_a_workflow_is_waited_for_and_the_run_say
         site.platform.wait_until(waiting.exists, 60, "the operator")
         server.kill()
         site.gate.touch()
-    time.sleep(12)
+    site.platform.wait_until(lambda: site.is_away(victim) and site.run_says(victim, said), 120, "the run to wait")
     server.start()
     run = next(each for each in site.platform.dagster.runs(job="on_servers", limit=5) if each.run_id in said)
     ended = site.platform.dagster.wait(run.run_id, timeout_s=240)
@@ -151,7 +165,7 @@ def test_a_server_that_goes_away_during_a_workflow_is_waited_for_and_the_run_say
         assert len([name for name in listed if uid in name]) == 1
     events, _, _ = site.platform.dagster.events(run.run_id)
     waited = "\n".join(event.message for event in events)
-    assert {"orthanc": "archive", "minio": "S3", "postgres": "PostgreSQL"}[victim] in waited
+    assert WAITS[victim] in waited
 
 
 def test_connections_that_are_cut_and_slow_only_cost_time(platforms, site, tmp_path):

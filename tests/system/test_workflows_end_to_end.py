@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -323,8 +322,10 @@ def test_a_killed_run_leaves_nothing_half_on_the_shelf_and_a_repeat_finishes(sit
     for uid in series:
         entry = site.shelf("slow", "delicate", uid)
         assert not entry.exists() or len((entry / "names.txt").read_text().splitlines()) == 10
-    time.sleep(0.5)
-    assert not [p for p in psutil.process_iter() if has_argument(p, str(site.images / "delicate"))]
+    delicate = str(site.images / "delicate")
+    site.platform.wait_until(
+        lambda: not [p for p in psutil.process_iter() if has_argument(p, delicate)], 30, "the end of its operators"
+    )
     site.platform.kaapana("run", "slow", "--cohort", "killed", "--single")
     for uid in series:
         assert len((site.shelf("slow", "delicate", uid) / "names.txt").read_text().splitlines()) == 10

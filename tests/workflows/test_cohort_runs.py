@@ -234,7 +234,7 @@ def test_run_and_backfill_share_what_they_make(platform: Platform) -> None:
 def test_step_waits_for_a_store_that_is_away_says_so_and_makes_nothing_twice(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kaapana_assets.defs.workflows.run_setup._FIRST_PAUSE_S", 1)
+    monkeypatch.setenv("KAAPANA_STEP_REPEAT_PAUSE_S", "1")
     platform.workflow(
         "from kaapana_assets.workflows import ContainerOperator, Workflow, put_objects\n"
         'copy = ContainerOperator(name="copy", image="copy")\n'

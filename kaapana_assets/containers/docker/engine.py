@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import re
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -15,11 +15,12 @@ import requests
 import urllib3
 from docker import APIClient
 from docker.errors import APIError, DockerException
+from tenacity import Retrying
 
-from kaapana_assets.errors import ConfigurationError, EngineUnavailable, NotFound
+from kaapana_assets.errors import ConfigurationError, EngineUnavailable
+from kaapana_assets.retry import Patience, repeating
 
 _ANSWER_WITHIN_S = 60
-_PULL_SAYS_WITHIN_S = 600  # Podman is silent while it fetches a layer
 _LOGS_SILENT_S = 30  # after so long without output the log is asked for again
 _AGAIN_AFTER_S = 0.5
 _HEADER = struct.Struct(">BxxxL")  # stream and length of what follows, https://docs.docker.com/reference/api/engine
@@ -30,10 +31,10 @@ _NEVER = re.compile(
     r"|could not select device driver|exec format|invalid|no command",
     re.IGNORECASE,
 )
-_REFUSED = re.compile(r"unauthori[sz]ed|denied|authentication required|forbidden|no basic auth", re.IGNORECASE)
-_UNKNOWN = re.compile(r"manifest unknown|not found|name unknown", re.IGNORECASE)
-_DOCKER_HUB = "https://index.docker.io/v1/"
+_GIVEN_UP_FOR_S = 5.0
 _Given = TypeVar("_Given")
+
+logger = logging.getLogger(__name__)
 
 
 class Engine:
@@ -48,9 +49,10 @@ class Engine:
         self.url = url
         self._patience_s = patience_s
         self._version: str | None = None
+        self._given_up_at: float | None = None
 
     @contextmanager
-    def client(self, *, timeout_s: int = _ANSWER_WITHIN_S) -> Iterator[APIClient]:
+    def client(self) -> Iterator[APIClient]:
         """A connection of its own, for one thread.
 
         Raises:
@@ -59,7 +61,7 @@ class Engine:
         """
         client: APIClient | None = None
         try:
-            client = APIClient(self.url, version=self._version or "auto", timeout=timeout_s)
+            client = APIClient(self.url, version=self._version or "auto", timeout=_ANSWER_WITHIN_S)
             client.trust_env = False  # an engine is reached directly, whatever proxy this machine uses
             self._version = client.api_version
             yield client
@@ -78,18 +80,41 @@ class Engine:
             if client is not None:
                 client.close()
 
-    def patiently(self, call: Callable[[], _Given], *, cancelled: threading.Event | None = None) -> _Given:
-        """What the call gives; made again, for some time, while the engine does not answer."""
-        patience = Patience(self._patience_s)
-        while True:
-            try:
-                return call()
-            except EngineUnavailable:
-                patience.wait_or_raise(cancelled)
+    def patiently(self, call: Callable[[], _Given]) -> _Given:
+        """What the call gives; made again, for some time, while the engine does not answer.
 
-    def patience(self) -> Patience:
-        """A new one, of the length that this engine is given."""
-        return Patience(self._patience_s)
+        Right after a call that waited in vain, the engine is asked once: loading workflows asks for many images, and
+        would otherwise wait for each of them.
+
+        Raises:
+            EngineUnavailable: it does not answer for all that time.
+        """
+        patience = self.patience(0.0 if self._has_just_given_up() else self._patience_s)
+        try:
+            return self.repeating(patience)(call)
+        except EngineUnavailable:
+            self._given_up_at = time.monotonic()
+            raise
+
+    def _has_just_given_up(self) -> bool:
+        return self._given_up_at is not None and time.monotonic() - self._given_up_at < _GIVEN_UP_FOR_S
+
+    def patience(self, seconds: float | None = None) -> Patience:
+        """A new one, of the length that this engine is given unless another is named."""
+        return Patience(
+            self._patience_s if seconds is None else seconds, first_s=_AGAIN_AFTER_S, longest_s=_AGAIN_AFTER_S
+        )
+
+    def repeating(self, patience: Patience, *, cancelled: threading.Event | None = None) -> Retrying:
+        """What repeats a call while the engine does not answer, as ``retry.repeating`` does."""
+
+        def tell(error: BaseException, _pause_s: float) -> None:
+            if patience.failures == 1:
+                logger.warning("%s; waiting for up to %.0f s", error, self._patience_s)
+
+        return repeating(
+            patience, lambda exc: isinstance(exc, EngineUnavailable), cancelled=cancelled, before_pause=tell
+        )
 
     def is_podman(self) -> bool:
         """Whether it is Podman with Docker's API."""
@@ -119,59 +144,6 @@ class Engine:
             _unless_gone(lambda: client.kill(container, "SIGKILL"))
             _unless_gone(lambda: client.remove_container(container, force=True, v=True))
 
-    def pull(
-        self,
-        reference: str,
-        *,
-        logins: Sequence[Mapping[str, str]],
-        output: Callable[[str], None],
-        cancelled: threading.Event | None = None,
-    ) -> None:
-        """Fetch an image from its registry.
-
-        Args:
-            reference: with the registry's name, if that is not Docker's own.
-            logins: users and passwords to try in turn; none is tried if this is empty.
-            output: called with what is going on.
-            cancelled: ends it when set.
-
-        Raises:
-            NotFound: the registry has no such image, or does not show it to these users.
-            ConfigurationError: it refuses them.
-            EngineUnavailable: engine or registry do not answer.
-        """
-        output(f"pulling {reference}")
-        said = ""
-        for login in logins or [{}]:
-            said = self._pull(reference, login, cancelled)
-            if not said:
-                output(f"pulled {reference}")
-                return
-            if not _REFUSED.search(said):
-                break
-        if _REFUSED.search(said):
-            raise ConfigurationError(
-                f"image {reference}: its registry refuses {'this login' if logins else 'without a login'}: {said}; the "
-                "operator's image_pull_secrets name entries of KAAPANA_IMAGE_PULL_SECRETS"
-            )
-        if _UNKNOWN.search(said):
-            raise NotFound(f"image {reference}: its registry does not have it: {said}")
-        raise EngineUnavailable(f"image {reference} cannot be pulled: {said}")
-
-    def _pull(self, reference: str, login: Mapping[str, str], cancelled: threading.Event | None) -> str:
-        """Why it failed, or nothing."""
-        # An empty login keeps the library from taking one of the configuration of this machine's user.
-        with self.client(timeout_s=_PULL_SAYS_WITHIN_S) as client:
-            try:
-                for step in client.pull(reference, stream=True, decode=True, auth_config=dict(login)):
-                    if "error" in step:
-                        return str(step["error"])
-                    if cancelled is not None and cancelled.is_set():
-                        return "the run was cancelled"
-            except APIError as exc:
-                return said_by(exc)
-        return "" if self.find_image(reference) else "the engine says that it has it, and does not find it"
-
     def logs(self, container: str, *, follow: bool) -> Iterator[tuple[bool, bytes]]:
         """Pieces of a container's output from its beginning: whether to stderr, and the bytes.
 
@@ -193,85 +165,9 @@ class Engine:
                     yield stream == _STDERR, answer.raw.read(length)
 
 
-class Patience:
-    """How long an engine that does not answer is waited for."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._until: float | None = None
-
-    def renew(self) -> None:
-        """It has answered."""
-        self._until = None
-
-    def wait_or_raise(self, cancelled: threading.Event | None) -> None:
-        """Wait a little; called in an ``except`` block, whose error is raised again at the end of patience."""
-        now = time.monotonic()
-        self._until = self._until or now + self._seconds
-        if now >= self._until or (cancelled is not None and cancelled.is_set()):
-            raise  # noqa: PLE0704 - the error of the caller's block
-        (cancelled or threading.Event()).wait(_AGAIN_AFTER_S)
-
-
-class PullSecrets:
-    """The site's logins to registries, by the names that operators call them.
-
-    Args:
-        text: JSON object: name -> content of a Docker configuration, ``{"auths": {registry: {...}}}``.
-
-    Raises:
-        ConfigurationError: it is no such thing; the message has nothing of it.
-    """
-
-    def __init__(self, text: str) -> None:
-        try:
-            secrets = json.loads(text or "{}")
-            self._auths = {name: dict(secret["auths"]) for name, secret in secrets.items()}
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise ConfigurationError(
-                'KAAPANA_IMAGE_PULL_SECRETS is no JSON object like {"name": {"auths": {"registry.example": '
-                '{"username": "...", "password": "..."}}}}'
-            ) from None
-
-    def logins(self, reference: str, names: Sequence[str]) -> list[dict[str, str]]:
-        """What these secrets have for the registry of an image.
-
-        Raises:
-            ConfigurationError: there is no secret of that name.
-        """
-        registry = registry_of(reference)
-        found = []
-        for name in names:
-            if name not in self._auths:
-                raise ConfigurationError(f"image_pull_secrets: KAAPANA_IMAGE_PULL_SECRETS has no secret {name!r}")
-            for server, auth in self._auths[name].items():
-                if _host(server) == _host(registry):
-                    found.append({**_login(auth), "serveraddress": server})
-        return found
-
-
-def registry_of(reference: str) -> str:
-    """The registry in a reference, as the engine understands it; Docker's own if it names none."""
-    first, slash, _ = reference.partition("/")
-    return first if slash and (set(first) & set(".:") or first == "localhost") else _DOCKER_HUB
-
-
 def said_by(exc: APIError) -> str:
     """What the engine said, in one line."""
     return " ".join(str(exc.explanation or exc).split())[:1000]
-
-
-def _login(auth: Mapping[str, str]) -> dict[str, str]:
-    import base64
-
-    user, password = auth.get("username", ""), auth.get("password", "")
-    if not user and auth.get("auth"):
-        user, _, password = base64.b64decode(auth["auth"]).decode().partition(":")
-    return {"username": user, "password": password}
-
-
-def _host(server: str) -> str:
-    return server.partition("://")[2].partition("/")[0] or server.partition("/")[0]
 
 
 def _if_there(call: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from docker import APIClient
 from docker.types import DeviceRequest, LogConfig, Mount
 
 from kaapana_assets.containers.contract import environment
-from kaapana_assets.containers.docker.engine import Engine, PullSecrets, registry_of
+from kaapana_assets.containers.docker.engine import Engine
 from kaapana_assets.containers.docker.watch import GOES_ON, Attendance
 from kaapana_assets.containers.outcomes import SKIPPED, named, outcome_of, stopped, tail
 from kaapana_assets.containers.ownership import check_users, hand_over
@@ -56,7 +56,6 @@ def open_docker(settings: Settings) -> DockerRunner:
         own_uid=os.geteuid(),
         registry=settings.image_registry,
         tag_suffix=settings.image_tag_suffix,
-        pull_secrets=PullSecrets(settings.image_pull_secrets.get_secret_value()),
         parallel_launches=settings.docker_parallel,
         home=settings.home,
     )
@@ -71,7 +70,6 @@ class DockerRunner:
         uid: user that operators run as, and group of the same number.
         registry: registry and path before the names of image folders, or "".
         tag_suffix: what the site appends to versions, or "".
-        pull_secrets: logins to registries, by name.
         parallel_launches: containers of one operator at once in batch mode.
         own_uid: the user of this process.
         grace_s: seconds that an operator has between SIGTERM and SIGKILL at its time limit.
@@ -88,7 +86,6 @@ class DockerRunner:
         own_uid: int,
         registry: str = "",
         tag_suffix: str = "",
-        pull_secrets: PullSecrets | None = None,
         parallel_launches: int = 1,
         grace_s: float = 10.0,
         patience_s: float = 30.0,
@@ -102,7 +99,6 @@ class DockerRunner:
         self._uid = uid
         self._registry = registry
         self._tag_suffix = tag_suffix
-        self._pull_secrets = pull_secrets or PullSecrets("")
         self._grace_s = grace_s
         self._engine = Engine(url, patience_s=patience_s)
         check_users(uid, own_uid=own_uid)
@@ -119,15 +115,17 @@ class DockerRunner:
         self._engine.patiently(lambda: self._remove_left(run_id))
 
     def image_digest(self, image: str) -> str:
-        """The image ID that the engine has for the reference; it is asked each time.
+        """The image ID that the engine has for the reference; it is asked each time, and waited for.
+
+        No image is pulled: definitions are loaded meanwhile, and a download may take longer than their start may.
 
         Raises:
             NotFound: the engine has no such image.
             ConfigurationError: the image folder has no version.
-            EngineUnavailable: the engine does not answer.
+            EngineUnavailable: the engine does not answer, also after some patience.
         """
         reference = self._reference(image)
-        found = self._engine.find_image(reference)
+        found = self._engine.patiently(lambda: self._engine.find_image(reference))
         if found is None:
             raise NotFound(f"image {reference}: {self._advice(image, reference)}")
         return str(found["Id"])
@@ -147,20 +145,24 @@ class DockerRunner:
         patience = self._engine.patience()
         attendance = Attendance(self._engine, output, answered=patience.renew)
         container: str | None = None
+
+        def attempt() -> Mapping[str, Any]:
+            nonlocal container
+            try:
+                if container is None:
+                    container = self._adopted(launch, attendance)
+                if container is None:
+                    container = self._created(launch)
+                    self._start(container, launch, attendance)
+                ended = self._attended(container, launch, attendance, cancelled)
+                self._engine.remove(container)
+            except EngineUnavailable:
+                attendance.interrupted = True
+                raise
+            return ended
+
         try:
-            while True:
-                try:
-                    if container is None:
-                        container = self._adopted(launch, attendance)
-                    if container is None:
-                        container = self._created(launch, output, cancelled)
-                        self._start(container, launch, attendance)
-                    state = self._attended(container, launch, attendance, cancelled)
-                    self._engine.remove(container)
-                    break
-                except EngineUnavailable:
-                    attendance.interrupted = True
-                    patience.wait_or_raise(cancelled)
+            state = self._engine.repeating(patience, cancelled=cancelled)(attempt)
         except EngineUnavailable:
             raise  # the container may go on, for whoever takes over
         except BaseException:
@@ -216,8 +218,8 @@ class DockerRunner:
         attendance.began = time.monotonic() - _seconds_since(found["State"]["StartedAt"])
         return str(found["Id"])
 
-    def _created(self, launch: Launch, output: Callable[[str], None], cancelled: threading.Event | None) -> str:
-        image = self._image(launch, output, cancelled)
+    def _created(self, launch: Launch) -> str:
+        image = self._image(launch)
         if launch.command is None and not (image["Config"].get("Entrypoint") or image["Config"].get("Cmd")):
             raise ConfigurationError(f"{named(launch)}: the image has no ENTRYPOINT and no CMD")
         if launch.gpus and self._engine.is_podman():
@@ -235,15 +237,9 @@ class DockerRunner:
             raise ConfigurationError(f"{named(launch)} cannot be started: {exc}") from exc
         attendance.began = time.monotonic()
 
-    def _image(
-        self, launch: Launch, output: Callable[[str], None], cancelled: threading.Event | None
-    ) -> dict[str, Any]:
+    def _image(self, launch: Launch) -> dict[str, Any]:
         reference = self._reference(launch.image)
         found = self._engine.find_image(reference)
-        if found is None and registry_of(reference) != "localhost":
-            logins = self._pull_secrets.logins(reference, launch.image_pull_secrets)
-            self._engine.pull(reference, logins=logins, output=output, cancelled=cancelled)
-            found = self._engine.find_image(reference)
         if found is None:
             raise NotFound(f"{named(launch)}: {self._advice(launch.image, reference)}")
         return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 
 from kaapana_assets.errors import ConfigurationError, EngineUnavailable, KaapanaAssetsError, NotFound
+from kaapana_assets.retry import Patience, repeating
 
 Json = dict[str, Any]
 
@@ -159,7 +159,7 @@ class Cluster:
         except LIBRARY_ERRORS as exc:
             raise Gone(f"the connection to the cluster broke: {type(exc).__name__}") from exc
 
-    def log(self, pod: str, *, container: str, since: str, follow: bool) -> Iterator[bytes]:
+    def log(self, pod: str, *, container: str, since: str, follow: bool, last: int | None = None) -> Iterator[bytes]:
         """The log of a container as bytes, each line with its time; breaks off when the cluster does.
 
         Args:
@@ -167,6 +167,7 @@ class Cluster:
             container: its name.
             since: RFC 3339 time of the first lines that are wanted, "" for all.
             follow: go on until the container ends.
+            last: how many lines, and no earlier ones; one of more than 16 KiB counts as several.
 
         Raises:
             Gone: there is no log (yet, or any more), or the connection broke.
@@ -176,6 +177,8 @@ class Cluster:
             query = [("container", container), ("timestamps", "true"), ("follow", "true" if follow else "false")]
             if since:
                 query.append(("sinceTime", since))
+            if last is not None:
+                query.append(("tailLines", str(last)))
             answer = self._client.call_api(
                 "/api/v1/namespaces/{namespace}/pods/{name}/log", "GET",
                 {"namespace": self.namespace, "name": pod}, query, {"Accept": "*/*"},
@@ -207,25 +210,22 @@ class Cluster:
             EngineUnavailable: it is away for longer than there is patience.
             Gone, Taken, ConfigurationError: as ``translation`` says.
         """
-        began = time.monotonic()
-        wait_s, told = _FIRST_WAIT_S, False
-        while True:
-            try:
-                with translated():
-                    answer = call()
-                    try:
-                        return dict(json.loads(answer.data))
-                    finally:
-                        answer.release_conn()
-            except EngineUnavailable as exc:
-                waited_s = time.monotonic() - began
-                if waited_s + wait_s > self._patience_s:
-                    raise
-                if not told:
-                    logger.warning("%s; waiting for up to %.0f s", exc, self._patience_s)
-                told = True
-            time.sleep(wait_s)
-            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+        def ask() -> Json:
+            with translated():
+                answer = call()
+                try:
+                    return dict(json.loads(answer.data))
+                finally:
+                    answer.release_conn()
+
+        patience = Patience(self._patience_s, first_s=_FIRST_WAIT_S, longest_s=_LONGEST_WAIT_S)
+
+        def tell(error: BaseException, _pause_s: float) -> None:
+            if patience.failures == 1:
+                logger.warning("%s; waiting for up to %.0f s", error, self._patience_s)
+
+        return repeating(patience, lambda exc: isinstance(exc, EngineUnavailable), before_pause=tell)(ask)
 
 
 _TIMES: dict[str, Any] = {"_request_timeout": (_CONNECT_S, _ANSWER_S)}

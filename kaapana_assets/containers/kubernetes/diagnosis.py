@@ -101,7 +101,8 @@ def state_of(pod: Mapping[str, Any], *, deleted: bool = False) -> PodState:
         cause = _cause_of_end(terminated, status)
         if cause is None and removed and terminated["exitCode"] != 0:
             cause = Cause.DELETED
-        words = status.get("message") or terminated.get("message") or ""
+        # Not the container's own message: the operator writes that, to /dev/termination-log.
+        words = status.get("message") or ("somebody deleted it" if cause is Cause.DELETED else "")
         return PodState(Stage.ENDED, cause, terminated["exitCode"], words, started=True, **known)
     if removed or (ends and not terminated):
         return _removed(status, conditions, gone=deleted or ends, **known)

@@ -10,7 +10,7 @@ import contextlib
 import queue
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -18,12 +18,15 @@ from typing import Any
 from kaapana_assets.child_process import Lines
 from kaapana_assets.containers.kubernetes.api import Cluster, Gone
 from kaapana_assets.containers.kubernetes.job import CONTAINER, JobHandle
+from kaapana_assets.containers.outcomes import LINES_SHOWN
 from kaapana_assets.errors import KaapanaAssetsError
 
 _WATCH_S = 60
 _PAUSE_S = 0.5
-_TIMED = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) ?")
-_QUEUED = 10_000  # lines; an operator that prints faster than they are taken is read later
+_TIMED = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) ?")
+_LONGEST_TIME = 40  # bytes
+_LINES = re.compile(rb"[^\n]*\n|[^\n]+")
+_QUEUED = 1000  # lines of 16 KiB; an operator that prints faster than they are taken is read later
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,15 @@ class Following:
         """Say that the container has ended: the log is read to its end and no further."""
         self._ended.set()
 
+    def last_lines(self, pod: str) -> list[str]:
+        """The end of a log that is too long to be read whole; nothing where there is none."""
+        lines, told = Lines(), _Told()
+        found: list[str] = []
+        with contextlib.suppress(Gone):
+            for piece in self._cluster.log(pod, container=CONTAINER, since="", follow=False, last=LINES_SHOWN):
+                found += lines.feed(told.new_part(piece))
+        return [*found, *lines.feed(told.new_part(b"", final=True), final=True)]
+
     @property
     def log_is_read(self) -> bool:
         """Whether no more lines will come; those in the queue are still to be taken."""
@@ -127,51 +139,86 @@ class Following:
             last_time = self._ended.is_set()
             try:
                 for piece in self._cluster.log(pod, container=CONTAINER, since=told.newest, follow=not last_time):
-                    for line in lines.feed(piece):
-                        self._heard(told.new_part(line))
+                    if self._stop.is_set():
+                        return
+                    self._heard(lines.feed(told.new_part(piece)))
             except Gone:
                 if last_time:
                     return
             else:
                 if last_time:
                     break
-            # What was cut in the middle comes again, whole.
-            lines = Lines()
             told.begin_again()
             self._ended.wait(_PAUSE_S)
-        for line in lines.feed(b"", final=True):
-            self._heard(told.new_part(line))
+        self._heard(lines.feed(told.new_part(b"", final=True), final=True))
 
-    def _heard(self, text: str | None) -> None:
-        if text is not None:
-            self._give(Line(text))
+    def _heard(self, lines: Iterator[str]) -> None:
+        for line in lines:
+            self._give(Line(line))
 
 
 class _Told:
-    """Which lines of a log were given on, when it is read again from a time on.
+    """Which part of a log was given on, when it is read again from a time on.
+
+    All but the time at the start of each line is the operator's, who may print times, too.
 
     Attributes:
-        newest: the time of the last line.
+        newest: the time of the last whole line.
     """
 
     def __init__(self) -> None:
         self.newest = ""
         self._before = ""
+        self._line = ""  # the time of the line that is read
+        self._given = 0  # bytes of it that were given on
+        self._skipped = 0  # bytes of it that come again and are left out
         self._giving = True
+        self._is_start = True
+        self._held = b""  # the start of a line, too short to hold its time
 
     def begin_again(self) -> None:
         """The log is read again from ``newest`` on, whose second is given whole."""
         self._before = self.newest
+        self._is_start, self._held = True, b""
 
-    def new_part(self, line: str) -> str | None:
-        """The text of a line; None where it was given before."""
-        found = _TIMED.match(line)
+    def new_part(self, piece: bytes, *, final: bool = False) -> bytes:
+        """The text of a piece of the log, without what was given before."""
+        parts = _LINES.findall(self._held + piece)
+        self._held = b""
+        new = b""
+        for part in parts:
+            text = part
+            if self._is_start:
+                if not final and len(part) < _LONGEST_TIME and not part.endswith(b"\n"):
+                    self._held = part
+                    break
+                text, cut = self._begin(part)
+                new += cut
+            left_out = min(self._skipped, len(text))
+            self._skipped -= left_out
+            if self._giving:
+                new += text[left_out:]
+                self._given += len(text) - left_out
+            self._is_start = part.endswith(b"\n")
+            if self._is_start and self._giving:
+                self.newest = max(self.newest, self._line, key=_comparable)
+                self._given = 0
+        return new
+
+    def _begin(self, part: bytes) -> tuple[bytes, bytes]:
+        """The text of the start of a line; and the end of the line before, if that was cut and comes no more."""
+        found = _TIMED.match(part)
         if found is None:
-            # What follows a carriage return, or a cut for the length, belongs to the line before.
-            return line if self._giving else None
-        self._giving = not self._before or _comparable(found[1]) > _comparable(self._before)
-        self.newest = max(self.newest, found[1], key=_comparable)
-        return line[found.end() :] if self._giving else None
+            return part, b""
+        time = found[1].decode()
+        text, cut = part[found.end() :], b""
+        self._giving = not self._before or _comparable(time) > _comparable(self._before)
+        if self._giving and time == self._line:
+            self._skipped = self._given
+        elif self._giving:
+            cut = b"\n" if self._given else b""
+            self._line, self._given, self._skipped = time, 0, 0
+        return text, cut
 
 
 def _comparable(time: str) -> str:

@@ -30,7 +30,7 @@ from kaapana_assets.containers.kubernetes.job import (
 )
 from kaapana_assets.containers.kubernetes.pod_wait import Waiting, failure_of
 from kaapana_assets.containers.kubernetes.pod_watch import Following, Line, Seen
-from kaapana_assets.containers.outcomes import SKIPPED, outcome_of, stopped
+from kaapana_assets.containers.outcomes import LINES_SHOWN, SKIPPED, outcome_of, stopped
 from kaapana_assets.containers.ownership import check_users, hand_over
 from kaapana_assets.containers.protocol import Launch, Outcome
 from kaapana_assets.errors import (
@@ -185,6 +185,12 @@ class KubernetesRunner:
                 raise stopped(wait.launch, wait.stop, wait.last)
             if isinstance(news, KaapanaAssetsError):
                 raise news
+            if state is not None and ended_at is not None and time.monotonic() - ended_at > _LOG_DRAIN_S:
+                if news is not None:
+                    wait.say("it printed more than can be read in time: what is missing here is left out")
+                    for line in following.last_lines(seen["metadata"]["name"])[-LINES_SHOWN:]:
+                        wait.heard(line)
+                return state
             if isinstance(news, Line):
                 wait.heard(news.text)
                 continue
@@ -200,10 +206,8 @@ class KubernetesRunner:
             if state is None and time.monotonic() - began > _NO_POD_S:
                 self._explain_missing_pod(handle.name, wait)
                 began = time.monotonic()
-            if state is not None and ended_at is not None and news is None:
-                drained = all_read or time.monotonic() - ended_at > _LOG_DRAIN_S
-                if drained:
-                    return state
+            if state is not None and ended_at is not None and news is None and all_read:
+                return state
             self._explain_waiting(state, seen, wait)
             wait.check_patience(state)
 

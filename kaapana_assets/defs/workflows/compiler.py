@@ -6,6 +6,8 @@ asset; its outputs are what pooled operators make, and the report. All of them g
 functions in ``steps``.
 """
 
+import functools
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,7 @@ from kaapana_assets.errors import WorkflowError
 from kaapana_assets.workflows.launch_request import PREPARE, graph_name, op_name
 from kaapana_assets.workflows.model import REPORT, Workflow
 from kaapana_assets.workflows.operators import ContainerOperator, Operator, name_in_dagster
+from kaapana_assets.workflows.parameters import Parameter
 from kaapana_assets.workflows.plan import PLAN_TAG
 
 _MODE = dg.Enum(
@@ -91,7 +94,7 @@ def _series_asset(
         config_schema=gate.config({"force": _FORCE, "parameters": _parameters(workflow)}),
     )
     def output(context: dg.AssetExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        with opening.asked_again(context.op_execution_context), gate.passed(context.op_execution_context):
+        with opening.asked_again(context.op_execution_context, platform), gate.passed(context.op_execution_context):
             steps.backfill_step(context.op_execution_context, platform, workflow, operator)
         return
         yield  # each series was recorded in the step; Dagster only has to see a generator
@@ -157,7 +160,7 @@ def _prepare_op(workflow: Workflow, inputs: Sequence[str], gate: Gate) -> dg.OpD
         ),
     )
     def prepare(context: dg.OpExecutionContext, platform: Platform) -> None:
-        with opening.asked_again(context), gate.passed(context):
+        with opening.asked_again(context, platform), gate.passed(context):
             # At once, so that an earlier run's report never stands for this one.
             steps.publish_report(context, opening.begin(context, platform, workflow))
 
@@ -175,7 +178,11 @@ def _operator_op(workflow: Workflow, operator: Operator, gate: Gate) -> dg.OpDef
         tags={"kind": sorted(_kinds(operator))[0]},
     )
     def operate(context: dg.OpExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        with opening.asked_again(context), gate.passed(context), opening.resume(context, platform, workflow) as work:
+        with (
+            opening.asked_again(context, platform),
+            gate.passed(context),
+            opening.resume(context, platform, workflow) as work,
+        ):
             with steps.told_in_report(context, work, operator):
                 if operator.level == "cohort":
                     output = steps.pooled_step(context, work, operator)
@@ -195,7 +202,11 @@ def _report_op(workflow: Workflow, gate: Gate) -> dg.OpDefinition:
         out={REPORT: dg.Out(dg.Nothing)},
     )
     def report(context: dg.OpExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        with opening.asked_again(context), gate.passed(context), opening.resume(context, platform, workflow) as work:
+        with (
+            opening.asked_again(context, platform),
+            gate.passed(context),
+            opening.resume(context, platform, workflow) as work,
+        ):
             if context.run.parent_run_id is not None:
                 with steps.told_in_report(context, work, None):
                     steps.mend(context, work)
@@ -216,14 +227,33 @@ _FORCE = dg.Field(
 def _parameters(workflow: Workflow) -> dg.Field:
     fields: dict[str, Any] = {
         parameter.name: dg.Field(
-            type(parameter.default),
+            _config_type(parameter),
             default_value=parameter.default,
             is_required=False,
-            description=parameter.description or None,
+            description=_shown(parameter),
         )
         for parameter in workflow.parameters
     }
-    return dg.Field(dg.Shape(fields), is_required=False, description="The workflow's parameters.")  # type: ignore[no-untyped-call]
+    # Marked as not required it would be left out of the configuration that the Launchpad proposes.
+    return dg.Field(dg.Shape(fields), description="The workflow's parameters.")  # type: ignore[no-untyped-call]
+
+
+def _config_type(parameter: Parameter) -> type | dg.Enum:
+    if parameter.choices and isinstance(parameter.default, str):
+        return _enum(parameter.name, tuple(map(str, parameter.choices)))
+    return type(parameter.default)
+
+
+@functools.cache  # Dagster wants one object for each name
+def _enum(name: str, choices: tuple[str, ...]) -> dg.Enum:
+    digest = hashlib.sha256("\0".join(choices).encode()).hexdigest()[:8]
+    return dg.Enum(f"{name}_{digest}", [dg.EnumValue(choice) for choice in choices])
+
+
+def _shown(parameter: Parameter) -> str | None:
+    is_listed = parameter.choices and not isinstance(parameter.default, str)
+    one_of = f"One of {', '.join(map(str, parameter.choices))}." if is_listed else ""
+    return " ".join(filter(None, (parameter.description, one_of))) or None
 
 
 def _description(workflow: Workflow, operator: Operator) -> str:

@@ -15,14 +15,14 @@ from kaapana_assets.durable import full_disk_told
 from kaapana_assets.errors import EngineUnavailable, NotFound, ParameterError, StoreUnavailable
 from kaapana_assets.execution.run_context import Request, Stores, Work
 from kaapana_assets.execution.step_output import StepOutput
+from kaapana_assets.retry import jittered
 from kaapana_assets.stores.files.run_directory import RunDirectory
 from kaapana_assets.stores.forgotten import series_being_forgotten
 from kaapana_assets.untrusted import Limits
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.parameters import complete
 
-_REPEATS = 5  # with pauses of 10 s to 160 s, beside what the stores wait themselves
-_FIRST_PAUSE_S = 10
+_REPEATS = 5  # by default with pauses of 10 s to 160 s, beside what the stores wait themselves
 _OUTPUT = StepOutput()
 
 
@@ -68,7 +68,7 @@ def join_backfill(
 
 
 @contextmanager
-def asked_again(context: dg.OpExecutionContext) -> Iterator[None]:
+def asked_again(context: dg.OpExecutionContext, platform: Platform) -> Iterator[None]:
     """Within it, a store or cluster that is away, or a full disk, makes Dagster repeat the step later.
 
     That is said in the run's log. They have tried for a minute or two themselves. What the step made
@@ -80,7 +80,7 @@ def asked_again(context: dg.OpExecutionContext) -> Iterator[None]:
     except (StoreUnavailable, EngineUnavailable) as exc:
         if not is_asked_again(context, exc):
             raise
-        wait_s = _FIRST_PAUSE_S * 2**context.retry_number
+        wait_s = jittered(platform.settings.step_repeat_pause_s * 2**context.retry_number)
         context.log.warning("%s; the step is repeated in %d s", exc, wait_s)
         raise dg.RetryRequested(max_retries=_REPEATS, seconds_to_wait=wait_s) from exc
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +16,7 @@ from elastic_transport import ConnectionError as NoConnection
 from elasticsearch import Elasticsearch
 
 from kaapana_assets.errors import InputError, StoreUnavailable
+from kaapana_assets.retry import Patience, repeating
 from kaapana_assets.stores.elastic_index.errors import WORTH_ANOTHER_TRY, translation
 from kaapana_assets.stores.tls_errors import fails_for_good
 
@@ -48,6 +47,10 @@ class Operation:
         """As the server reads it."""
         action = json.dumps({"delete" if self.body is None else "index": {"_id": self.uid}})
         return [action] if self.body is None else [action, self.body]
+
+
+class _NotTaken(Exception):
+    """Operations that have to be sent again; says why."""
 
 
 class BulkWriter:
@@ -102,22 +105,21 @@ class BulkWriter:
         Raises:
             StoreUnavailable: the server was away for too long; what was written is kept.
         """
-        deadline = time.monotonic() + patience_s
-        for pause_s in _pauses():
+
+        def ask() -> None:
             try:
                 self._client.indices.refresh(index=self._index)
-                return
             except (ApiError, TransportError) as exc:
-                reason = translation(exc)
-                if not isinstance(reason, StoreUnavailable) or time.monotonic() > deadline:
-                    raise reason from exc
-            time.sleep(pause_s)
+                raise translation(exc) from exc
+
+        repeating(_patience(patience_s), lambda exc: isinstance(exc, StoreUnavailable))(ask)
 
     def _send(self, batch: Sequence[Operation]) -> None:
         remaining = list(batch)
-        deadline = time.monotonic() + self._patience_s
-        pauses = _pauses()
-        while remaining:
+        patience = _patience(self._patience_s)
+
+        def attempt() -> None:
+            nonlocal remaining
             try:
                 left, reason = self._attempt(remaining)
             except (NoConnection, ConnectionTimeout) as exc:
@@ -125,17 +127,21 @@ class BulkWriter:
                     raise translation(exc) from exc
                 left, reason = remaining, type(exc).__name__
             if len(left) < len(remaining):
-                deadline, pauses = time.monotonic() + self._patience_s, _pauses()
+                patience.renew()
             remaining = left
-            if not remaining:
-                return
-            if time.monotonic() > deadline:
-                raise StoreUnavailable(
-                    f"the metadata index took nothing for {self._patience_s:g} s ({reason}); {len(remaining)} series, "
-                    f"first {remaining[0].uid}, are not in it: bring them in again when Elasticsearch is well"
-                )
-            logger.warning("metadata index: %d of %d wait (%s)", len(remaining), len(batch), reason)
-            time.sleep(next(pauses))
+            if remaining:
+                raise _NotTaken(reason)
+
+        def tell(error: BaseException, _pause_s: float) -> None:
+            logger.warning("metadata index: %d of %d wait (%s)", len(remaining), len(batch), error)
+
+        try:
+            repeating(patience, lambda exc: isinstance(exc, _NotTaken), before_pause=tell)(attempt)
+        except _NotTaken as exc:
+            raise StoreUnavailable(
+                f"the metadata index took nothing for {self._patience_s:g} s ({exc}); {len(remaining)} series, "
+                f"first {remaining[0].uid}, are not in it: bring them in again when Elasticsearch is well"
+            ) from exc
 
     def _attempt(self, batch: Sequence[Operation]) -> tuple[list[Operation], str]:
         """One request; what has to be sent again, and why."""
@@ -189,12 +195,8 @@ class BulkWriter:
         return left, reason
 
 
-def _pauses() -> Iterator[float]:
-    """Seconds between tries, each about twice the one before; uneven, so that clients do not all come at once."""
-    pause_s = _FIRST_PAUSE_S
-    while True:
-        yield pause_s * random.uniform(0.5, 1.0)  # noqa: S311
-        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+def _patience(seconds: float) -> Patience:
+    return Patience(seconds, first_s=_FIRST_PAUSE_S, longest_s=_LONGEST_PAUSE_S)
 
 
 def _batches(operations: Iterable[Operation]) -> Iterator[list[Operation]]:

@@ -295,14 +295,14 @@ class RunDirectories:
 
         Without those of single series.
         """
-        old = [directory for directory in self._all() if _is_old(directory.path, days * 86_400)]
+        old = [directory for directory in self._all() if _is_old(directory, days * 86_400)]
         return [directory for directory in old if not self._users(directory)]
 
     def _all(self) -> list[RunDirectory]:
         """Those of all runs, without those of single series."""
         found = [self._of(path.name) for path in sorted(self.folder.glob("[!.]*")) if path.is_dir()]
         # Those that an earlier version made have no records.
-        return [each for each in found if each.record.is_dir() or (each.path / "conf" / "results").is_dir()]
+        return [each for each in found if each.record.is_dir() or _has_results(each)]
 
 
 def _asked_for(directory: RunDirectory) -> set[str]:
@@ -333,10 +333,18 @@ def _take_over(directory: RunDirectory) -> None:
             records.remove(staged.name)
 
 
-def _is_old(run: Path, for_s: float) -> bool:
-    folders = (run, run / "batch", run / "conf", run / "conf" / "results")
-    # All are looked at: each that is from the future is dated anew.
-    untouched = [is_untouched(folder, for_s=for_s) for folder in folders if folder.is_dir()]
+def _has_results(directory: RunDirectory) -> bool:
+    with contextlib.suppress(FileNotFoundError, UnsafePath), directory.opened("conf", "results"):
+        return True
+    return False
+
+
+def _is_old(directory: RunDirectory, for_s: float) -> bool:
+    untouched = [is_untouched(directory.path, for_s=for_s)]
+    # All are looked at: each that is from the future is dated anew. What may not be entered tells nothing.
+    for names in (("batch",), ("conf",), ("conf", "results")):
+        with contextlib.suppress(FileNotFoundError, UnsafePath), directory.opened(*names) as folder:
+            untouched.append(is_untouched(folder.fd, for_s=for_s))
     return all(untouched)
 
 

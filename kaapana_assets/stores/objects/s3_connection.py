@@ -102,6 +102,7 @@ class S3Connection:
             total=self.attempts - 1,
             backoff_factor=_FIRST_WAIT_S,
             backoff_max=_LONGEST_WAIT_S,
+            backoff_jitter=_FIRST_WAIT_S,
             status_forcelist=(429, 500, 502, 503, 504),
             allowed_methods=None,
             raise_on_status=False,

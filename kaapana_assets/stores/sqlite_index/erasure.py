@@ -14,7 +14,6 @@ from pathlib import Path
 from kaapana_assets.errors import StoreUnavailable
 from kaapana_assets.stores.index.values import KEY_LENGTH, Value, words
 
-_PATIENCE_S = 30.0
 _LOOK_EVERY_S = 0.1
 
 
@@ -37,11 +36,11 @@ def remove_unused_values(connection: sqlite3.Connection) -> None:
     connection.execute("DROP TABLE forgetting")
 
 
-def rewrite(connection: sqlite3.Connection, path: Path) -> None:
+def rewrite(connection: sqlite3.Connection, path: Path, *, patience_s: float) -> None:
     """Write the whole database anew, with what is in it now and nothing else, and empty the write-ahead log.
 
     Raises:
-        StoreUnavailable: a reader holds an older state for longer than 30 seconds.
+        StoreUnavailable: a reader holds an older state for longer than ``patience_s``.
     """
     # A copy of the whole index does not belong into memory.
     connection.execute("PRAGMA temp_store = FILE")
@@ -50,7 +49,7 @@ def rewrite(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("VACUUM")
     finally:
         connection.execute("PRAGMA temp_store = MEMORY")
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
         if time.monotonic() > deadline:
             raise StoreUnavailable(

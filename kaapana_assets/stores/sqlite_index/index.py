@@ -36,10 +36,15 @@ class SqliteIndex:
 
     Readers do not wait for writers. Writers wait for each other, a transaction takes at most 200
     documents. A connection belongs to a thread and is opened when first needed.
+
+    Args:
+        path: of the file.
+        reader_patience_s: seconds that ``forget`` waits for readers of an older state.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, reader_patience_s: float = 30.0) -> None:
         self._path = path
+        self._reader_patience_s = reader_patience_s
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._write_lock = threading.Lock()
@@ -76,7 +81,7 @@ class SqliteIndex:
         with self._writing() as connection:
             self._writer.erase(connection, series_instance_uids)
         with self._write_lock, self._translated():
-            rewrite(self._connection(), self._path)
+            rewrite(self._connection(), self._path, patience_s=self._reader_patience_s)
 
     def count(self, query: Query) -> int:
         """See ``MetadataIndex.count``."""

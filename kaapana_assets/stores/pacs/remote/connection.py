@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from dicomweb_client.web import DICOMwebClient
 from requests.adapters import HTTPAdapter
 
 from kaapana_assets.errors import ConfigurationError, KaapanaAssetsError, NotFound, StoreUnavailable
+from kaapana_assets.retry import Patience, repeating
 from kaapana_assets.stores.tls_errors import fails_for_good
 
 _Result = TypeVar("_Result")
@@ -59,8 +59,8 @@ class ArchiveConnection:
         url: the root of its services, without user and password.
         ca_file: certificates that are trusted instead of the usual ones.
         timeout_s: without a byte for this long, a request is taken for lost.
-        attempts: of each request: what may pass is tried again after a wait that doubles, from 0.2 s
-            to 10 s.
+        attempts: of each request: what may pass is tried again after a wait that doubles, from about
+            0.2 s to 10 s.
         parallel: requests at once.
     """
 
@@ -113,17 +113,19 @@ class ArchiveConnection:
                 address is none.
             StoreUnavailable: anything else, after all attempts.
         """
-        for left in reversed(range(self.attempts)):
-            try:
-                return call()
-            except LIBRARY_ERRORS as exc:
-                error, may_pass = translated(exc, what=what, where=f"the archive {self.url}")
-                if not may_pass or not left:
-                    raise error from exc
-                wait_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (self.attempts - left - 1))
-                logger.warning("%s; trying again in %.1f s", error, wait_s)
-                time.sleep(wait_s)
-        raise AssertionError("there is at least one attempt")
+        where = f"the archive {self.url}"
+        patience = Patience(attempts=self.attempts, first_s=_FIRST_WAIT_S, longest_s=_LONGEST_WAIT_S)
+
+        def may_pass(exc: BaseException) -> bool:
+            return isinstance(exc, LIBRARY_ERRORS) and translated(exc, what=what, where=where)[1]
+
+        def tell(exc: BaseException, pause_s: float) -> None:
+            logger.warning("%s; trying again in %.1f s", translated(exc, what=what, where=where)[0], pause_s)
+
+        try:
+            return repeating(patience, may_pass, before_pause=tell)(call)
+        except LIBRARY_ERRORS as exc:
+            raise translated(exc, what=what, where=where)[0] from exc
 
 
 def _refuse_nothing(response: requests.Response, **_: object) -> None:

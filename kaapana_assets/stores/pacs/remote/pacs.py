@@ -33,7 +33,6 @@ from kaapana_assets.stores.pacs.remote.series_cache import SeriesCache
 from kaapana_assets.stores.pacs.remote.store_status import Refusal
 
 _LOCKS = 64
-_INDEXED_WITHIN_S = 10.0
 _LOOK_EVERY_S = 0.5
 
 
@@ -57,6 +56,7 @@ class DicomwebPacs:
         sender: brings them there.
         folder: catalog and cache of this archive and no other.
         cache_bytes: limit of the cache of series; 0 keeps none.
+        indexed_within_s: seconds that the archive may take until it lists what it took, or no longer what it removed.
         limits: for the objects that are read.
     """
 
@@ -67,9 +67,11 @@ class DicomwebPacs:
         folder: Path,
         *,
         cache_bytes: int = 0,
+        indexed_within_s: float = 10.0,
         limits: ReadingLimits = DEFAULT_LIMITS,
     ) -> None:
         self._limits = limits
+        self._indexed_within_s = indexed_within_s
         self._archive = archive
         self._sender = sender
         self._folder = folder
@@ -276,7 +278,7 @@ class DicomwebPacs:
                 self._records.add(target.archived, rows.values())
 
     def _wait_for(self, target: _Target, rows: dict[str, StoredInstance]) -> None:
-        deadline = time.monotonic() + _INDEXED_WITHIN_S
+        deadline = time.monotonic() + self._indexed_within_s
         while True:
             archived = self._records.find(target.uid)
             if archived and archived.instance_count == len(target.instances) + len(rows):
@@ -303,7 +305,7 @@ class DicomwebPacs:
         archived = self._records.find(uid)
         if archived is None:
             return ""
-        deadline = time.monotonic() + (_INDEXED_WITHIN_S if self._archive.delete(archived) else 0)
+        deadline = time.monotonic() + (self._indexed_within_s if self._archive.delete(archived) else 0)
         while self._records.find(uid) is not None:
             if time.monotonic() > deadline:
                 return f"series {uid} is still in the archive {self._archive.url}: remove it there"
