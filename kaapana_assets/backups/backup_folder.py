@@ -1,13 +1,13 @@
-"""The folder that backups are kept in: each content once, under its digest, and a list for each backup.
+"""The backup folder: a manifest for each backup, and each file content once, under its digest.
 
-    kaapana-backup             marks it
-    manifests/<time>.jsonl     one backup, whole: see manifest.py
-    files/<2 digits>/<sha256>  contents, shared by all backups
-    known.sqlite               which file of the home had which content, so that it is not read again
-    tmp/                       half-written
+    kaapana-backup             marks the folder as a backup folder
+    manifests/<time>.jsonl     one complete backup: see manifest.py
+    files/<2 digits>/<sha256>  file contents, shared by all backups
+    known.sqlite               the digests of files of the home, so that unchanged files are not read again
+    tmp/                       partly written files
 
-It belongs to one user alone. It is opened once, without following a link, and everything in it is
-reached from there.
+The folder belongs to one user alone. It is opened once, without following a link; everything in it is
+opened relative to that descriptor.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _OTHERS = 0o077
 
 
 class BackupFolder:
-    """A folder of backups that is open; see ``open_to_write`` and ``open_to_read``."""
+    """An open backup folder; see ``open_to_write`` and ``open_to_read``."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -50,13 +50,13 @@ class BackupFolder:
         self._unsynced_files = self._unsynced_bytes = 0
 
     def free_bytes(self) -> int:
-        """Bytes that may still be written there."""
+        """Free space of its file system, in bytes."""
         return free_bytes(self._reachable)
 
     # Contents.
 
     def known(self, path: str, status: os.stat_result) -> str | None:
-        """The digest of a file of the home that was copied before and is as it was then, by its status."""
+        """The digest of a file that was copied before and has not changed since, by its status; else None."""
         row = self._database.execute(
             "SELECT sha256 FROM known WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?", _key(path, status)
         ).fetchone()
@@ -64,7 +64,7 @@ class BackupFolder:
         return row[0] if kept is not None and kept.st_size == status.st_size else None
 
     def take(self, source: int, advance: Callable[[int], object]) -> tuple[int, str]:
-        """Keep what is left of an open file; its size and digest."""
+        """Store the rest of an open file; returns its size and digest."""
         name = self._temporary_name()
         with self._writing(name):
             target = os.open(f"{_TEMPORARY}/{name}", _NEW, 0o600, dir_fd=self._fd)
@@ -76,7 +76,7 @@ class BackupFolder:
         return size, digest
 
     def take_made(self, make: Callable[[Path], object]) -> tuple[int, str]:
-        """Keep a file that ``make`` writes at the path it is given; its size and digest."""
+        """Store a file that ``make`` writes to the path it is called with; returns its size and digest."""
         name = self._temporary_name()
         with self._writing(name):
             make(self._reachable / _TEMPORARY / name)
@@ -90,31 +90,31 @@ class BackupFolder:
         return size, digest
 
     def note(self, path: str, status: os.stat_result, digest: str) -> None:
-        """Remember the digest of a file that was taken, once that is durable."""
+        """Record the digest of a stored file; ``sync`` commits it after the content is durable."""
         self._database.execute("INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?)", (*_key(path, status), digest))
         if self._unsynced_files >= _SYNC_AFTER_FILES or self._unsynced_bytes >= _SYNC_AFTER_BYTES:
             self.sync()
 
     def sync(self) -> None:
-        """Make durable what was taken, and then what is known of it."""
+        """Make stored contents durable, then their recorded digests."""
         sync_file_system(self._reachable)
         self._database.commit()
         self._unsynced_files = self._unsynced_bytes = 0
 
     def forget(self, digest: str) -> None:
-        """Note that a content is damaged: the next backup takes it from the home again."""
+        """Forget a damaged content, so that the next backup copies it from the home again."""
         self._database.execute("DELETE FROM known WHERE sha256 = ?", (digest,))
         self._database.commit()
 
     def path_of(self, digest: str) -> Path:
-        """Where a content is, for a library that opens it by path as long as this folder is open."""
+        """The path of a content, for libraries that open by path; valid while this folder is open."""
         return self._reachable / _place(digest)
 
     def check(self, digest: str, size: int, path: str) -> int:
-        """See that a content is there and has its size, without reading it; the bytes that it takes on a disk.
+        """Check that a content exists and has its size, without reading it; returns the bytes it takes on disk.
 
         Raises:
-            DamagedBackup: it is not.
+            DamagedBackup: the content is missing or has another size.
         """
         status = self._status_of(digest)
         if status is None or status.st_size != size:
@@ -126,14 +126,14 @@ class BackupFolder:
 
     @contextmanager
     def content(self, digest: str, path: str) -> Iterator[int]:
-        """A content, open to be read.
+        """Open a content for reading; yields its descriptor.
 
         Args:
-            digest: its SHA-256 in hex.
-            path: of the file that it is of, for messages.
+            digest: SHA-256 of the content in hex.
+            path: path of the file in the home, for messages.
 
         Raises:
-            DamagedBackup: it is not there, or is a link, a folder or a device.
+            DamagedBackup: the content is missing, or is a link, a folder or a device.
         """
         where = _place(digest)
         try:
@@ -152,17 +152,17 @@ class BackupFolder:
     # Manifests.
 
     def names(self) -> list[str]:
-        """The whole backups there are, the oldest first."""
+        """The names of all complete backups, oldest first."""
         with opened(_MANIFESTS, within=self._fd) as folder:
             return in_order(name.removesuffix(".jsonl") for name in names_in(folder) if name.endswith(".jsonl"))
 
     @contextmanager
     def manifest(self, name: str = "") -> Iterator[Reader]:
-        """The manifest of a backup, of the newest if no name is given.
+        """Open the manifest of a backup; without a name, of the newest.
 
         Raises:
-            NotFound: there is none.
-            DamagedBackup: it cannot be read.
+            NotFound: there is no such backup.
+            DamagedBackup: the manifest cannot be read.
         """
         names = self.names()
         if not names:
@@ -182,7 +182,7 @@ class BackupFolder:
 
     @contextmanager
     def new_manifest(self, name: str) -> Iterator[IO[bytes]]:
-        """A manifest to be written; it is put in place, durable, when the context ends well."""
+        """Open a new manifest for writing; it is published, durably, when the context ends without an error."""
         temporary = self._temporary_name()
         with self._writing(temporary):
             descriptor = os.open(f"{_TEMPORARY}/{temporary}", _NEW, 0o600, dir_fd=self._fd)
@@ -197,13 +197,13 @@ class BackupFolder:
                 os.fsync(folder)
 
     def remove_but(self, keep: int) -> int:
-        """Remove all backups but the newest ``keep`` and those that were renamed, and contents that none has.
+        """Remove all backups but the newest ``keep`` and renamed ones, and the contents that none needs any more.
 
         Returns:
-            How many contents were removed.
+            The number of removed contents.
 
         Raises:
-            DamagedBackup: one that stays cannot be read; nothing is removed then.
+            DamagedBackup: a manifest that stays cannot be read; then nothing is removed.
         """
         names = self.names()
         old = [name for name in names if is_given_by_time(name)][:-keep]
@@ -226,7 +226,7 @@ class BackupFolder:
     # What a backup folder consists of.
 
     def prepare(self) -> None:
-        """Make its folders, and clear what a killed backup left half-written."""
+        """Create its files and folders, and remove the partly written files of a killed backup."""
         for name in (MARKER, _KNOWN):
             os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._fd))
         for name in _FOLDERS:
@@ -237,14 +237,14 @@ class BackupFolder:
                 os.unlink(name, dir_fd=folder)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the folder and its database."""
         if self._known is not None:
             self._known.close()
         os.close(self._fd)
 
     @property
     def _reachable(self) -> Path:
-        # For libraries and programs that open by path; it stays this folder whatever is renamed.
+        # For libraries and programs that open by path; it leads to this folder even after a rename.
         return Path(f"/proc/{os.getpid()}/fd/{self._fd}")
 
     @property
@@ -262,7 +262,7 @@ class BackupFolder:
         target = _place(digest)
         with suppress(FileExistsError):
             os.mkdir(target.rpartition("/")[0], 0o700, dir_fd=self._fd)
-        # Replaced also where it is there: who put it may have been ended before it was durable.
+        # Also replaces an existing file: its writer may have been killed before the content was durable.
         os.replace(f"{_TEMPORARY}/{temporary}", target, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         self._unsynced_files += 1
         self._unsynced_bytes += size
@@ -288,17 +288,17 @@ class BackupFolder:
 
 @contextmanager
 def open_to_write(path: Path, *, make: bool = True) -> Iterator[BackupFolder]:
-    """A folder of backups, for one process at a time.
+    """Open a backup folder for writing; only one process can at a time.
 
     Args:
-        path: of the folder.
-        make: make it where there is none.
+        path: path of the folder.
+        make: whether a missing folder is created.
 
     Raises:
-        NotFound: there is none, and none is to be made.
-        ConfigurationError: it is another user's, others can reach it, a link, or holds something else.
-        TemporaryError: another process writes there.
-        StoreUnavailable: it cannot be written, or its disk is full.
+        NotFound: there is no backup folder, and ``make`` is false.
+        ConfigurationError: the folder belongs to another user, is open to others, is a link, or holds other files.
+        TemporaryError: another process writes to the folder.
+        StoreUnavailable: the folder is not writable, or its disk is full.
     """
     with ExitStack() as stack, translated(path):
         if make:
@@ -325,11 +325,11 @@ def open_to_write(path: Path, *, make: bool = True) -> Iterator[BackupFolder]:
 
 @contextmanager
 def open_to_read(path: Path) -> Iterator[BackupFolder]:
-    """A folder of backups as it is.
+    """Open a backup folder for reading.
 
     Raises:
-        NotFound: there is none.
-        ConfigurationError: it is another user's, others can reach it, or it is a link.
+        NotFound: there is no backup folder.
+        ConfigurationError: the folder belongs to another user, is open to others, or is a link.
     """
     with translated(path), _open(path) as folder:
         if MARKER not in names_in(folder._fd):
@@ -339,11 +339,11 @@ def open_to_read(path: Path) -> Iterator[BackupFolder]:
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Make what the file system says of a path into an error of ours.
+    """Translate an ``OSError`` about a path.
 
     Raises:
-        NotFound: it is not there.
-        StoreUnavailable: anything else.
+        NotFound: a file or folder does not exist.
+        StoreUnavailable: any other error.
     """
     try:
         yield
@@ -383,7 +383,7 @@ def _open(path: Path) -> Iterator[BackupFolder]:
 
 
 def _key(path: str, status: os.stat_result) -> tuple[str, int, int, int]:
-    """By what a file is known again; SQLite takes neither bytes that are no UTF-8 nor integers over 64 bits."""
+    """The key of a file in ``known``. SQLite stores neither non-UTF-8 text nor integers over 64 bits."""
     text = path.encode(errors="backslashreplace").decode()
     return text, status.st_size, _signed(status.st_mtime_ns), _signed(status.st_ino)
 

@@ -1,7 +1,7 @@
-"""Which files of a home belong into a backup, by rules on their paths.
+"""Rules on paths that decide which files of a home belong in a backup.
 
-All of a home belongs there, also what a later version adds, but for what is named here. A restore
-keeps to the same rules: a backup cannot bring a file that no backup holds.
+A backup holds everything in a home, including what later versions add, except for the paths listed here.
+A restore applies the same rules: it refuses a path that no backup holds.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 import os
 
 BULK = ("quarantine", "assets", "objects", "archive")
-"""Large trees of files that are written once, copied last and in this order."""
+"""Large trees of write-once files; they are copied last, in this order."""
 
 SPOOL = "incoming"
 POSTGRES_DUMP = "dagster/postgres.dump"
-"""The place of the embedded PostgreSQL in a manifest; no file of a home."""
+"""The path of the dump of the embedded PostgreSQL in a manifest; no such file is in a home."""
 
 _LEFT_OUT = (
-    # Of the process that runs now: a restored record would make `up` end processes that it names.
+    # The record of the running platform: restored, it would make `up` end the processes that it names.
     ("platform.json",),
     ("platform.new",),
     ("platform.lock",),
-    # Made anew by a restore: it is part of what tells one home from another.
+    # Created anew by a restore: the identity of a home, and the mark of an unfinished restore.
     (".kaapana-home",),
     (".restoring",),
     ("lost+found",),
-    # Scratch, caches, locks and what is half written.
+    # Scratch files, caches, locks and partly written files.
     ("scratch",),
     ("logs",),
     ("index-rebuild.txt",),
@@ -38,7 +38,7 @@ _LEFT_OUT = (
     ("quarantine", ".tmp"),
     ("assets", ".staging"),
     ("objects", ".incoming"),
-    # Files of a running server are no copy of it: it is dumped.
+    # The files of a running server are not consistent: the server is dumped instead.
     ("dagster", "postgres"),
 )
 _OF_DATABASES = ("-wal", "-shm", "-journal")
@@ -47,32 +47,32 @@ _LONGEST = 4096
 
 
 def is_kept(path: str) -> bool:
-    """Whether a path below a home, with ``/``, belongs into a backup."""
+    """Whether a path below a home, with ``/``, belongs in a backup."""
     parts = path.split("/")
     if any(_matches(parts, rule) for rule in _LEFT_OUT):
         return False
     if parts[:2] == ["workflows", "data"] and len(parts) > 2 and not parts[2].startswith("."):
-        # A run directory is temporary, and half of one would look like a whole one to a re-execution.
+        # Run directories are temporary, and a re-execution could take a partial copy for a complete one.
         return False
     base = next((path.removesuffix(end) for end in _OF_DATABASES if path.endswith(end)), "")
     return not (base and is_database(base))
 
 
 def is_database(path: str) -> bool:
-    """Whether a file is a SQLite database of the platform's own, which may be written to meanwhile."""
+    """Whether a path is a SQLite database of the platform, which may change while it is copied."""
     parts = path.split("/")
-    # Only Dagster's end with ".db"; elsewhere one is of others (`Thumbs.db`), and may be no database at all.
+    # Only Dagster's databases end with ".db"; others (`Thumbs.db`) need not be SQLite databases.
     if path.endswith(".db"):
         return len(parts) > 1 and parts[0] == "dagster"
     return path.endswith(".sqlite") and (len(parts) == 1 or parts[0] in _WITH_DATABASES)
 
 
 def is_safe(path: str) -> bool:
-    """Whether a path of a manifest is one below a home, in its only spelling."""
+    """Whether a path of a manifest is normalized and stays below the home."""
     parts = path.split("/")
     try:
         os.fsencode(path)
-    except UnicodeEncodeError:  # the name of no file, unlike bytes that are no UTF-8
+    except UnicodeEncodeError:  # no file can have this name; non-UTF-8 names are surrogate-escaped
         return False
     return len(path) <= _LONGEST and "\0" not in path and not any(part in ("", ".", "..") for part in parts)
 

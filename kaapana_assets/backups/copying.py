@@ -1,4 +1,4 @@
-"""Copies the files of a home, one tree at a time, and notes them in a manifest; ``taking`` says in which order."""
+"""Copies the files of a home, one tree at a time, into a manifest; ``taking`` decides the order."""
 
 from __future__ import annotations
 
@@ -26,11 +26,15 @@ _TRIES = 10
 
 @dataclass
 class Taken:
-    """A backup that was taken.
+    """The result of a backup.
 
     Attributes:
-        passed_over: links, sockets, devices, and paths that are too long or too deep, which no backup holds.
-        missing: files and series that the archive's catalog lists and that are not in the archive.
+        name: name of the backup.
+        files: number of files in the backup.
+        size_bytes: size of all its files.
+        new_bytes: size of the files that were copied by this backup.
+        passed_over: links, sockets, devices, and paths that are too long or too deep; no backup holds them.
+        missing: files and series that the archive's catalog lists but the archive does not have.
     """
 
     name: str
@@ -42,13 +46,13 @@ class Taken:
 
 
 class Copying:
-    """One backup that is being taken.
+    """Copies the trees of a home into one backup.
 
     Args:
-        folder: of backups.
-        writer: of its manifest.
-        taken: is told what could not be copied.
-        advance: told of each number of bytes that is done.
+        folder: the backup folder.
+        writer: writer of the manifest.
+        taken: result of the backup; collects what could not be copied.
+        advance: called with each number of bytes that were processed.
     """
 
     def __init__(self, folder: BackupFolder, writer: Writer, taken: Taken, advance: Callable[[int], object]) -> None:
@@ -59,12 +63,12 @@ class Copying:
         self._spooled: set[str] = set()
 
     def take_all(self, found: Iterator[Found]) -> None:
-        """Copy what a walk finds."""
+        """Copy everything that a walk finds."""
         for each in found:
             self._note(self._entry(each))
 
     def take_catalog(self, home: int) -> str | None:
-        """Copy the catalog of the archive; the digest of the copy, None where there is no catalog."""
+        """Copy the catalog of the archive; returns the digest of the copy, None without a catalog."""
         tree = open_tree(home, "archive")
         if tree is None:
             return None
@@ -79,7 +83,7 @@ class Copying:
         return entry.sha256 if entry else None
 
     def take_shelf(self, home: int) -> None:
-        """Copy the shelf by its entries, each of which is of one moment though it may be replaced meanwhile."""
+        """Copy the shelf entry by entry; each copy is consistent even if the entry is replaced meanwhile."""
         tree = open_tree(home, "assets")
         if tree is None:
             return
@@ -92,12 +96,12 @@ class Copying:
             os.close(tree)
 
     def take_archive(self, home: int, catalog: str | None) -> None:
-        """Copy the archive; what the copied catalog does not have goes to the spool of the backup."""
+        """Copy the archive; files that the copied catalog does not list go to the spool of the backup."""
         tree = open_tree(home, "archive")
         if tree is None:
             return
         try:
-            if catalog is None:  # then it is made from the files
+            if catalog is None:  # the platform rebuilds the catalog from the files
                 self.take_all(walk(tree, "archive/", lambda path: path != _CATALOG and contents.is_kept(path)))
                 return
             with closing(sqlite3.connect(f"{self._folder.path_of(catalog).as_uri()}?immutable=1", uri=True)) as listed:
@@ -149,7 +153,7 @@ class Copying:
                 return
 
     def _folders_of(self, folder: int, prefix: str) -> Iterator[tuple[str, int]]:
-        """The folders in one, open; what else is there is copied as it is."""
+        """Open each subfolder and yield its path and descriptor; copy the other entries."""
         for name in names_in(folder):
             path = f"{prefix}{name}"
             if not contents.is_kept(path) or path == _CATALOG:
@@ -174,7 +178,7 @@ class Copying:
         self._writer.add(entry)
 
     def _entry(self, found: Found) -> Entry | None:
-        """Copy what was found; None if it is gone by now, or no file."""
+        """Copy a found file; None if it is gone, or is neither a file nor a folder."""
         mode = stat.S_IMODE(found.status.st_mode) & 0o777
         mtime_ns = min(max(0, found.status.st_mtime_ns), MTIME_END)
         if not contents.is_safe(found.path):
@@ -210,7 +214,7 @@ class Copying:
             return None
         except PermissionError as exc:
             raise StoreUnavailable(f"{shown(found.path)} of the home cannot be read: {exc.strerror}") from exc
-        except OSError:  # another thing took its place
+        except OSError:  # something that is no regular file replaced it
             self._taken.passed_over.append(found.path)
             return None
         try:

@@ -1,4 +1,4 @@
-"""Copies of databases that others write to meanwhile: SQLite's online backup, and PostgreSQL's dump."""
+"""Consistent copies of databases in use: SQLite by online backup, PostgreSQL by dump."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _START_S = 60.0
 _STOP_S = 30.0
 _POLL_S = 0.05
 _RESTORING_ROLE = "kaapana_restore"
-# Dagster connects as the superuser: what runs by itself in such a connection could do everything
-# that the server can. Its schema has none of these. Objects below 16384 are PostgreSQL's own.
+# Dagster connects as the superuser, so code that runs implicitly in its connections could do everything
+# that the server can. Dagster's schema has none of these objects. OIDs below 16384 are PostgreSQL's own.
 _NOT_OF_DAGSTER = {
     "functions": "SELECT proname FROM pg_proc WHERE oid >= 16384",
     "operators": "SELECT oprname FROM pg_operator WHERE oid >= 16384",
@@ -48,10 +48,10 @@ _PLAIN_DEFAULT = re.compile(
 
 
 def copy_sqlite(source: Path, target: Path) -> None:
-    """Make a copy of a SQLite database as it is at one moment, while others write to it.
+    """Copy a SQLite database consistently while others write to it.
 
     Raises:
-        StoreUnavailable: it is damaged, or was locked for a minute.
+        StoreUnavailable: the database is damaged, or was locked for a minute.
     """
     try:
         with (
@@ -64,10 +64,10 @@ def copy_sqlite(source: Path, target: Path) -> None:
 
 
 def dump(socket_folder: Path, target: Path) -> None:
-    """Dump the embedded PostgreSQL, as it is at one moment, in pg_dump's own format.
+    """Dump the embedded PostgreSQL consistently, in pg_dump's custom format.
 
     Raises:
-        StoreUnavailable: it does not answer, or the dump was cut short.
+        StoreUnavailable: the server does not answer, or the dump failed.
     """
     argv = [str(program("pg_dump")), "-Fc", "-h", str(socket_folder), "-U", ROLE, "-d", ROLE]
     argv += ["--no-owner", "--no-privileges", "--no-password", f"--file={target}"]
@@ -80,12 +80,12 @@ def dump(socket_folder: Path, target: Path) -> None:
 
 @contextmanager
 def served(data: Path) -> Iterator[Postgres]:
-    """A PostgreSQL server on a folder that no platform runs on; made if there is none.
+    """Run a PostgreSQL server on a data folder that no platform uses; creates a missing folder.
 
-    It ends with this process, however that ends.
+    The server ends with this process, even if the process is killed.
 
     Raises:
-        ConfigurationError: it does not start.
+        ConfigurationError: the server does not start.
     """
     folder = Path(tempfile.mkdtemp(prefix="kaapana-"))
     watchdog = subprocess.Popen(
@@ -126,18 +126,18 @@ def served(data: Path) -> Iterator[Postgres]:
 
 
 def load(postgres: Postgres, source: int, *, name: str) -> None:
-    """Fill an empty server with a dump.
+    """Restore a dump into an empty server.
 
-    A dump is SQL, and may be anybody's: it is run by a role that may do nothing but fill this
-    database, and what would run later, in the connections of Dagster, is refused.
+    A dump is SQL and cannot be trusted. A role that can do nothing but fill this database runs it, and
+    objects that would later run code in the connections of Dagster are refused.
 
     Args:
         postgres: the server.
         source: descriptor of the dump.
-        name: of the dump, for messages.
+        name: name of the dump, for messages.
 
     Raises:
-        DamagedBackup: it is damaged, or holds what no dump of Dagster's storage holds.
+        DamagedBackup: the dump is damaged, or holds objects that Dagster's storage does not have.
     """
     _execute(
         postgres,
@@ -168,7 +168,11 @@ def load(postgres: Postgres, source: int, *, name: str) -> None:
 
 
 def _execute(postgres: Postgres, *statements: str) -> list[str]:
-    """Run statements as the superuser, who sees nothing but PostgreSQL's own; the first column of the last one."""
+    """Run statements as the superuser, with PostgreSQL's own schema as the only search path.
+
+    Returns:
+        The first column of the result of the last statement.
+    """
     connection = psycopg2.connect(
         host=str(postgres.socket_folder), user=ROLE, dbname=ROLE, options="-c search_path=pg_catalog"
     )
@@ -194,7 +198,7 @@ def _await(postgres: Postgres, server: subprocess.Popen[bytes], log: Path) -> No
 
 
 def free_of(folder: Path) -> int:
-    """Bytes that may be written to the file system of a folder, which may not be made yet."""
+    """Free bytes on the file system of a folder, which need not exist yet."""
     while not folder.exists():
         folder = folder.parent
     return free_bytes(folder)

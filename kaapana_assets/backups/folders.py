@@ -1,4 +1,4 @@
-"""Folders that are read and written by descriptors, so that no link placed in them leads elsewhere."""
+"""Reads and writes folders by descriptor, so that no link in them leads elsewhere."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# A FIFO that took the place of a file must not hold the reader.
+# A FIFO that replaced a file must not block the reader.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PIECE = 1 << 20
 _ZEROS = bytes(_PIECE)
-_BLOCK = 512  # of st_blocks, whatever the file system's own are
+_BLOCK = 512  # the unit of st_blocks, on every file system
 _DEEPEST = 200
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a walk found: a file, an empty folder, or something that is neither.
+    """One entry that a walk found: a file, an empty folder, or a special file.
 
     Attributes:
-        path: from where the walk began, with ``/``.
-        folder: descriptor of the folder that holds it, open until the walk goes on.
-        status: of itself, no link followed.
-        too_deep: it is a folder that was not looked into.
+        path: path below the start of the walk, with ``/``.
+        folder: descriptor of its parent folder, open until the walk continues.
+        name: name in the parent folder.
+        status: status of the entry itself; links are not followed.
+        too_deep: whether it is a folder that the walk did not enter, because it is nested too deep.
     """
 
     path: str
@@ -43,12 +44,12 @@ class Found:
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is a folder with nothing in it."""
+        """Whether it is an empty folder."""
         return stat.S_ISDIR(self.status.st_mode) and not self.too_deep
 
 
 def names_in(folder: int) -> list[str]:
-    """What is in a folder that is open, sorted; nothing if it was removed meanwhile, as by a nightly clean."""
+    """The names of the entries of an open folder, sorted; none if it was removed meanwhile, as by a nightly clean."""
     try:
         return sorted(os.listdir(folder))
     except FileNotFoundError:
@@ -57,7 +58,7 @@ def names_in(folder: int) -> list[str]:
 
 @contextmanager
 def opened(path: str | Path, *, within: int | None = None) -> Iterator[int]:
-    """A folder, open as long as the context."""
+    """Open a folder for the duration of the context; yields its descriptor."""
     descriptor = os.open(path, FOLDER, dir_fd=within)
     try:
         yield descriptor
@@ -66,10 +67,10 @@ def opened(path: str | Path, *, within: int | None = None) -> Iterator[int]:
 
 
 def open_tree(home: int, name: str) -> int | None:
-    """A folder at the top of a home, None where there is none.
+    """Open a top-level folder of a home; None if there is none.
 
-    Such a folder can lie on another disk: a link there is followed if the platform's user or root
-    made it. Links below are not.
+    Such a folder can be on another disk: a link to it is followed if it belongs to the platform's user or to
+    root. Links below are never followed.
     """
     try:
         status = os.stat(name, dir_fd=home, follow_symlinks=False)
@@ -80,15 +81,15 @@ def open_tree(home: int, name: str) -> int | None:
 
 
 def walk(folder: int, prefix: str, kept: Callable[[str], bool]) -> Iterator[Found]:
-    """Everything below a folder but for what is not ``kept``, in the order of names, without recursion.
+    """Walk a folder, sorted by name: yields files, special files and empty folders.
 
-    What disappears meanwhile is passed over. A folder below 200 others is not looked into: each that is open
-    takes a descriptor.
+    Entries that disappear meanwhile are skipped. Folders nested more than 200 deep are not entered, because
+    each open folder takes a descriptor.
 
     Args:
-        folder: its descriptor.
-        prefix: its path with a ``/`` at the end, put before all names; empty at the top.
-        kept: says of a path whether it is looked at.
+        folder: descriptor of the folder.
+        prefix: path of the folder with a ``/`` at the end, prepended to all paths; empty at the top.
+        kept: whether a path is included; an excluded folder is not entered.
     """
     stack = [(os.dup(folder), iter(names_in(folder)), prefix)]
     try:
@@ -120,10 +121,10 @@ def walk(folder: int, prefix: str, kept: Callable[[str], bool]) -> Iterator[Foun
 
 
 def open_file(name: str, folder: int) -> int:
-    """A regular file, to be read.
+    """Open a regular file for reading; returns its descriptor.
 
     Raises:
-        OSError: it is not there, or it is a link, a device or anything else.
+        OSError: the file does not exist, or is a link or a special file.
     """
     descriptor = os.open(name, _FILE, dir_fd=folder)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -133,14 +134,14 @@ def open_file(name: str, folder: int) -> int:
 
 
 def copied(source: int, target: int | None, advance: Callable[[int], object]) -> tuple[int, str]:
-    """Copy what is left of a file, or only read it; its size and SHA-256 in hex.
+    """Copy the rest of a file, or only read it; returns its size and its SHA-256 in hex.
 
-    Pieces without any byte but zeros become holes, so that a sparse file does not grow to its size.
+    Pieces of zeros become holes, so that the copy of a sparse file is sparse.
 
     Args:
         source: descriptor of the file.
-        target: where it is written to, if anywhere.
-        advance: told of each piece how many bytes it has.
+        target: descriptor of the copy; None only reads the file.
+        advance: called with the size of each piece in bytes.
     """
     digest = hashlib.sha256()
     size = 0
@@ -160,5 +161,5 @@ def copied(source: int, target: int | None, advance: Callable[[int], object]) ->
 
 
 def bytes_on_disk(status: os.stat_result) -> int:
-    """What a file takes on a disk: less than its size where it has holes."""
+    """The bytes that a file takes on disk: fewer than its size if it has holes."""
     return min(status.st_size, status.st_blocks * _BLOCK)

@@ -1,12 +1,12 @@
-r"""The list of all files of one backup, which is read and written a line at a time.
+r"""The manifest of a backup: the list of its files, one per line.
 
     {"format": "kaapana-assets backup 1", "version": "0.1.0", "home": "/data/home", "created": "...", ...}
     {"path": "archive/1.2/1.3/1.4.dcm", "kind": "file", "sha256": "...", "size": 526336, "mode": 292, "mtime_ns": ...}
     ...
     {"end": true, "files": 3, "bytes": 1234567, "sha256": "<of all lines before this one>"}
 
-Without its last line, or with any byte changed, it is none. The digest finds damage; it is no
-signature: whoever can write a backup can write another.
+A manifest without its last line, or with any byte changed, is refused. The digest detects damage; it is no
+signature: whoever can write to the backup can also write a valid manifest.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Entry:
     """One file of a backup, or an empty folder.
 
     Attributes:
-        path: below the home, with ``/``.
-        kind: ``postgres`` is the dump of the embedded server.
-        sha256: of its content, in hex.
-        size: in bytes.
-        mode: permissions, without setuid and setgid.
-        mtime_ns: when it was changed last, since the epoch.
+        path: path below the home, with ``/``.
+        kind: kind of the entry; ``postgres`` is the dump of the embedded server.
+        sha256: SHA-256 of the content in hex; empty for a folder.
+        size: size in bytes.
+        mode: permission bits, without setuid and setgid.
+        mtime_ns: modification time in nanoseconds since the epoch.
     """
 
     path: str
@@ -54,14 +54,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Header:
-    """What a backup is of.
+    """The origin of a backup.
 
     Attributes:
-        version: of the program that made it.
-        home: path of the home then.
-        created: ISO 8601, UTC.
-        left_out: the stores that are servers, in words.
-        settings: those that were set and are not secret, by ``KAAPANA_X``.
+        version: version of kaapana-assets that made the backup.
+        home: path of the home at that time.
+        created: creation time, ISO 8601 in UTC.
+        left_out: descriptions of the stores that are servers, which the backup does not hold.
+        settings: settings that were set and are no secrets, by variable name (``KAAPANA_X``).
     """
 
     version: str
@@ -82,13 +82,13 @@ class Writer:
         self._line({"format": _FORMAT, **asdict(header)})
 
     def add(self, entry: Entry) -> None:
-        """Note a file."""
+        """Write an entry."""
         self._line(asdict(entry))
         self.files += entry.kind != "folder"
         self.size_bytes += entry.size
 
     def finish(self) -> None:
-        """Make it whole."""
+        """Write the last line, which completes the manifest."""
         end = {"end": True, "files": self.files, "bytes": self.size_bytes, "sha256": self._digest.hexdigest()}
         self._file.write(json.dumps(end).encode() + b"\n")
 
@@ -99,14 +99,14 @@ class Writer:
 
 
 class Reader:
-    """Reads a manifest; whatever it holds, only safe paths come out.
+    """Reads a manifest and returns only entries with safe paths.
 
     Args:
-        file: open at its beginning.
-        name: of the file, for messages.
+        file: the open manifest.
+        name: name of the file, for messages.
 
     Raises:
-        DamagedBackup: its first line is none of a backup.
+        DamagedBackup: the first line is not the header of a manifest.
     """
 
     def __init__(self, file: IO[bytes], name: str) -> None:
@@ -125,10 +125,10 @@ class Reader:
             raise self._damaged("has no proper first line") from exc
 
     def entries(self) -> Iterator[Entry]:
-        """All entries, from the first; its digest is compared at the end.
+        """All entries from the first; compares the digest after the last.
 
         Raises:
-            DamagedBackup: it was cut short or changed, or names a path that no backup holds.
+            DamagedBackup: the manifest was truncated or changed, or names a path that no backup holds.
         """
         self._file.seek(0)
         digest = hashlib.sha256(self._file.readline(_LONGEST_LINE))

@@ -1,4 +1,4 @@
-"""Names of backups: the time of their beginning, in an order that no clock can turn round."""
+"""Names of backups: their start time, in an order that holds even if the clock is set back."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _FORMAT = "%Y%m%dT%H%M%S.%fZ"
 
 
 def next_name(now: datetime, names: Iterable[str]) -> str:
-    """The name of a backup that begins now: after all that there are, also when the clock was set back.
+    """The name of a backup that starts now; it sorts after all others, even if the clock was set back.
 
     Args:
-        now: UTC.
-        names: of the backups that there are.
+        now: the time in UTC.
+        names: names of the existing backups.
     """
     newest = max((time for name in names if (time := _time_of(name)) is not None), default=None)
     if newest is not None and newest >= now:
@@ -22,12 +22,12 @@ def next_name(now: datetime, names: Iterable[str]) -> str:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """The oldest first; those that somebody gave to backups come before all."""
+    """The names, oldest first; backups that a person renamed come before all others."""
     return sorted(names, key=lambda name: (is_given_by_time(name), name))
 
 
 def is_given_by_time(name: str) -> bool:
-    """Whether it is a name as ``next_name`` gives it, and not one by which somebody keeps a backup."""
+    """Whether a name has the format of ``next_name``; a person renames a backup to keep it."""
     return _time_of(name) is not None
 
 

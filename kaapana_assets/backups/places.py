@@ -1,6 +1,6 @@
-"""Where backups and restored homes may be: apart from homes, so that neither holds, nor forgets, the other.
+"""Checks the locations of backup folders and restored homes: neither may be inside the other.
 
-Folders are told apart by their numbers, not by their paths: links and bind mounts give one folder several.
+Folders are compared by device and inode, not by path: links and bind mounts give one folder several paths.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from kaapana_assets.home_record import MARKER as HOME
 from kaapana_assets.shown import shown
 
 BACKUPS = "kaapana-backup"
-"""The file that marks a folder of backups."""
+"""The file that marks a backup folder."""
 
 
 def check_apart(home: Path, backups: Path) -> None:
-    """See that a folder of backups, which may not be made yet, is not in a home nor around it.
+    """Check that a backup folder, which need not exist yet, is neither in a home nor contains one.
 
-    Folders at the top of a home can be links to other disks; what they lead to belongs to the home.
+    Top-level folders of a home can be links to other disks; their targets belong to the home.
 
     Raises:
-        ConfigurationError: it is.
+        ConfigurationError: one contains the other.
     """
     trees = [home, *(each for each in home.iterdir() if contents.is_kept(each.name) and each.is_dir())]
     inside = _above(backups)
@@ -34,10 +34,10 @@ def check_apart(home: Path, backups: Path) -> None:
 
 
 def check_new_home(home: Path) -> None:
-    """See that a home which is to be made is not in another one, nor in a folder of backups.
+    """Check that a new home is neither in another home nor in a backup folder.
 
     Raises:
-        ConfigurationError: it is.
+        ConfigurationError: it is in one.
     """
     for above in home.resolve().parents:
         for marker, what in ((HOME, "the home"), (BACKUPS, "the folder of backups")):
@@ -46,7 +46,7 @@ def check_new_home(home: Path) -> None:
 
 
 def _above(path: Path) -> set[tuple[int, int]]:
-    """The numbers of a folder and all above it, as far as they are there."""
+    """Device and inode of a folder and of its parents, as far as they exist."""
     path = path.resolve()
     return {_number(each) for each in (path, *path.parents) if each.exists()}
 

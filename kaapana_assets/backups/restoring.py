@@ -1,8 +1,8 @@
-"""Checks backups, and makes homes from them.
+"""Verifies backups, and restores homes from them.
 
-A backup is looked at as one that anybody may have made: paths come from the manifest only and are those
-of a home; files are written by descriptors from the home downwards, never through a link, never over
-what is there. Code that a backup brings (workflow files) is not run here; the platform runs it later.
+A backup is not trusted: paths come from the manifest only and must be valid in a home; files are written by
+descriptor from the home downwards, never through a link, and never replace a file. Code in a backup (workflow
+files) is not executed by a restore; the platform executes it later.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def verify(folder: BackupFolder, advance: Callable[[int], object]) -> dict[str, 
     """Read every file of every backup in a folder and compare it with its digest.
 
     Returns:
-        What is damaged, with the reason; the next backup copies those contents again that the home still has.
+        The reason by path of each damaged file. The next backup again copies those that the home still has.
 
     Raises:
-        NotFound: there is no whole backup.
+        NotFound: there is no complete backup.
         DamagedBackup: a manifest is damaged.
     """
     damaged: dict[str, str] = {}
@@ -63,12 +63,12 @@ def verify(folder: BackupFolder, advance: Callable[[int], object]) -> dict[str, 
 
 
 class Restore:
-    """Makes a home from one backup.
+    """Restores a home from one backup.
 
     Args:
-        folder: of backups.
-        home: a folder that is empty or not there.
-        name: of the backup; the newest if empty.
+        folder: the backup folder.
+        home: path of the new home; must be empty or not exist.
+        name: name of the backup; empty for the newest.
     """
 
     def __init__(self, folder: BackupFolder, home: Path, *, name: str = "") -> None:
@@ -78,13 +78,13 @@ class Restore:
         self._digest = ""
 
     def check(self) -> tuple[Header, int]:
-        """Look at the backup before anything is written: what it is of, and its size in bytes.
+        """Check the backup before anything is written; returns its header and its size in bytes.
 
         Raises:
             NotFound: there is no such backup.
-            DamagedBackup: it is damaged, incomplete, or names what no backup holds.
-            ConfigurationError: the new home is in another one, or in a folder of backups.
-            StoreUnavailable: there is no room for it.
+            DamagedBackup: the backup is damaged or incomplete, or names a path that no backup holds.
+            ConfigurationError: the new home is in another home, or in a backup folder.
+            StoreUnavailable: the disk of the new home has too little free space.
         """
         check_new_home(self._home)
         needed = 0
@@ -102,16 +102,16 @@ class Restore:
         return header, size
 
     def run(self, advance: Callable[[int], object]) -> None:
-        """Write the home, and make it one. Cut short, the same call goes on.
+        """Write all files and complete the home. After an interruption, the same call resumes.
 
         Args:
-            advance: told of each number of bytes that is done.
+            advance: called with each number of bytes that were processed.
 
         Raises:
-            ConfigurationError: the home is not empty, or another user's.
-            TemporaryError: another process restores into it.
+            ConfigurationError: the home is not empty, or belongs to another user.
+            TemporaryError: another process restores into the home.
             DamagedBackup: a file is damaged; the home stays unfinished, and the platform refuses it.
-            StoreUnavailable: it cannot be written.
+            StoreUnavailable: the home is not writable.
         """
         if not self._digest:
             self.check()
@@ -135,7 +135,7 @@ class Restore:
 
     def _load(self, entry: Entry, advance: Callable[[int], object]) -> None:
         data = HomePaths(self._home).postgres_data
-        shutil.rmtree(data.parent, ignore_errors=True)  # of a restore that was cut short
+        shutil.rmtree(data.parent, ignore_errors=True)  # of an interrupted restore
         with self._folder.content(entry.sha256, shown(entry.path)) as content:
             if copied(content, None, advance) != (entry.size, entry.sha256):
                 raise DamagedBackup(_changed(self._folder, entry))
@@ -179,11 +179,11 @@ class Restore:
 
 @contextmanager
 def _claimed(home: Path, digest: str) -> Iterator[int]:
-    """The home, open and marked as unfinished, for one process at a time.
+    """Open the home for one process and mark it as unfinished; yields its descriptor.
 
     Raises:
-        ConfigurationError: it holds something else than an unfinished restore of the same backup.
-        TemporaryError: another process restores into it.
+        ConfigurationError: the home holds anything but an unfinished restore of the same backup.
+        TemporaryError: another process restores into the home.
     """
     with ExitStack() as stack:
         try:
@@ -196,7 +196,7 @@ def _claimed(home: Path, digest: str) -> Iterator[int]:
             raise ConfigurationError(f"{home} belongs to another user: name a folder of your own")
         if names and RESTORING not in names:
             raise ConfigurationError(_not_empty(home))
-        # Made only where nothing is: in a home that is whole by now it would say that it is not.
+        # The mark is created only in an empty folder: in a complete home it would be wrong.
         flags = _MARK if names else _MARK | os.O_CREAT
         try:
             mark = stack.enter_context(os.fdopen(os.open(RESTORING, flags, 0o600, dir_fd=descriptor), "r+b", 0))
@@ -224,7 +224,7 @@ def _not_empty(home: Path) -> str:
 
 
 def _made(home: int, names: list[str]) -> int:
-    """A folder below the home, made with all above it; never through a link."""
+    """Create a folder below the home with its parents, never through a link; returns its descriptor."""
     folder = os.dup(home)
     for name in names:
         try:
@@ -238,7 +238,7 @@ def _made(home: int, names: list[str]) -> int:
 
 
 def _is_there(folder: int, name: str, entry: Entry) -> bool:
-    """Whether a restore that was cut short has written a file; one that is half written is removed."""
+    """Whether an interrupted restore already wrote a file; a partly written file is removed."""
     try:
         descriptor = open_file(name, folder)
     except FileNotFoundError:

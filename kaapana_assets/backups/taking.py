@@ -2,17 +2,17 @@
 
 The order of copying is what makes it consistent:
 
-1. While ``Spool.one_taker`` is held, no ingest runs, so nothing is on its way between spool, archive,
-   index and Dagster; the receiver goes on. In this time are copied: Dagster's storage, then what it
-   refers to and is small (cohorts, workflow files), the index, the catalog, and the spool last.
-2. Then, while everything runs, the large trees of files. What refers was copied before what it refers to:
-   each output that Dagster knows is on the shelf that is copied later, each instance of the catalog in the
-   archive. Files only come, so none that is referred to can be missing: who forgets waits until the end.
+1. While ``Spool.one_taker`` is held, no ingest runs, so no series moves between spool, archive, index and
+   Dagster; the receiver goes on. These are copied in this time: Dagster's storage, then the small files that it
+   refers to (cohorts, workflow files), the index, the catalog, and the spool last.
+2. Then the large trees are copied while everything runs. A reference is always copied before its target: each
+   output that Dagster knows is on the shelf, which is copied later, and each instance of the catalog is in the
+   archive. These trees only grow, since no forgetting runs before the end, so no target can be missing.
 
-A file in the archive that the copied catalog does not have arrived later. It is put into the spool of the
-backup: the restored platform takes it in as if it had just been received, so that catalog, index and
-Dagster learn of it. Copying the spool before the archive, in the direction in which files move, means
-that one which moves meanwhile is found at least once; twice does no harm, since ingest is idempotent.
+A file in the archive that is not in the copied catalog arrived later. It goes to the spool of the backup: the
+restored platform ingests it as if it had just been received, and so adds it to the catalog, the index and
+Dagster. The spool is copied before the archive, in the direction in which files move, so a file that moves
+meanwhile is copied at least once; twice does no harm, since ingest is idempotent.
 """
 
 from __future__ import annotations
@@ -54,21 +54,21 @@ _MAY_BE_SECRET = re.compile(r"passw|secret|token|credential", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much a home holds, in bytes, and how much of it no earlier backup has."""
+    """The size of a home in bytes, and the size of its files that no earlier backup has."""
 
     all_bytes: int
     new_bytes: int
 
 
 class Backup:
-    """One backup of the home of ``settings`` into a folder that is open to be written.
+    """Takes one backup of the home of ``settings``.
 
     Args:
-        settings: those of the platform that runs there, where one does.
-        folder: of backups.
+        settings: the settings of the platform, which may be running.
+        folder: the backup folder, open for writing.
 
     Raises:
-        ConfigurationError: one of the two folders is in the other, or the backups are of another home.
+        ConfigurationError: one of the two folders contains the other, or the backups are of another home.
     """
 
     def __init__(self, settings: Settings, folder: BackupFolder) -> None:
@@ -85,7 +85,7 @@ class Backup:
                 )
 
     def left_out(self) -> list[str]:
-        """The stores that are servers, and so have backups of their own, in words."""
+        """Descriptions of the stores that are servers, which need backups of their own."""
         settings = self._settings
         servers = {
             f"the PACS at {settings.dicomweb_url}": settings.pacs != "folder",
@@ -96,10 +96,10 @@ class Backup:
         return [what for what, is_server in servers.items() if is_server]
 
     def sizes(self) -> Sizes:
-        """How much there is to copy; the dump of PostgreSQL is at most as large as its files.
+        """The size of the home and of the files to copy; PostgreSQL's files are the upper bound of its dump.
 
         Raises:
-            StoreUnavailable: there is no room for it.
+            StoreUnavailable: the disk of the backup folder has too little free space.
         """
         everything = new = 0
         with opened(self._home) as home:
@@ -122,14 +122,14 @@ class Backup:
         return Sizes(everything, new)
 
     def waits(self) -> bool:
-        """Whether it begins only when something else has ended: a forgetting."""
+        """Whether the backup has to wait for the end of a forgetting."""
         return ForgottenRecords(self._home).is_forgetting()
 
     def run(self, advance: Callable[[int], object]) -> Taken:
-        """Take the backup. Cut short, the next one goes on with what was copied.
+        """Take the backup. After an interruption, the next backup reuses the files already copied.
 
         Args:
-            advance: told of each number of bytes that is done.
+            advance: called with each number of bytes that were processed.
 
         Raises:
             StoreUnavailable: something cannot be read or written; the message names it.
@@ -171,7 +171,7 @@ class Backup:
         return not self._settings.postgres_url and (self._data / "PG_VERSION").is_file()
 
     def _below(self, home: int, name: str) -> Iterator[Found]:
-        """All that belongs into a backup of one entry at the top of the home."""
+        """All files that belong in a backup, below one top-level entry of the home."""
         if not contents.is_kept(name):
             return
         tree = open_tree(home, name)
@@ -207,14 +207,14 @@ class Backup:
 
 
 def public_settings(settings: Settings) -> dict[str, str]:
-    """The settings that were set and hold no secret, by the names of their variables."""
+    """The settings that were set and are no secrets, by the names of their variables."""
     found = {}
     for name in sorted(settings.model_fields_set):
         value = getattr(settings, name)
         if name == "home" or value is None or isinstance(value, SecretStr):
             continue
         text = ",".join(value) if isinstance(value, tuple) else str(value)
-        # A secret that was hidden in an address does not belong there, but may be.
+        # A URL should hold no secret, but might.
         if not _MAY_BE_SECRET.search(text):
             found[f"KAAPANA_{name.upper()}"] = text
     return found

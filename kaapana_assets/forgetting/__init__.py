@@ -1,5 +1,5 @@
-"""Forgetting: a series, a study or a patient leaves all that this platform keeps, with a record of it.
+"""Forgetting: removes a series, a study or a patient from everything the platform keeps, and records it.
 
-Which series are meant is said in ``selection``, what is cleared in ``results``, ``incoming``, ``copies`` and
-``dagster_events``, in which order, and how it goes on after a crash, in ``forget``.
+``selection`` finds the series; ``results``, ``incoming``, ``copies`` and ``dagster_events`` clear their data;
+``forget`` decides the order and resumes after a crash.
 """

@@ -1,4 +1,4 @@
-"""The archive and the index, those that the settings name and those that were used before, caches and logs."""
+"""Clears the archive and the index, current and former ones, the caches and the logs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REDACTED = b"x"
 
 
 def archive_place(settings: Settings, forgetting: Forgetting) -> Place:
-    """The instances in the PACS."""
+    """The instances in the PACS, and in an embedded archive that was used before."""
     stores: list[Pacs] = [open_pacs(settings)]
     before = settings.paths.archive
     if settings.pacs != "folder" and before.is_dir():
@@ -40,7 +40,7 @@ def archive_place(settings: Settings, forgetting: Forgetting) -> Place:
 
 
 def index_place(settings: Settings, forgetting: Forgetting) -> Place:
-    """The documents in the metadata index, with the words in them."""
+    """The documents in the metadata index with their indexed words, also in a former embedded index."""
     before = settings.paths.index
 
     def opened() -> Iterator[MetadataIndex]:
@@ -67,7 +67,7 @@ def index_place(settings: Settings, forgetting: Forgetting) -> Place:
 
 
 def caches_place(home: Path, forgetting: Forgetting) -> Place:
-    """Catalogs and caches of archives on servers, also of those that are not used any more."""
+    """Catalogs and caches of archives on servers, including servers that are no longer used."""
 
     def found() -> list[Path]:
         return [path for uid in forgetting.series for path in home.glob(f"archives/*/series/{uid}-*")]
@@ -89,7 +89,7 @@ def caches_place(home: Path, forgetting: Forgetting) -> Place:
 
 
 def logs_place(home: Path, forgetting: Forgetting) -> Place:
-    """The UIDs in what the platform's parts printed, which is written over; the lines stay."""
+    """The UIDs in the logs of the platform's parts. They are overwritten; the lines stay."""
     pattern = uid_pattern(forgetting.series)
 
     def clear() -> list[str]:
@@ -107,7 +107,7 @@ def logs_place(home: Path, forgetting: Forgetting) -> Place:
 
 
 def uid_pattern(series: Sequence[str]) -> re.Pattern[bytes]:
-    """Finds the UIDs, and not the beginnings of longer ones."""
+    """A pattern that matches the UIDs, but not as a prefix or suffix of longer UIDs."""
     return re.compile(rb"(?<![0-9.])(?:%s)(?!\.?[0-9])" % b"|".join(re.escape(uid).encode() for uid in series))
 
 
@@ -121,7 +121,7 @@ def _lines_with(path: Path, pattern: re.Pattern[bytes]) -> Iterator[tuple[int, b
 
 
 def _redact(path: Path, pattern: re.Pattern[bytes]) -> None:
-    """Of the same length, so that a process may go on adding to the file meanwhile."""
+    """Overwrite the UIDs in place, at the same length: a process may append to the file meanwhile."""
     with path.open("r+b") as file:
         for at, line in _lines_with(path, pattern):
             file.seek(at)

@@ -1,4 +1,4 @@
-"""Dagster's partitions and events of series, which a process of its own removes: nothing here imports Dagster."""
+"""Clears Dagster's partitions and events of series, by a process of its own: this module does not import Dagster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kaapana_assets.stores.forgotten import Forgetting
 from kaapana_assets.supervision.needs import MIGRATION, given_to
 
 _FORMER_STORAGE = "kaapana_assets.defs.storage"
-"""The module that dagster.yaml named in earlier versions; `up` writes the file anew."""
+"""The storage module in the dagster.yaml of earlier versions; `up` rewrites that file."""
 _PATIENCE_S = 10
 _SHOWN_LINES = 3
 
@@ -25,9 +25,9 @@ def dagster_place(settings: Settings, forgetting: Forgetting, *, storage_is_up: 
     """The partitions of the series, with their events and the captured output of their runs.
 
     Args:
-        settings: of the platform.
-        forgetting: what is forgotten.
-        storage_is_up: whether the platform's own PostgreSQL, if it has one, runs.
+        settings: the settings of the platform.
+        forgetting: the series to forget.
+        storage_is_up: whether the platform's own PostgreSQL, if it has one, is running.
     """
 
     def clear() -> Sequence[str]:
@@ -42,7 +42,7 @@ def dagster_place(settings: Settings, forgetting: Forgetting, *, storage_is_up: 
                 "next time"
             )
         pooled = [[each.replace("-", "_") for each in names] + [cohort] for *names, cohort in forgetting.pooled]
-        # The event of a cohort tells its query, in homes of earlier versions.
+        # In homes of earlier versions, the event of a cohort holds its query.
         of_cohorts = [["cohort", cohort] for cohort in forgetting.cohorts]
         asked = {"series": list(forgetting.series), "outputs": [*pooled, *of_cohorts]}
         _run(home, asked)
@@ -52,7 +52,7 @@ def dagster_place(settings: Settings, forgetting: Forgetting, *, storage_is_up: 
 
 
 def dagster_home(settings: Settings) -> Path | None:
-    """DAGSTER_HOME of the platform; None where Dagster has never run."""
+    """DAGSTER_HOME of the platform; None if Dagster has never run."""
     for home in (settings.paths.dagster, Path(os.environ.get("DAGSTER_HOME") or settings.paths.dagster)):
         if (home / "dagster.yaml").exists():
             return home

@@ -1,8 +1,8 @@
-"""A forgetting: what it would remove, and its steps, each of which can be cut short and done again.
+"""Plans, previews and carries out a forgetting, in steps that can be interrupted and repeated.
 
-The order is what makes it safe. First it is written down which series go, so that no run begins on them. Then
-what was made of them is removed before they are, since what is on the shelf says which objects there are. Ingest
-waits until all is done, so that a series that arrives again meanwhile is taken in afterwards, as new.
+The order makes it safe. The series are recorded first, so that no run starts on them. Results are removed before
+the series, since the shelf lists which objects exist. Ingest waits until the end, so that a series which arrives
+again meanwhile is ingested afterwards, as a new one.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from kaapana_assets.stores.forgotten import Forgetting, ForgottenRecords, Kind
 from kaapana_assets.supervision.record import running_platform
 
 Say = Callable[[str], None]
-"""Called with the name of each place before it is cleared, and with what is waited for."""
+"""Called with the name of each location before it is cleared, and with a line about anything it waits for."""
 
 _UNFINISHED = ["QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"]
 
 
 def plan(settings: Settings, kind: Kind, value: str, *, now: datetime) -> Forgetting:
-    """What is to be forgotten, with the cohorts and pooled outputs that hold it; nothing is written.
+    """Plan a forgetting: its series, and the cohorts and pooled outputs that hold them. Writes nothing.
 
     Raises:
-        InvalidIdentifier: a UID that is none.
-        NotFound: nothing of this study or patient is here.
+        InvalidIdentifier: the UID is not valid.
+        NotFound: the platform has no series of this study or patient.
         StoreUnavailable: a store does not answer.
     """
     series = series_of(settings, kind, value)
@@ -69,16 +69,16 @@ def plan(settings: Settings, kind: Kind, value: str, *, now: datetime) -> Forget
 
 
 def preview(settings: Settings, forgetting: Forgetting) -> Mapping[str, tuple[int, str]]:
-    """By place how much would go, and of what."""
+    """The number and unit of the items that would be removed, by location."""
     return {place.name: (place.count(), place.unit) for place in _places(settings, forgetting)}
 
 
 def carry_out(settings: Settings, forgetting: Forgetting, say: Say) -> Path:
-    """Forget; gives the record of it.
+    """Carry out a forgetting; returns the path of its record.
 
     Raises:
-        TemporaryError: a run or a sender works on one of the series, or a backup is being taken, and nothing was
-            removed; or a store or Dagster is away: what is left is done by the next forgetting, or when the platform
+        TemporaryError: a run or a sender uses one of the series, or a backup is being taken, and nothing was removed;
+            or a store or Dagster does not answer: the rest is removed by the next forgetting, or when the platform
             starts.
     """
     records = ForgottenRecords(settings.home)
@@ -93,10 +93,10 @@ def carry_out(settings: Settings, forgetting: Forgetting, say: Say) -> Path:
 
 
 def go_on(settings: Settings, say: Say) -> list[Path]:
-    """End the forgettings that were cut short; gives their records.
+    """Complete all interrupted forgettings; returns the paths of their records.
 
     Raises:
-        TemporaryError: see ``carry_out``; after all were tried, of the first that could not be ended.
+        TemporaryError: see ``carry_out``; the first such error, raised after all were tried.
     """
     records = ForgottenRecords(settings.home)
     if not records.pending():
@@ -105,7 +105,7 @@ def go_on(settings: Settings, say: Say) -> list[Path]:
         ended, failed = [], []
         for forgetting in records.pending():
             try:
-                if not forgetting.done:  # it may have been cut short before it looked
+                if not forgetting.done:  # it may have been interrupted before the check
                     _check_idle(settings, forgetting)
                 ended.append(_clear(settings, records, forgetting, say))
             except TemporaryError as exc:
@@ -132,7 +132,7 @@ def _clear(settings: Settings, records: ForgottenRecords, forgetting: Forgetting
 
 
 def _with_latest(settings: Settings, forgetting: Forgetting) -> Forgetting:
-    """With what was frozen and pooled between the plan and now, when no more run begins on the series."""
+    """Add cohorts and pooled outputs that were made since the plan; by now no run can start on the series."""
     shelf = open_shelf(settings)
     cohorts = {*forgetting.cohorts, *cohorts_with(settings.home, shelf, forgetting.series)}
     pooled = {*forgetting.pooled, *pooled_outputs(shelf, cohorts)}
@@ -168,10 +168,10 @@ def _ingest_waits(settings: Settings, say: Say) -> Iterator[None]:
 
 
 def _check_idle(settings: Settings, forgetting: Forgetting) -> None:
-    """See that nobody works on the series.
+    """Check that no run and no sender uses the series.
 
     Raises:
-        TemporaryError: a run or a sender does; names it.
+        TemporaryError: a run or a sender does; the message names it.
     """
     held = {each.series_instance_uid for each in open_spool(settings).series() if each.open}
     if busy := held.intersection(forgetting.series):
@@ -195,14 +195,14 @@ def _dagster_run(conf: Callable[[], dict[str, object]]) -> str:
 
 
 def _going(settings: Settings) -> set[str]:
-    """The runs that have not ended, and those that they repeat; none where no platform is up."""
+    """The unfinished runs, and the runs that they re-execute; none if no platform is up."""
     platform = running_platform(settings.home)
     if platform is None:
         return set()
     try:
         runs = DagsterClient(platform.dagster_url).runs(statuses=_UNFINISHED, limit=1000)
     except DagsterUnavailable:
-        return set()  # runs that work hold locks, too
+        return set()  # active runs also hold locks
     return {each.run_id for each in runs} | {each.root_run_id for each in runs if each.root_run_id}
 
 

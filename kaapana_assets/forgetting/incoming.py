@@ -1,4 +1,4 @@
-"""What has not come into the archive: the spool, the quarantine, and copies that killed processes left."""
+"""Clears data outside of the archive: the spool, the quarantine, and copies left by killed processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kaapana_assets.home_paths import HomePaths
 from kaapana_assets.stores.files.durable import remove_if_empty
 from kaapana_assets.stores.forgotten import Forgetting
 
-# Files that are written aside before they are put in place, and what the demo sends.
+# Temporary files that are renamed when they are complete, and the files that the demo sends.
 _ASIDE = (
     "incoming/.tmp/*",
     "quarantine/.tmp/*",
@@ -38,7 +38,7 @@ _TRIES = 100
 
 
 def spool_place(home: Path, forgetting: Forgetting) -> Place:
-    """What waits of the series."""
+    """The files of the series in the spool, and the notes about aborted associations."""
     incoming = HomePaths(home).incoming
     folders = [incoming / uid for uid in forgetting.series]
     notes = [incoming / ".abnormal-ends" / uid for uid in forgetting.series]
@@ -56,7 +56,7 @@ def spool_place(home: Path, forgetting: Forgetting) -> Place:
 
 
 def quarantine_place(home: Path, limits: ReadingLimits, forgetting: Forgetting) -> Place:
-    """Files set aside that belong to the series, wherever they lie, with the notes beside them."""
+    """The quarantined files of the series, in any folder of the quarantine, with their notes."""
     series = set(forgetting.series)
 
     def found() -> list[Path]:
@@ -76,10 +76,10 @@ def quarantine_place(home: Path, limits: ReadingLimits, forgetting: Forgetting) 
 
 
 def scratch_place(home: Path, limits: ReadingLimits, forgetting: Forgetting) -> Place:
-    """Copies that processes made for themselves and did not remove, because they were killed.
+    """Temporary copies that killed processes did not remove.
 
-    Results that were on their way into the embedded object store do not say whose they are: all that nobody
-    has written to for an hour are removed.
+    Results on their way into the embedded object store do not name their series: all that were not written to for
+    an hour are removed.
     """
     series = set(forgetting.series)
     record = HomePaths(home).index_rebuild
@@ -98,7 +98,7 @@ def scratch_place(home: Path, limits: ReadingLimits, forgetting: Forgetting) -> 
             else:
                 path.unlink(missing_ok=True)
                 sync_folder(path.parent)
-        if record.exists():  # the series that a rebuilding of the index has done
+        if record.exists():  # the series that a rebuild of the index has finished
             lines = record.read_text().splitlines()
             record.write_text("".join(f"{line}\n" for line in lines if line not in series))
         return []
@@ -107,7 +107,7 @@ def scratch_place(home: Path, limits: ReadingLimits, forgetting: Forgetting) -> 
 
 
 def quarantined_files(home: Path) -> Iterator[Path]:
-    """All files that were set aside, without the notes beside them."""
+    """All quarantined files, without their notes."""
     for path in _files(HomePaths(home).quarantine):
         is_note = path.suffix == ".json" and path.with_suffix("").is_file()
         if not is_note and not path.parent.name.startswith("."):
@@ -115,7 +115,7 @@ def quarantined_files(home: Path) -> Iterator[Path]:
 
 
 def aside_files(home: Path) -> Iterator[Path]:
-    """Files that wait to be put in place, or were left there by who was killed before."""
+    """Temporary files that are not renamed yet, or were left by killed processes."""
     for pattern in _ASIDE:
         yield from (path for path in sorted(home.glob(pattern)) if path.is_file() and not path.is_symlink())
 
@@ -125,7 +125,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _is_of(path: Path, series: Set[str], limits: ReadingLimits) -> bool:
-    """Whether a file belongs to one of the series; of what cannot be read, whether it names one."""
+    """Whether a file belongs to one of the series; an unreadable file does if it contains the UID of one."""
     try:
         return read_identity(path, limits=limits).series_instance_uid in series
     except InputError:
@@ -133,7 +133,7 @@ def _is_of(path: Path, series: Set[str], limits: ReadingLimits) -> bool:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
             return uid_pattern(sorted(series)).search(text) is not None
-    except (FileNotFoundError, ValueError):  # nothing is in it
+    except (FileNotFoundError, ValueError):  # the file is gone or empty
         return False
 
 

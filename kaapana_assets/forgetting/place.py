@@ -1,4 +1,4 @@
-"""A place that is cleared, as every module of places describes it."""
+"""A location of series data that a forgetting clears."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Something that holds data of series.
+    """A location that holds data of series.
 
     Attributes:
-        name: as people read it, and as it stands in records.
-        unit: of what is counted.
-        count: how much there is of what is to be forgotten.
-        clear: removes it, whole or as far as an earlier call has left it; gives what remains, with what to do.
+        name: name for people, also used in records.
+        unit: unit of the count.
+        count: returns the number of items to remove.
+        clear: removes the items, or the rest after an interrupted call; returns a line for each item that
+            remains, with what to do about it.
     """
 
     name: str

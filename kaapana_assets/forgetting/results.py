@@ -1,4 +1,4 @@
-"""What was made of series: objects in buckets, the shelf, run directories; and the cohorts that hold them."""
+"""Clears the results of series: objects in buckets, shelf entries and run directories; and marks cohorts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STAGING = ".staging"
 
 
 def cohorts_with(home: Path, shelf: Shelf, series: Iterable[str]) -> tuple[str, ...]:
-    """The cohorts that hold one of the series, or of whose runs a report names one."""
+    """The cohorts that hold one of the series, or that have a report which names one."""
     wanted = set(series)
     folder = HomePaths(home).cohorts
     folder = HomePaths(home).cohorts
@@ -35,7 +35,7 @@ def cohorts_with(home: Path, shelf: Shelf, series: Iterable[str]) -> tuple[str, 
 
 
 def pooled_outputs(shelf: Shelf, cohorts: Iterable[str]) -> tuple[tuple[str, str, str], ...]:
-    """Workflow, operator and cohort of what is on the shelf for whole cohorts, their reports included."""
+    """Workflow, operator and cohort of each shelf entry of a whole cohort, reports included."""
     return tuple(
         (operator.parent.name, operator.name, cohort)
         for operator in _operators(shelf)
@@ -45,7 +45,7 @@ def pooled_outputs(shelf: Shelf, cohorts: Iterable[str]) -> tuple[tuple[str, str
 
 
 def objects_place(objects: ObjectStore, shelf: Shelf, forgetting: Forgetting) -> Place:
-    """The objects that hold results of the series, alone or pooled. Its names are on the shelf, too."""
+    """The objects with results of the series, single or pooled. The shelf lists their names as well."""
 
     def found() -> Iterator[tuple[str, str]]:
         names = set(_listed(shelf, forgetting))
@@ -66,7 +66,7 @@ def objects_place(objects: ObjectStore, shelf: Shelf, forgetting: Forgetting) ->
 
 
 def shelf_place(shelf: Shelf, forgetting: Forgetting) -> Place:
-    """Outputs of the series, and those that were made of them together with others, which a run makes anew."""
+    """The outputs of the series, and pooled outputs that include them, which a new run makes again."""
 
     def found() -> list[Path]:
         single = [operator / uid for operator in _operators(shelf) for uid in forgetting.series]
@@ -79,7 +79,7 @@ def shelf_place(shelf: Shelf, forgetting: Forgetting) -> Place:
 
 
 def runs_place(directories: RunDirectories, forgetting: Forgetting) -> Place:
-    """The directories of runs that worked on one of the series, with all that is in them."""
+    """The directories of all runs on one of the series."""
     series = set(forgetting.series)
 
     def found() -> list[Path]:
@@ -95,7 +95,7 @@ def runs_place(directories: RunDirectories, forgetting: Forgetting) -> Place:
 
 
 def cohorts_place(home: Path, forgetting: Forgetting) -> Place:
-    """The cohorts stay, with a mark instead of each series."""
+    """The cohorts that hold the series. They stay, with a mark in place of each series."""
     folder = HomePaths(home).cohorts
 
     def found() -> list[str]:
@@ -118,7 +118,7 @@ def cohorts_place(home: Path, forgetting: Forgetting) -> Place:
 def _holds(folder: Path, name: str, series: set[str]) -> bool:
     try:
         return not series.isdisjoint(cohort_files.read(folder, name).series)
-    except NotFound:  # damaged, or changed by hand
+    except NotFound:  # damaged, or edited by hand
         text = (folder / f"{name}.json").read_text(errors="replace")
         return any(f'"{uid}"' in text for uid in series)
 
@@ -128,14 +128,14 @@ def _operators(shelf: Shelf) -> list[Path]:
 
 
 def _listed(shelf: Shelf, forgetting: Forgetting) -> Iterator[tuple[str, str]]:
-    """Bucket and name of each object that an output on the shelf says it put."""
+    """Bucket and name of each object that an output on the shelf lists."""
     entries = [operator / uid for operator in _operators(shelf) for uid in forgetting.series]
     for entry in (*entries, *(shelf.entry(*names) for names in forgetting.pooled)):
         try:
             for each in json.loads((entry / _LISTING).read_bytes()):
                 yield str(each["bucket"]), str(each["name"])
         except (OSError, ValueError, TypeError, KeyError, InvalidIdentifier):
-            continue  # no such listing, or an operator's own file of that name
+            continue  # no listing, or an operator's own file of that name
 
 
 def _removed(folders: Iterable[Path]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which series are meant by a study or a patient: by the index, and by the headers of what is not in it."""
+"""Finds the series of a study or a patient, in the index and in the headers of files that are not indexed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ _KEYWORDS = {"study": "StudyInstanceUID", "patient": "PatientID"}
 
 
 def series_of(settings: Settings, kind: Kind, value: str) -> tuple[str, ...]:
-    """The series of a study or patient, sorted; a series is itself, whether there is anything of it or not.
+    """The series of a study or a patient, sorted; for a single series its own UID, whether or not it exists.
 
-    Compared exactly as it stands in the headers, blanks around it aside; one instance that has it is enough. Series
-    that are in the embedded archive and not in the index are read for it.
+    Values are compared exactly as in the headers, except for surrounding blanks; one instance with the value is
+    enough. Series of the embedded archive that are not indexed are read for the comparison.
 
     Raises:
-        InvalidIdentifier: a UID that is none.
+        InvalidIdentifier: the UID is not valid.
+        InputError: the PatientID is empty.
         StoreUnavailable: the PACS or the index does not answer.
     """
     if kind == "series":
@@ -49,15 +50,15 @@ def series_of(settings: Settings, kind: Kind, value: str) -> tuple[str, ...]:
     finally:
         index.close()
     found.update(_waiting(settings, keyword, wanted))
-    if settings.pacs == "folder":  # an archive on a server may hold much that is not of this platform
+    if settings.pacs == "folder":  # an archive on a server may hold many series of others
         found.update(_not_indexed(settings, indexed, keyword, wanted))
     return tuple(sorted(found))
 
 
 def _has(document: Document, keyword: str, wanted: str) -> bool:
-    """Whether a document has this very value; a term tells neither letters from capitals nor one value from several.
+    """Whether a document has exactly this value: a term ignores case, and matches one of several values.
 
-    The attribute itself is of the first instance; what other instances have besides is in ``<keyword>_values``.
+    The attribute itself is from the first instance; further values of other instances are in ``<keyword>_values``.
     """
     of_first = _as_list(document.get(keyword))
     of_others = {_as_text([each]) for each in _as_list(document.get(f"{keyword}_values"))}
@@ -71,12 +72,12 @@ def _as_list(value: object) -> list[object]:
 
 
 def _as_text(values: Iterable[object]) -> str:
-    """An attribute of one or several values as it stands in a file, blanks around each aside."""
+    """The values of an attribute as one text, as in a file, without blanks around each value."""
     return _BETWEEN_VALUES.join(str(each).strip() for each in values)
 
 
 def _waiting(settings: Settings, keyword: str, wanted: str) -> Iterator[str]:
-    """The series of files in the spool and the quarantine, and of copies on their way."""
+    """The series of matching files in the spool, in the quarantine, and of temporary copies."""
     limits = limits_of(settings)
     home = settings.home
     for path in (*home.glob("incoming/[0-9]*/*.dcm"), *quarantined_files(home), *aside_files(home)):
@@ -98,13 +99,13 @@ def _not_indexed(settings: Settings, indexed: set[str], keyword: str, wanted: st
             if any(value == wanted for _, value in values):
                 yield uid
         except InputError:
-            continue  # files of it are gone, and what they said with them
+            continue  # files of it are gone, so its values are unknown
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(path: Path, keyword: str, limits: ReadingLimits) -> tuple[str, str]:
-    """SeriesInstanceUID and the value of a file; empty where it cannot be read."""
+    """SeriesInstanceUID and value of the keyword in a file; empty if the file cannot be read."""
     try:
         header = read_header(path, limits=limits)
         series, value = str(header.get("SeriesInstanceUID", "")), _as_text(_as_list(header.get(keyword)))

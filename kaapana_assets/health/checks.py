@@ -103,10 +103,12 @@ def check_storage(where: str, ask: Callable[[], str | None]) -> HealthFinding:
         ask: returns the product and version of the server, None if there is none to check.
     """
     try:
-        said = ask()
+        product = ask()
     except KaapanaAssetsError as exc:
         return HealthFinding(state=HealthState.BROKEN, where=where, problem=str(exc))
-    return HealthFinding(state=HealthState.OFF if said is None else HealthState.WORKS, where=where, product=said or "")
+    return HealthFinding(
+        state=HealthState.OFF if product is None else HealthState.WORKS, where=where, product=product or ""
+    )
 
 
 def check_dagster(platform: PlatformState) -> HealthFinding:

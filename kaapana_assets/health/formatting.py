@@ -43,10 +43,10 @@ def product(finding: HealthFinding) -> str:
 
 def counts(finding: HealthFinding) -> str:
     """The counts of a finding: ``3 series, 41 instances, 1.2 GB, 70 GB free``."""
-    said = [_count(name, value) for name, value in finding.counts.items() if value or name not in _HIDDEN_WHEN_ZERO]
+    parts = [_count(name, value) for name, value in finding.counts.items() if value or name not in _HIDDEN_WHEN_ZERO]
     if any(name.startswith(_KNOWN_PREFIX) for name in finding.counts):
-        said[0] = f"known here: {said[0]}"
-    return ", ".join(said)
+        parts[0] = f"known here: {parts[0]}"
+    return ", ".join(parts)
 
 
 def size(size_bytes: float) -> str:

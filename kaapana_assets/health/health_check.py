@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class HealthCheck:
-    """Makes health reports, as often as it is asked; not thread-safe.
+    """Makes health reports; may be called repeatedly, but not concurrently.
 
     Args:
         settings: the stores, and the address of a receiver that runs without a platform.

@@ -73,16 +73,16 @@ def page(report: HealthReport) -> str:
 
 
 def _row(name: str, finding: HealthFinding) -> str:
-    said = [escape(each) for each in (formatting.product(finding), formatting.counts(finding)) if each]
+    details = [escape(each) for each in (formatting.product(finding), formatting.counts(finding)) if each]
     if finding.where:
-        said.append(f'<span class="dim">{escape(finding.where)}</span>')
+        details.append(f'<span class="dim">{escape(finding.where)}</span>')
     if finding.problem:
         kind = "problem" if finding.state.value == "broken" else "dim"
-        said.append(f'<span class="{kind}">{escape(finding.problem)}</span>')
+        details.append(f'<span class="{kind}">{escape(finding.problem)}</span>')
     state = finding.state.value
     return (
         f'<tr><th>{escape(formatting.title(name))}</th><td><span class="state {state}">{state}</span></td>'
-        f"<td>{'<br>'.join(said)}</td></tr>"
+        f"<td>{'<br>'.join(details)}</td></tr>"
     )
 
 

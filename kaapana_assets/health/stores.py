@@ -62,9 +62,9 @@ def check_before_start(settings: Settings, say: Callable[[str], None]) -> None:
     parallel = ParallelCalls[KaapanaAssetsError | None](lambda _, why: StoreUnavailable(why), deadline_s=DEADLINE_S)
     checks: dict[str, Callable[[], object]] = {**store_checks(settings), "runner": lambda: ask_runner(settings)}
     errors = parallel.start({name: _error_of(check) for name, check in checks.items()})()
-    refused = [f"{name}: {error}" for name, error in errors.items() if isinstance(error, ConfigurationError)]
-    if refused:
-        raise ConfigurationError("; ".join(refused))
+    unusable = [f"{name}: {error}" for name, error in errors.items() if isinstance(error, ConfigurationError)]
+    if unusable:
+        raise ConfigurationError("; ".join(unusable))
     for name, error in errors.items():
         if error is not None:
             reason = " ".join(str(error).split())

@@ -81,8 +81,8 @@ class WorkflowFilesCheck:
         try:
             answer = json.loads(done.stdout)
         except ValueError:
-            said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-            return HealthFinding(state=HealthState.BROKEN, where=self._where, problem=f"cannot be loaded: {said[0]}")
+            reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+            return HealthFinding(state=HealthState.BROKEN, where=self._where, problem=f"cannot be loaded: {reason[0]}")
         return _finding(answer, self._where)
 
 
@@ -91,9 +91,9 @@ def _finding(answer: dict[str, Any], where: str) -> HealthFinding:
     counts = {"workflows": sum(len(file["workflows"]) for file in answer["files"])}
     # A user need not build the images of built-in workflows.
     own = [name for name in problems if not name.startswith("built_in/")]
-    said = [f"{name}: {_last_line(each)}" for name, texts in problems.items() for each in texts]
+    lines = [f"{name}: {_last_line(each)}" for name, texts in problems.items() for each in texts]
     return HealthFinding(
-        state=HealthState.BROKEN if own else HealthState.WORKS, where=where, counts=counts, problem="\n".join(said)
+        state=HealthState.BROKEN if own else HealthState.WORKS, where=where, counts=counts, problem="\n".join(lines)
     )
 
 

@@ -162,7 +162,7 @@ def push_image(name: str, *, folders: ImageFolders, builder: Builder, record: Bu
     reference = folders.reference(name)
     built, stored = record.find(reference), builder.find(reference)
     if built is None or stored is None or stored.image_id != built.image_id:
-        what = "was not built" if built is None else f"as it was built is not in the store of {builder.name}"
+        what = "was not built" if built is None else f"is not in the store of {builder.name} as it was recorded"
         raise NotFound(f"image {name}: {reference} {what}: kaapana-assets images build {name}")
     digest = builder.push(reference, insecure=insecure)
     record.add_repo_digest(reference, digest)

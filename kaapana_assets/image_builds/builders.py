@@ -63,10 +63,10 @@ def _reason_unusable(name: str) -> str | None:
         return "is not on the PATH"
     if name != "docker":
         return None
-    code, said = _run(["docker", "version", "--format", "{{.Client.Version}} {{.Server.Version}}"])
+    code, output = _run(["docker", "version", "--format", "{{.Client.Version}} {{.Server.Version}}"])
     if code != 0:
-        return f"its daemon does not answer ({_last_line(said)})"
-    version = said.strip().partition(".")[0]
+        return f"its daemon does not answer ({_last_line(output)})"
+    version = output.strip().partition(".")[0]
     # Build secrets need BuildKit: part of the client before version 23, a plugin since.
     if (not version.isdigit() or int(version) >= 23) and _run(["docker", "buildx", "version"])[0] != 0:
         return "its plugin buildx is not installed"
@@ -161,11 +161,11 @@ class Buildah(_ContainersTool):
 
     def find(self, reference: str) -> StoredImage | None:
         """See ``Builder.find``."""
-        code, said = _run(["buildah", "inspect", "--type=image", reference])
+        code, output = _run(["buildah", "inspect", "--type=image", reference])
         if code != 0:
-            _check_absent("buildah", said)
+            _check_absent("buildah", output)
             return None
-        found: dict[str, Any] = json.loads(said)
+        found: dict[str, Any] = json.loads(output)
         config = found["OCIv1"].get("config") or {}
         return StoredImage(image_id=_digest(found["FromImageID"]), labels=config.get("Labels") or {})
 
@@ -203,42 +203,42 @@ def _build(command: Sequence[str], build: Build, output: Callable[[str], None], 
         code = child.wait(output=keep_line)
     if code == 0:
         return
-    said = "".join(f"\n  {line[:500]}" for line in last)
+    tail = "".join(f"\n  {line[:500]}" for line in last)
     hint = ""
-    if command[0] != "docker" and "BUILDAH_ISOLATION" not in os.environ and _CANNOT_RUN_CONTAINERS.search(said):
+    if command[0] != "docker" and "BUILDAH_ISOLATION" not in os.environ and _CANNOT_RUN_CONTAINERS.search(tail):
         hint = "\nif containers cannot run on this machine, set BUILDAH_ISOLATION=chroot in the environment"
-    raise ConfigurationError(f"{command[0]} ended with exit code {code}:{said}{hint}")
+    raise ConfigurationError(f"{command[0]} ended with exit code {code}:{tail}{hint}")
 
 
 def _pull(program: str, reference: str) -> None:
-    code, said = _run([program, "pull", reference], timeout_s=None)
+    code, output = _run([program, "pull", reference], timeout_s=None)
     if code != 0:
-        raise ConfigurationError(f"{program} cannot pull the image {reference}: {_last_line(said)}")
+        raise ConfigurationError(f"{program} cannot pull the image {reference}: {_last_line(output)}")
 
 
 def _push(command: Sequence[str], reference: str) -> None:
-    code, said = _run(command, timeout_s=None)
+    code, output = _run(command, timeout_s=None)
     if code == 0:
         return
     registry = reference.partition("/")[0]
-    reason = f"{reference} cannot be pushed: {_last_line(said)}"
-    if _ACCESS_DENIED.search(said):
+    reason = f"{reference} cannot be pushed: {_last_line(output)}"
+    if _ACCESS_DENIED.search(output):
         raise ConfigurationError(f"{reason}\nlog in as a user who may push there: {command[0]} login {registry}")
     raise EngineUnavailable(reason)
 
 
 def _save(command: Sequence[str], reference: str) -> None:
-    code, said = _run(command, timeout_s=None)
+    code, output = _run(command, timeout_s=None)
     if code != 0:
-        raise EngineUnavailable(f"{reference} cannot be saved: {_last_line(said)}")
+        raise EngineUnavailable(f"{reference} cannot be saved: {_last_line(output)}")
 
 
 def _inspect(command: Sequence[str]) -> StoredImage | None:
-    code, said = _run(command)
+    code, output = _run(command)
     if code != 0:
-        _check_absent(command[0], said)
+        _check_absent(command[0], output)
         return None
-    (found,) = json.loads(said)
+    (found,) = json.loads(output)
     return StoredImage(
         image_id=_digest(found["Id"]),
         labels=(found.get("Config") or {}).get("Labels") or {},
@@ -246,9 +246,9 @@ def _inspect(command: Sequence[str]) -> StoredImage | None:
     )
 
 
-def _check_absent(program: str, said: str) -> None:
-    if not _NO_SUCH_IMAGE.search(said):
-        raise EngineUnavailable(f"the image store of {program} does not answer: {_last_line(said)}")
+def _check_absent(program: str, output: str) -> None:
+    if not _NO_SUCH_IMAGE.search(output):
+        raise EngineUnavailable(f"the image store of {program} does not answer: {_last_line(output)}")
 
 
 def _digest(image_id: str) -> str:
@@ -269,8 +269,8 @@ def _run(command: Sequence[str], timeout_s: float | None = _ANSWER_TIMEOUT_S) ->
     return done.returncode, done.stdout if done.returncode == 0 else f"{done.stdout}\n{done.stderr}"
 
 
-def _last_line(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def _last_line(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     return lines[-1][:500] if lines else "without output"
 
 

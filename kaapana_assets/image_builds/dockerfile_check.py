@@ -20,10 +20,10 @@ from kaapana_assets.image_builds.dockerfile.tree import Tree, absolute
 from kaapana_assets.image_builds.folder import Image
 
 _PLAIN_BASES = {"python", "debian", "ubuntu", "alpine", "busybox", "bash", "scratch"}
-_TEXT = (".py", ".sh", ".bash")
+_SCRIPT_SUFFIXES = (".py", ".sh", ".bash")
 _PATH_IN_TEXT = re.compile(r"(?<![\w./~+%@})-])/[\w.+@%~-]+(?:/[\w.+@%~-]+)+")
-_OF_SHELLS = {"cd", "export", "set", "source", ".", "exec", "test", "[", "umask", "ulimit", "trap", "eval"}
-_READ_BYTES = 1 << 20
+_SHELL_BUILTINS = {"cd", "export", "set", "source", ".", "exec", "test", "[", "umask", "ulimit", "trap", "eval"}
+_MAX_SCRIPT_BYTES = 1 << 20
 
 
 def check_dockerfile(image: Image, bases: BaseRequirements) -> tuple[DockerfileFinding, ...]:
@@ -32,7 +32,7 @@ def check_dockerfile(image: Image, bases: BaseRequirements) -> tuple[DockerfileF
     Raises:
         ConfigurationError: the Dockerfile cannot be read.
     """
-    found = [*_of_base(image, bases), *image.stage.findings, *_of_start(image), *_of_scripts(image)]
+    found = [*_check_base(image, bases), *image.stage.findings, *_check_start(image), *_check_scripts(image)]
     return tuple(sorted(found, key=lambda each: each.line or sys.maxsize))
 
 
@@ -44,24 +44,24 @@ def relevant_findings(image: Image, bases: BaseRequirements) -> tuple[Dockerfile
         return ()
 
 
-def _of_base(image: Image, bases: BaseRequirements) -> Iterator[DockerfileFinding]:
+def _check_base(image: Image, bases: BaseRequirements) -> Iterator[DockerfileFinding]:
     base = image.stage.base
     line = next((each.line for each in image.dockerfile.instructions if each.keyword == "FROM"), 0)
     name = base.partition("@")[0].removeprefix("docker.io/").removeprefix("library/").partition(":")[0]
-    ours = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
     if bases.find(base) is not None:
-        reason = f"its packages are those of KAAPANA_BASE_REQUIREMENTS, on {ours}"
+        reason = f"its packages are those of KAAPANA_BASE_REQUIREMENTS, on {python}"
         yield DockerfileFinding(line, f"FROM {base}", Severity.HARMLESS, reason)
     elif name in _PLAIN_BASES:
         yield DockerfileFinding(
-            line, f"FROM {base}", Severity.HARMLESS, f"operators run on this machine, with its {ours}"
+            line, f"FROM {base}", Severity.HARMLESS, f"operators run on this machine, with its {python}"
         )
     else:
         reason = "the process runner has no base image: name its Python packages in KAAPANA_BASE_REQUIREMENTS"
         yield DockerfileFinding(line, f"FROM {base}", Severity.MATTERS, reason)
 
 
-def _of_start(image: Image) -> Iterator[DockerfileFinding]:
+def _check_start(image: Image) -> Iterator[DockerfileFinding]:
     stage = image.stage
     arguments = (*stage.entrypoint, *stage.cmd)
     shown = f"start {' '.join(arguments)}"[:100]
@@ -81,7 +81,7 @@ def _program(arguments: Sequence[str], shell: Sequence[str]) -> str:
     """The program of a start command; of a shell form, the first command of its text."""
     if tuple(arguments[: len(shell)]) == tuple(shell) and len(arguments) > len(shell):
         first = next(commands(arguments[len(shell)], {}) or iter(()), [])
-        if first and is_expanded(first[:1]) and first[0] not in _OF_SHELLS:
+        if first and is_expanded(first[:1]) and first[0] not in _SHELL_BUILTINS:
             return first[0]
     return arguments[0]
 
@@ -94,18 +94,18 @@ def _is_in_path(tree: Tree, program: str, path: str) -> bool:
     return any(absolute(program, folder) in tree.files for folder in path.split(":") if folder)
 
 
-def _of_scripts(image: Image) -> Iterator[DockerfileFinding]:
+def _check_scripts(image: Image) -> Iterator[DockerfileFinding]:
     """Paths of the image in the text of its scripts that do not exist on this machine."""
     tree = image.stage.tree
     for path, content in sorted(tree.files.items()):
-        if not path.endswith(_TEXT) or (content.file and content.file.status.st_size > _READ_BYTES):
+        if not path.endswith(_SCRIPT_SUFFIXES) or (content.file and content.file.status.st_size > _MAX_SCRIPT_BYTES):
             continue
         named = dict.fromkeys(_PATH_IN_TEXT.findall(content.read_text()))
-        wrong = [each for each in named if _is_of_image(tree, absolute(each)) and not os.path.lexists(each)]
-        if wrong:
-            reason = f"has {', '.join(wrong[:3])} in its text, which is not mapped: use paths relative to the script"
+        missing = [each for each in named if _is_image_path(tree, absolute(each)) and not os.path.lexists(each)]
+        if missing:
+            reason = f"has {', '.join(missing[:3])} in its text, which is not mapped: use paths relative to the script"
             yield DockerfileFinding(0, path, Severity.MATTERS, reason)
 
 
-def _is_of_image(tree: Tree, path: str) -> bool:
+def _is_image_path(tree: Tree, path: str) -> bool:
     return path in tree or (posixpath.dirname(path) in tree.folders and posixpath.dirname(path) != "/")

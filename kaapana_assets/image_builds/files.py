@@ -77,9 +77,9 @@ def image_files(folder: Path) -> tuple[ImageFile, ...]:
     """
     ignored = _ignored(folder)
     found: list[ImageFile] = []
-    waiting = [PurePosixPath()]
-    while waiting:
-        below = waiting.pop()
+    pending = [PurePosixPath()]
+    while pending:
+        below = pending.pop()
         if len(below.parts) > MAX_DEPTH:
             raise ConfigurationError(
                 f"image {folder.name}: {folder / below} is more than {MAX_DEPTH} folders deep: is a folder mounted "
@@ -90,7 +90,7 @@ def image_files(folder: Path) -> tuple[ImageFile, ...]:
             if name in _NOT_CONTENT or name.endswith(".pyc"):
                 continue
             if stat.S_ISDIR(status.st_mode):
-                waiting.append(path)
+                pending.append(path)
             elif stat.S_ISREG(status.st_mode):
                 found.append(ImageFile(folder, str(path), status))
             elif not ignored(str(path)):
@@ -127,24 +127,24 @@ class _Absent(ConfigurationError):
 
 def _open_folder(folder: Path, below: PurePosixPath) -> int:
     """The descriptor of a folder; the caller closes it."""
-    held = os.open(folder, _FOLDER)
+    descriptor = os.open(folder, _FOLDER)
     for part in below.parts:
         try:
-            inner = os.open(part, _FOLDER, dir_fd=held)
+            inner = os.open(part, _FOLDER, dir_fd=descriptor)
         finally:
-            os.close(held)
-        held = inner
-    return held
+            os.close(descriptor)
+        descriptor = inner
+    return descriptor
 
 
 def _entries(folder: Path, below: PurePosixPath) -> list[tuple[str, os.stat_result]]:
     try:
-        held = _open_folder(folder, below)
+        descriptor = _open_folder(folder, below)
         try:
-            with os.scandir(held) as entries:
+            with os.scandir(descriptor) as entries:
                 return [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
         finally:
-            os.close(held)
+            os.close(descriptor)
     except OSError as exc:
         raise _translated(folder, below, exc) from exc
 
@@ -152,11 +152,11 @@ def _entries(folder: Path, below: PurePosixPath) -> list[tuple[str, os.stat_resu
 def _open_file(folder: Path, name: str) -> BinaryIO:
     path = PurePosixPath(name)
     try:
-        held = _open_folder(folder, path.parent)
+        descriptor = _open_folder(folder, path.parent)
         try:
-            file = os.open(path.name, _FILE, dir_fd=held)
+            file = os.open(path.name, _FILE, dir_fd=descriptor)
         finally:
-            os.close(held)
+            os.close(descriptor)
     except OSError as exc:
         raise _translated(folder, path, exc) from exc
     mode = os.fstat(file).st_mode

@@ -42,10 +42,10 @@ def secret_files(folder: Path, environment: Mapping[str, str]) -> dict[str, Path
         options["cert"] = _CERTIFICATES_IN_BUILD
     files["pip.conf"] = folder / "pip.conf"
     files["pip.conf"].touch(mode=0o600)
-    written = configparser.RawConfigParser()
-    written["global"] = {name: value for name, value in options.items() if value}
+    pip_conf = configparser.RawConfigParser()
+    pip_conf["global"] = {name: value for name, value in options.items() if value}
     with files["pip.conf"].open("w") as file:
-        written.write(file)
+        pip_conf.write(file)
     return files
 
 

@@ -90,18 +90,18 @@ def _instructions(lines: Sequence[str], escape: str) -> Iterator[Instruction]:
     continued = re.compile(rf"(?<!{re.escape(escape)}){re.escape(escape)}[ \t]*$")
     at = 0
     while at < len(lines):
-        first, text, goes_on = at, "", True
-        while goes_on and at < len(lines):
+        first, text, continues = at, "", True
+        while continues and at < len(lines):
             line = lines[at]
             at += 1
             # Comments and empty lines between continued lines are skipped and do not end the instruction.
             if line.lstrip().startswith("#") or not line.strip():
-                goes_on = bool(text)
+                continues = bool(text)
                 continue
             if not text:
                 first = at - 1
-            goes_on = continued.search(line) is not None
-            text += continued.sub("", line) if goes_on else line
+            continues = continued.search(line) is not None
+            text += continued.sub("", line) if continues else line
         if text.strip():
             instruction = _instruction(text.strip(), first + 1)
             heredocs, at = _heredocs(instruction, lines, at)

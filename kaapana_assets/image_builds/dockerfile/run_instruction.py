@@ -49,12 +49,12 @@ def apply_run(instruction: Instruction, stage: Stage) -> None:
             stage.add_finding(
                 instruction, Severity.MATTERS, "is not run: only a shell can expand its variables", short=short
             )
-        elif (asked := pip_install(words)) is not None:
-            _install(instruction, stage, asked, folder, short)
+        elif (installation := pip_install(words)) is not None:
+            _install(instruction, stage, installation, folder, short)
         elif name in _FILE_COMMANDS and _FILE_COMMANDS[name](stage, words[1:], folder):
             continue
         else:
-            severity, reason = _unknown(name, words)
+            severity, reason = _classify(name, words)
             stage.add_finding(instruction, severity, reason, short=short)
 
 
@@ -72,7 +72,7 @@ def _commands(instruction: Instruction, stage: Stage) -> list[list[str]] | None:
     return None if found is None else list(found)
 
 
-def _unknown(name: str, words: Sequence[str]) -> tuple[Severity, str]:
+def _classify(name: str, words: Sequence[str]) -> tuple[Severity, str]:
     if name in _SYSTEM_INSTALLERS:
         if "install" not in words and "add" not in words:
             return Severity.HARMLESS, "installs nothing"
@@ -129,21 +129,28 @@ _FILE_COMMANDS: dict[str, Callable[[Stage, Sequence[str], str], bool]] = {
 }
 
 
-def _install(instruction: Instruction, stage: Stage, asked: PipInstall, folder: str, short: str) -> None:
-    if asked.unknown is not None:
+def _install(instruction: Instruction, stage: Stage, installation: PipInstall, folder: str, short: str) -> None:
+    if installation.unknown is not None:
         stage.add_finding(
-            instruction, Severity.MATTERS, f"is not done: the option {asked.unknown} is not supported", short=short
+            instruction,
+            Severity.MATTERS,
+            f"is not done: the option {installation.unknown} is not supported",
+            short=short,
         )
         return
-    reading = _RequirementFiles(instruction, stage, short)
-    lines = [line for file in asked.files for line in reading.lines(file, folder)]
-    constraints = [line for file in asked.constraints for line in reading.lines(file, folder)] + reading.constraints
-    lines += [_line(package, folder) for package in asked.packages if not _NOT_INSTALLED.fullmatch(package)]
-    lines += [f"--editable {_line(path, folder)}" for path in asked.editable]
-    lines = [line for line in lines if reading.is_there(line)]
+    reader = _RequirementFiles(instruction, stage, short)
+    lines = [line for file in installation.files for line in reader.lines(file, folder)]
+    constraints = [
+        line for file in installation.constraints for line in reader.lines(file, folder)
+    ] + reader.constraints
+    lines += [_line(package, folder) for package in installation.packages if not _NOT_INSTALLED.fullmatch(package)]
+    lines += [f"--editable {_line(path, folder)}" for path in installation.editable]
+    lines = [line for line in lines if reader.is_there(line)]
     if any(line.strip() and not line.lstrip().startswith("#") for line in lines):
         local = any(line.removeprefix("--editable ").startswith("/") for line in lines)
-        packages = Packages(lines=tuple(lines), constraints=tuple(constraints), options=asked.options, local=local)
+        packages = Packages(
+            lines=tuple(lines), constraints=tuple(constraints), options=installation.options, local=local
+        )
         stage.installs = (*stage.installs, packages)
 
 

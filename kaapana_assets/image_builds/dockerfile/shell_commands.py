@@ -118,7 +118,7 @@ def commands(text: str, variables: Mapping[str, str]) -> Iterator[list[str]] | N
             found.append([])
     except ValueError:  # an unterminated quote
         return None
-    plain = [words for words in map(_plain, found) if words]
+    plain = [words for words in map(_without_prefixes, found) if words]
     if any(words[0] in _CONTROL for words in plain):
         return None
     return iter(plain)
@@ -156,21 +156,21 @@ def _parsed(arguments: Sequence[str]) -> PipInstall:
     named: dict[str, list[str]] = {"-r": [], "-c": [], "-e": []}
     options: list[str] = []
     unknown = None
-    waiting = list(arguments)
-    while waiting:
-        word = waiting.pop(0)
+    remaining = list(arguments)
+    while remaining:
+        word = remaining.pop(0)
         option, value = _option(word)
         if option in ("-r", "-c", "-e"):
-            named[option].append(value if value is not None else waiting.pop(0) if waiting else "")
+            named[option].append(value if value is not None else remaining.pop(0) if remaining else "")
         elif option is None:
             packages.append(word)
         elif option in _KEPT_OPTIONS:
             options.append(option)
             if _KEPT_OPTIONS[option]:
-                options.append(value if value is not None else waiting.pop(0) if waiting else "")
+                options.append(value if value is not None else remaining.pop(0) if remaining else "")
         elif option in _DROPPED_OPTIONS:
-            if _DROPPED_OPTIONS[option] and value is None and waiting:
-                waiting.pop(0)
+            if _DROPPED_OPTIONS[option] and value is None and remaining:
+                remaining.pop(0)
         else:
             unknown = unknown or option
     return PipInstall(
@@ -202,7 +202,7 @@ def _tokens(line: str) -> list[str]:
     return list(lexer)
 
 
-def _plain(words: Sequence[str]) -> list[str]:
+def _without_prefixes(words: Sequence[str]) -> list[str]:
     """A command without redirections, leading assignments and prefixes such as ``sudo``."""
     found: list[str] = []
     skip = False

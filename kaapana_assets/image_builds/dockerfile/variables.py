@@ -57,7 +57,7 @@ class _Reader:
         if char == "'":
             end = self._text.find("'", self._at + 1)
             if end < 0:
-                raise self._wrong("a quote without an end")
+                raise self._error("a quote without an end")
             piece = self._text[self._at + 1 : end]
             self._at = end + 1
             return piece
@@ -87,7 +87,7 @@ class _Reader:
             else:
                 piece += char
                 self._at += 1
-        raise self._wrong("a quote without an end")
+        raise self._error("a quote without an end")
 
     def _variable(self) -> str:
         rest = self._text[self._at + 1 :]
@@ -103,13 +103,13 @@ class _Reader:
             depth += {"{": 1, "}": -1}.get(self._text[end], 0)
             end += 1
         if depth:
-            raise self._wrong("a ${ without its }")
+            raise self._error("a ${ without its }")
         inside = self._text[self._at + 2 : end - 1]
         self._at = end
         match = _NAME.match(inside)
         modifier = next((sign for sign in _MODIFIERS if match and inside[match.end() :].startswith(sign)), "")
         if match is None or (match.end() != len(inside) and not modifier):
-            raise self._wrong(f"${{{inside}}}, which is not supported")
+            raise self._error(f"${{{inside}}}, which is not supported")
         word = inside[match.end() + len(modifier) :]
         return self._modified(match[0], modifier, word)
 
@@ -121,8 +121,8 @@ class _Reader:
         if there or not modifier:
             return value or ""
         if modifier.endswith("?"):
-            raise self._wrong(f"{name}, which has no value: {word}")
+            raise self._error(f"{name}, which has no value: {word}")
         return expand(word, self._variables, escape=self._escape)
 
-    def _wrong(self, what: str) -> ConfigurationError:
-        return ConfigurationError(f"{self._text[:100]!r} has {what}")
+    def _error(self, problem: str) -> ConfigurationError:
+        return ConfigurationError(f"{self._text[:100]!r} has {problem}")
