@@ -2,7 +2,7 @@
 
 The order of copying is what makes it consistent:
 
-1. While ``Spool.one_taker`` is held, no ingest runs, so nothing is on its way between spool, archive,
+1. While ``Spool.ingest_lock`` is held, no ingest runs, so nothing is on its way between spool, archive,
    index and Dagster; the receiver goes on. In this time are copied: Dagster's storage, then what it
    refers to and is small (cohorts, workflow files), the index, the catalog, and the spool last.
 2. Then, while everything runs, the large trees of files. What refers was copied before what it refers to:
@@ -133,7 +133,7 @@ class Backup:
         with self._folder.new_manifest(taken.name) as file, opened(self._home) as home:
             writer = Writer(file, header)
             one = Copying(self._folder, writer, taken, advance)
-            with open_spool(self._settings).one_taker():
+            with open_spool(self._settings).ingest_lock():
                 self._dump_postgres(writer, taken)
                 for name in sorted(names_in(home), key=lambda name: (name != "dagster", name)):
                     if name not in (*contents.BULK, contents.SPOOL):

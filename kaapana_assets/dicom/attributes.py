@@ -46,14 +46,14 @@ _YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
 
 @dataclass
-class Notes:
+class Losses:
     """What could not be taken over whole: dotted keywords of attributes cut and of those left out."""
 
     truncated: set[str] = field(default_factory=set)
     unreadable: set[str] = field(default_factory=set)
 
 
-def dataset_json(ds: Dataset, notes: Notes, *, prefix: str = "") -> Document:
+def dataset_json(ds: Dataset, losses: Losses, *, prefix: str = "") -> Document:
     """All attributes of a dataset; empty ones and bulk binary are absent.
 
     Private attributes, unknown ones and second overlays or curves are under their tag as eight hex
@@ -61,7 +61,7 @@ def dataset_json(ds: Dataset, notes: Notes, *, prefix: str = "") -> Document:
 
     Args:
         ds: a header or an item of a sequence.
-        notes: takes the names of what was cut or left out.
+        losses: takes the names of what was cut or left out.
         prefix: what to put before those names, with its dot.
     """
     document: Document = {}
@@ -71,49 +71,49 @@ def dataset_json(ds: Dataset, notes: Notes, *, prefix: str = "") -> Document:
         name = keyword_for_tag(tag) if not tag.is_private else ""
         if not name or name in document:
             name = f"{tag:08X}"
-        document.update(attribute_json(ds, tag, notes, name=name, path=prefix + name))
+        document.update(attribute_json(ds, tag, losses, name=name, path=prefix + name))
     return document
 
 
-def attribute_json(ds: Dataset, tag: BaseTag, notes: Notes, *, name: str, path: str) -> Document:
+def attribute_json(ds: Dataset, tag: BaseTag, losses: Losses, *, name: str, path: str) -> Document:
     """One attribute as ``{name: value}``, ``{name_text: text}`` if malformed, or ``{}`` if empty."""
     item = ds.get_item(tag)
     if isinstance(item, RawDataElement) and _is_cut(item):
-        notes.unreadable.add(path)
+        losses.unreadable.add(path)
         return {}
     try:
         element = ds[tag]
-        return _element_json(element, notes, name=name, path=path)
+        return _element_json(element, losses, name=name, path=path)
     except PYDICOM_ERRORS:
         raw = item.value if isinstance(item, RawDataElement) else None
         text = _printable(raw) if isinstance(raw, bytes) else None
         if text:
-            return {f"{name}_text": _cut(text, notes, path)}
-        notes.unreadable.add(path)
+            return {f"{name}_text": _cut(text, losses, path)}
+        losses.unreadable.add(path)
         return {}
 
 
-def _element_json(element: DataElement, notes: Notes, *, name: str, path: str) -> Document:
+def _element_json(element: DataElement, losses: Losses, *, name: str, path: str) -> Document:
     vr, value = element.VR, element.value
     if vr in _BULK_VRS or value is None:
         return {}
     if vr == "SQ":
-        items: list[JSON] = [dataset_json(item, notes, prefix=path + ".") for item in value]
+        items: list[JSON] = [dataset_json(item, losses, prefix=path + ".") for item in value]
         return {name: items} if items else {}
     if isinstance(value, bytes):
         value = _from_bytes(value, vr)
     many = isinstance(value, Sequence) and not isinstance(value, str)
     values = [part for part in (value if many else [value]) if part is not None and str(part).strip("\0 ") != ""]
     if len(values) > VALUES_LIMIT:
-        notes.truncated.add(path)
+        losses.truncated.add(path)
         values = values[:VALUES_LIMIT]
     convert = _CONVERTERS.get(vr)
-    texts = [] if convert is _binary_float else [_cut(_clean(_text(part)), notes, path) for part in values]
+    texts = [] if convert is _binary_float else [_cut(_clean(_text(part)), losses, path) for part in values]
     if convert is None:
         return _named(name, texts)
     converted = [convert(part) for part in values]
     if any(part is None for part in converted):
-        return _named(f"{name}_text", [_cut(_clean(_text(part)), notes, path) for part in values])
+        return _named(f"{name}_text", [_cut(_clean(_text(part)), losses, path) for part in values])
     document = _named(name, converted)
     if vr == "AS":
         document.update(_named(f"{name}_text", texts))
@@ -159,10 +159,10 @@ def _clean(text: str) -> str:
     return text.replace("\0", "").strip(" ").encode("utf-8", "replace").decode("utf-8")
 
 
-def _cut(text: str, notes: Notes, path: str) -> str:
+def _cut(text: str, losses: Losses, path: str) -> str:
     if len(text) <= TEXT_LIMIT:
         return text
-    notes.truncated.add(path)
+    losses.truncated.add(path)
     return text[:TEXT_LIMIT]
 
 

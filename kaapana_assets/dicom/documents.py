@@ -23,8 +23,8 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
-from kaapana_assets.dicom.attributes import JSON, VALUES_LIMIT, Document, Notes, attribute_json, dataset_json
-from kaapana_assets.dicom.headers import PYDICOM_ERRORS, pydicom_quiet
+from kaapana_assets.dicom.attributes import JSON, VALUES_LIMIT, Document, Losses, attribute_json, dataset_json
+from kaapana_assets.dicom.headers import PYDICOM_ERRORS, captured_pydicom_warnings
 from kaapana_assets.errors import InputError
 
 RANGE_KEYWORDS = (
@@ -91,18 +91,18 @@ def series_document(
     """
     if arrival_time.tzinfo is None:
         raise InputError("arrival_time has no time zone")
-    with pydicom_quiet():
+    with captured_pydicom_warnings():
         summary = _Summary()
         for header in headers:
             summary.add(header)
         if summary.first is None:
             raise InputError("a series without instances has no document")
-        notes = Notes()
-        document = dataset_json(summary.first, notes)
+        losses = Losses()
+        document = dataset_json(summary.first, losses)
         document.update(summary.as_json())
     document["InstanceCount"] = summary.count if instance_count is None else instance_count
     document["ArrivalTime"] = arrival_time.astimezone(timezone.utc).isoformat(timespec="microseconds")[:-6] + "Z"
-    for name, paths in (("TruncatedKeywords", notes.truncated), ("UnreadableKeywords", notes.unreadable)):
+    for name, paths in (("TruncatedKeywords", losses.truncated), ("UnreadableKeywords", losses.unreadable)):
         if paths:
             document[name] = list[JSON](sorted(paths))
     return document
@@ -200,7 +200,7 @@ class _Summary:
 
 
 def _decoded(header: Dataset, tag: int) -> Document:
-    return attribute_json(header, BaseTag(tag), Notes(), name="value", path="")
+    return attribute_json(header, BaseTag(tag), Losses(), name="value", path="")
 
 
 def _decoded_scalars(header: Dataset, tag: int) -> Scalars:

@@ -26,18 +26,18 @@ _ALONE = frozenset((0x01, *range(0xD0, 0xD8)))
 _RLE_HEADER_BYTES = 64
 
 
-def decoded_bytes(frame: bytes, transfer_syntax_uid: UID, *, limit: int) -> int:
+def decoded_size_bytes(frame: bytes, transfer_syntax_uid: UID, *, limit: int) -> int:
     """Bytes of the decoded frame; counting ends above ``limit``.
 
     Raises:
         ValueError: the frame does not begin as its transfer syntax wants, or does not say its size.
     """
     if transfer_syntax_uid == RLELossless:
-        return _of_rle(frame, limit)
-    return _of_jpeg_2000(frame) if transfer_syntax_uid in _J2K else _of_jpeg(frame)
+        return _rle_size_bytes(frame, limit)
+    return _jpeg_2000_size_bytes(frame) if transfer_syntax_uid in _J2K else _jpeg_size_bytes(frame)
 
 
-def _of_rle(frame: bytes, limit: int) -> int:
+def _rle_size_bytes(frame: bytes, limit: int) -> int:
     """All segments as one run of packets (PS3.5 G.3.1)."""
     position, size = _RLE_HEADER_BYTES, 0
     while position < len(frame) and size <= limit:
@@ -51,7 +51,7 @@ def _of_rle(frame: bytes, limit: int) -> int:
     return size
 
 
-def _of_jpeg(frame: bytes) -> int:
+def _jpeg_size_bytes(frame: bytes) -> int:
     """From the frame header of JPEG or JPEG-LS (ISO 10918-1 B.2.2, ISO 14495-1 C.2.2)."""
     if not frame.startswith(_START_OF_IMAGE):
         raise ValueError("a JPEG frame that does not begin as one")
@@ -72,7 +72,7 @@ def _of_jpeg(frame: bytes) -> int:
     raise ValueError("a JPEG frame without a frame header")
 
 
-def _of_jpeg_2000(frame: bytes) -> int:
+def _jpeg_2000_size_bytes(frame: bytes) -> int:
     """From the SIZ marker (ISO 15444-1 A.5.1); of several, as boxes around the codestream could hold, the largest."""
     sizes: list[int] = []
     at = frame.find(_J2K_START)

@@ -1,7 +1,7 @@
 """Reading DICOM headers and the identifiers in them, tolerant of odd files and clear about broken ones.
 
 Every way in which a file can be broken ends in ``UnreadableDicom`` here; pydicom's own errors and
-warnings stay inside. What the values mean is for ``documents`` and ``geometry``.
+warnings stay inside. What the values mean is for ``documents`` and ``consistency``.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from kaapana_assets.dicom.completeness import check_complete
 from kaapana_assets.dicom.deflated import check_inflated_size
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
+from kaapana_assets.dicom.truncation import check_not_truncated
 from kaapana_assets.errors import InvalidIdentifier, UnreadableDicom
 
 HEADER_VALUE_LIMIT_BYTES = 64 * 1024
@@ -83,7 +83,7 @@ class InstanceIdentity:
 
 
 @contextmanager
-def pydicom_quiet() -> Iterator[list[warnings.WarningMessage]]:
+def captured_pydicom_warnings() -> Iterator[list[warnings.WarningMessage]]:
     """A list of what pydicom warns about meanwhile, instead of the warnings.
 
     Python's warning filters belong to the whole process, so one thread at a time.
@@ -109,16 +109,16 @@ def read_header(path: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> Datase
     References:
         PS3.10 7.1 (file meta information), PS3.5 7.1 (data elements).
     """
-    with opened(path, limits=limits) as file:
+    with open_dicom(path, limits=limits) as file:
         forced = _is_bare_dataset(file, path)
-        with pydicom_quiet() as caught:
+        with captured_pydicom_warnings() as caught:
             header = pydicom.dcmread(file, defer_size=HEADER_VALUE_LIMIT_BYTES, stop_before_pixels=True, force=forced)
         # pydicom ends the dataset there and only warns.
         if any("End of input reached" in str(warning.message) for warning in caught):
             raise UnreadableDicom(f"{path}: cut short in a value of undefined length")
         source = file if header.buffer is None else cast("BinaryIO", header.buffer)  # a deflated dataset is a buffer
-        check_complete(header, source, path=path)
-        _settle_long_values(header, source)
+        check_not_truncated(header, source, path=path)
+        _load_long_values(header, source)
         header.buffer = None
     if forced:
         _require_identity(header, path)
@@ -133,9 +133,9 @@ def read_identity(path: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> Inst
         OverLimit: deflated, and larger than ``limits`` say.
         InvalidIdentifier: an identifier is not a UID.
     """
-    with opened(path, limits=limits) as file:
+    with open_dicom(path, limits=limits) as file:
         forced = _is_bare_dataset(file, path)
-        with pydicom_quiet():
+        with captured_pydicom_warnings():
             header = read_partial(
                 file,
                 stop_when=_after_identity,
@@ -150,7 +150,7 @@ def read_identity(path: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> Inst
     return identity_of(header)
 
 
-def out_of_order(keyword: str, tag: int, *, after: int) -> str:
+def out_of_order_message(keyword: str, tag: int, *, after: int) -> str:
     """Why an element that is there was not found where it belongs."""
     return (
         f"elements are not in ascending order (PS3.5 7.1): {keyword} {BaseTag(tag)} stands after {BaseTag(after)}, "
@@ -165,11 +165,11 @@ def _check_order(file: BinaryIO, path: Path, tag: int, *, forced: bool) -> None:
         UnreadableDicom: it does.
     """
     file.seek(0)
-    with pydicom_quiet():
+    with captured_pydicom_warnings():
         header = pydicom.dcmread(file, defer_size=HEADER_VALUE_LIMIT_BYTES, stop_before_pixels=True, force=forced)
     found = [int(each) for each in header.keys()]  # noqa: SIM118 - in the order of the file
     if tag in found and found.index(tag) > 0 and (after := max(found[: found.index(tag)])) > tag:
-        raise UnreadableDicom(f"{path}: {out_of_order(keyword_for_tag(tag), tag, after=after)}")
+        raise UnreadableDicom(f"{path}: {out_of_order_message(keyword_for_tag(tag), tag, after=after)}")
 
 
 def has_compressed_pixels(path: Path) -> bool:
@@ -178,8 +178,8 @@ def has_compressed_pixels(path: Path) -> bool:
     Raises:
         UnreadableDicom: the file cannot be read.
     """
-    with opened(path, limits=DEFAULT_LIMITS) as file:
-        with pydicom_quiet():
+    with open_dicom(path, limits=DEFAULT_LIMITS) as file:
+        with captured_pydicom_warnings():
             header = pydicom.dcmread(file, defer_size=HEADER_VALUE_LIMIT_BYTES, stop_before_pixels=True, force=True)
         is_implicit, is_little_endian = header.original_encoding
         head = file.read(12)
@@ -194,7 +194,7 @@ def identity_of(header: Dataset) -> InstanceIdentity:
         UnreadableDicom: one is missing; names its keyword and the file, if the header has one.
         InvalidIdentifier: one is not a UID.
     """
-    with pydicom_quiet():
+    with captured_pydicom_warnings():
         return InstanceIdentity(
             study_instance_uid=_uid(header, "StudyInstanceUID"),
             series_instance_uid=_uid(header, "SeriesInstanceUID"),
@@ -240,7 +240,7 @@ def _require_identity(header: Dataset, path: Path) -> InstanceIdentity:
 
 
 @contextmanager
-def opened(path: Path, *, limits: ReadingLimits) -> Iterator[BinaryIO]:
+def open_dicom(path: Path, *, limits: ReadingLimits) -> Iterator[BinaryIO]:
     """The file for pydicom to read, whose errors are translated within.
 
     Raises:
@@ -253,7 +253,7 @@ def opened(path: Path, *, limits: ReadingLimits) -> Iterator[BinaryIO]:
         raise UnreadableDicom(f"{path}: cannot be opened ({_reason(exc)})") from exc
     with file:
         try:
-            with pydicom_quiet():
+            with captured_pydicom_warnings():
                 check_inflated_size(file, path=path, limit_bytes=limits.inflated_bytes)
             yield file
         except UnreadableDicom:
@@ -275,7 +275,7 @@ def _is_bare_dataset(file: BinaryIO, path: Path) -> bool:
     raise UnreadableDicom(f"{path}: not a DICOM file (no DICM prefix)")
 
 
-def _settle_long_values(header: Dataset, source: BinaryIO) -> None:
+def _load_long_values(header: Dataset, source: BinaryIO) -> None:
     """Replace values left in the file by what is kept of them, so that the file may go away."""
     for element in list(header.values()):
         if not isinstance(element, RawDataElement) or element.value is not None or element.length == 0:

@@ -25,15 +25,15 @@ from pydicom.uid import (
     JPEGTransferSyntaxes,
 )
 
-from kaapana_assets.dicom.frame_size import decoded_bytes
-from kaapana_assets.dicom.headers import PYDICOM_ERRORS, opened, pydicom_quiet
+from kaapana_assets.dicom.frame_size import decoded_size_bytes
+from kaapana_assets.dicom.headers import PYDICOM_ERRORS, captured_pydicom_warnings, open_dicom
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
-from kaapana_assets.dicom.preview_process import preview_apart
+from kaapana_assets.dicom.preview_process import preview_in_subprocess
 from kaapana_assets.errors import OverLimit, UnreadableDicom
 
 _PIXEL_TAGS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 _OVERSAMPLING = 8
-_BY_LIBRARIES = frozenset(
+_DECODED_BY_LIBRARIES = frozenset(
     (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL)
 )
 
@@ -58,7 +58,7 @@ def preview_png(path: Path, *, size: int = 128, limits: ReadingLimits = DEFAULT_
     References:
         PS3.3 C.11.2 (VOI LUT), C.7.6.3.1.2 (photometric interpretation).
     """
-    return _preview(path, size=size, limits=limits, apart=True)
+    return _preview(path, size=size, limits=limits, in_subprocess=True)
 
 
 def decoded_preview(path: Path, *, size: int, limits: ReadingLimits) -> bytes | None:
@@ -67,17 +67,17 @@ def decoded_preview(path: Path, *, size: int, limits: ReadingLimits) -> bytes | 
     Raises:
         UnreadableDicom, OverLimit: as there.
     """
-    return _preview(path, size=size, limits=limits, apart=False)
+    return _preview(path, size=size, limits=limits, in_subprocess=False)
 
 
-def _preview(path: Path, *, size: int, limits: ReadingLimits, apart: bool) -> bytes | None:
+def _preview(path: Path, *, size: int, limits: ReadingLimits, in_subprocess: bool) -> bytes | None:
     from PIL import Image
 
     try:
-        with pydicom_quiet(), opened(path, limits=limits) as file:
+        with captured_pydicom_warnings(), open_dicom(path, limits=limits) as file:
             header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-            if apart and _is_foreign(UID(str(header.file_meta.get("TransferSyntaxUID", "")))):
-                return preview_apart(path, size=size, limits=limits)
+            if in_subprocess and _is_decoded_by_libraries(UID(str(header.file_meta.get("TransferSyntaxUID", "")))):
+                return preview_in_subprocess(path, size=size, limits=limits)
             frame = _middle_frame(file, header, path=path, limit_bytes=limits.preview_bytes)
             if frame is None:
                 return None
@@ -93,9 +93,9 @@ def _preview(path: Path, *, size: int, limits: ReadingLimits, apart: bool) -> by
     return png.getvalue()
 
 
-def _is_foreign(syntax: UID) -> bool:
+def _is_decoded_by_libraries(syntax: UID) -> bool:
     """Whether others than pydicom and numpy decode it."""
-    return syntax in _BY_LIBRARIES
+    return syntax in _DECODED_BY_LIBRARIES
 
 
 def _middle_frame(file: BinaryIO, header: Dataset, *, path: Path, limit_bytes: int) -> npt.NDArray[Any] | None:
@@ -121,7 +121,7 @@ def _middle_frame(file: BinaryIO, header: Dataset, *, path: Path, limit_bytes: i
     if syntax.is_encapsulated:
         encoded = get_frame(file, index, number_of_frames=frames)
         _check(len(encoded), path, limit_bytes)
-        _check(decoded_bytes(encoded, syntax, limit=limit_bytes), path, limit_bytes)
+        _check(decoded_size_bytes(encoded, syntax, limit=limit_bytes), path, limit_bytes)
     if is_deflated:
         return pixel_array(pydicom.dcmread(path), index=index)
     file.seek(0)

@@ -18,12 +18,12 @@ _TIMEOUT_S = 120
 NO_PIXELS, UNREADABLE, OVER_LIMIT = 10, 11, 12
 """Exit codes of that process."""
 
-_CHILD = "kaapana_assets.dicom.preview_child"
+_WORKER = "kaapana_assets.dicom.preview_worker"
 _FOR_PYTHON = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")  # no settings, no secrets
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def preview_apart(path: Path, *, size: int, limits: ReadingLimits) -> bytes | None:
+def preview_in_subprocess(path: Path, *, size: int, limits: ReadingLimits) -> bytes | None:
     """The PNG of a file, or None, as ``preview.preview_png`` gives it.
 
     Raises:
@@ -34,7 +34,7 @@ def preview_apart(path: Path, *, size: int, limits: ReadingLimits) -> bytes | No
     environment = {name: os.environ[name] for name in _FOR_PYTHON if name in os.environ}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", _CHILD, asked], capture_output=True, stdin=subprocess.DEVNULL, check=False,
+            [sys.executable, "-m", _WORKER, asked], capture_output=True, stdin=subprocess.DEVNULL, check=False,
             timeout=_TIMEOUT_S, cwd=_ROOT, env=environment,
         )  # fmt: skip
     except subprocess.TimeoutExpired as exc:

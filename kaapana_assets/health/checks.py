@@ -59,14 +59,20 @@ def check_spool(settings: Settings) -> Finding:
     }
     if backlog.oldest_age_s is not None:
         counts["oldest_age_s"] = round(backlog.oldest_age_s, 1)
-    counts |= {"left_alone": len(backlog.strangers), "quarantined": quarantined, "free_bytes": backlog.free_bytes}
+    counts |= {
+        "left_alone": len(backlog.unexpected_entries),
+        "quarantined": quarantined,
+        "free_bytes": backlog.free_bytes,
+    }
     if backlog.free_bytes < settings.min_free_bytes:
         problem = f"less than KAAPANA_MIN_FREE_BYTES ({settings.min_free_bytes}) is free: nothing is taken in"
         return Finding(state=State.BROKEN, where=where, counts=counts, problem=problem)
-    return Finding(state=State.WORKS, where=where, counts=counts, problem=_about_strangers(backlog.strangers))
+    return Finding(
+        state=State.WORKS, where=where, counts=counts, problem=_about_unexpected_entries(backlog.unexpected_entries)
+    )
 
 
-def _about_strangers(names: Sequence[str]) -> str:
+def _about_unexpected_entries(names: Sequence[str]) -> str:
     if not names:
         return ""
     # Not their names, which somebody chose by hand, maybe after a patient.

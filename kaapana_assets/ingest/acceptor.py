@@ -25,11 +25,11 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AddressInformation
 
-from kaapana_assets.ingest.commands import Command, ProtocolViolation, response_to
-from kaapana_assets.ingest.connection import INVALID_PDU, Connection, Deadlines
-from kaapana_assets.ingest.messages import Context, MessageReader, Request
+from kaapana_assets.ingest.connection import INVALID_PDU, Connection, Timeouts
+from kaapana_assets.ingest.dimse_commands import Command, ProtocolViolation, response_to
+from kaapana_assets.ingest.dimse_messages import AcceptedContext, MessageReader, Request
 from kaapana_assets.ingest.received_dataset import ReceivedDataset
-from kaapana_assets.ingest.sop_classes import stores_images
+from kaapana_assets.ingest.sop_classes import is_storage_class
 
 _WAIT_S = 0.1
 
@@ -41,16 +41,16 @@ _UNREADABLE = (AssertionError, AttributeError, LookupError, NotImplementedError,
 _logger = logging.getLogger(__name__)
 
 
-class _RingingQueue(queue.Queue):  # type: ignore[type-arg]
+class _WakingQueue(queue.Queue):  # type: ignore[type-arg]
     """A queue that says when something was put into it."""
 
-    def __init__(self, ring: Callable[[], None]) -> None:
+    def __init__(self, wake: Callable[[], None]) -> None:
         super().__init__()
-        self._ring = ring
+        self._wake = wake
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ANN401
         super().put(item, block, timeout)
-        self._ring()
+        self._wake()
 
 
 class _StateMachine(StateMachine):
@@ -76,29 +76,29 @@ class _Dimse(DIMSEServiceProvider):
     """Requests, one at a time; nothing more is read from the peer before the answer.
 
     Attributes:
-        owing: whether a request waits for its answer.
+        awaiting_response: whether a request waits for its answer.
     """
 
     def __init__(self, assoc: AcceptedAssociation, reader: MessageReader) -> None:
         super().__init__(assoc)
         self._acceptor, self.reader = assoc, reader
-        self.owing = False
+        self.awaiting_response = False
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         try:
             for context_id, fragment in primitive.presentation_data_value_list:
-                self._take(context_id, fragment)
+                self._add_fragment(context_id, fragment)
         except ProtocolViolation as exc:
             _logger.warning("association of %s aborted: %s", self._acceptor.sender, exc)
             self.reader.discard()
             self.dul.event_queue.put(INVALID_PDU)
 
-    def _take(self, context_id: int, fragment: bytes) -> None:
-        if self.owing:
+    def _add_fragment(self, context_id: int, fragment: bytes) -> None:
+        if self.awaiting_response:
             raise ProtocolViolation("more than the one request that may wait for its answer")
-        request = self.reader.take(context_id, fragment)
+        request = self.reader.add_fragment(context_id, fragment)
         if request is not None:
-            self.owing = True
+            self.awaiting_response = True
             self.msg_queue.put((context_id, request))  # type: ignore[arg-type]
 
     def get_msg(self, block: bool = False) -> Any:  # noqa: ANN401
@@ -112,7 +112,7 @@ class _Dimse(DIMSEServiceProvider):
         response = P_DATA()
         fragment = [request.context.context_id, b"\3" + response_to(request.command, status)]
         response.presentation_data_value_list = [fragment]  # type: ignore[list-item]
-        self.owing = False
+        self.awaiting_response = False
         self.dul.send_pdu(response)
 
     def discard(self) -> None:
@@ -132,7 +132,7 @@ class _Acse(ACSE):
         accepted, rejected = self.assoc._accepted_cx, self.assoc._rejected_cx
         for context_id, context in list(accepted.items()):
             uid = str(context.abstract_syntax)
-            if uid != Verification and not stores_images(uid):
+            if uid != Verification and not is_storage_class(uid):
                 context.result = 0x03  # PS3.8 table 9-18: abstract syntax not supported
                 rejected.append(accepted.pop(context_id))
         super().send_accept()
@@ -145,10 +145,10 @@ class _Acse(ACSE):
         super().send_reject(result, source, diagnostic)
 
 
-class Provider(Protocol):
+class ServiceProvider(Protocol):
     """The services that associations offer."""
 
-    def new_dataset(self, command: Command, context: Context) -> ReceivedDataset | None:
+    def new_dataset(self, command: Command, context: AcceptedContext) -> ReceivedDataset | None:
         """What takes the dataset of a request; none if the request will be refused whatever it is."""
 
     def answer(self, assoc: AcceptedAssociation, request: Request) -> int:
@@ -177,22 +177,22 @@ class AcceptedAssociation(Association):
         *,
         address: tuple[str, int],
         request: bytes,
-        deadlines: Deadlines,
-        provider: Provider,
+        timeouts: Timeouts,
+        provider: ServiceProvider,
     ) -> None:
         super().__init__(ae, "acceptor")
         self.name = f"association-{address[0]}:{address[1]}"
         self._provider = provider
         self.acse, self.dimse = _Acse(self), _Dimse(self, MessageReader(self._context, provider.new_dataset))
         self.dul.state_machine = _StateMachine(self.dul)
-        self._connection = Connection(self, sock, deadlines)
-        self._connection.take(request)
+        self._connection = Connection(self, sock, timeouts)
+        self._connection.start_with(request)
         self.set_socket(self._connection)
-        self.dul.to_provider_queue = _RingingQueue(self._connection.bell.ring)
-        self.dul.to_user_queue = _RingingQueue(lambda: self.dimse.msg_queue.put((None, None)))
+        self.dul.to_provider_queue = _WakingQueue(self._connection.waker.wake)
+        self.dul.to_user_queue = _WakingQueue(lambda: self.dimse.msg_queue.put((None, None)))
         self.dul._run_loop_delay = 0.0
         self.dul.daemon = True
-        self.network_timeout = None  # the connection keeps the deadlines
+        self.network_timeout = None  # the connection keeps the timeouts
         self.acceptor.maximum_length = ae.maximum_pdu_size
         self.acceptor.ae_title = ae.ae_title
         self.acceptor.implementation_class_uid = ae.implementation_class_uid
@@ -210,12 +210,12 @@ class AcceptedAssociation(Association):
     @property
     def busy(self) -> bool:
         """Whether a request is being received or answered."""
-        return self.dimse.reader.receiving or self.dimse.owing
+        return self.dimse.reader.receiving or self.dimse.awaiting_response
 
-    def hang_up(self) -> None:
+    def request_abort(self) -> None:
         """Abort from any thread, without waiting for the end."""
-        self._connection.refusing = True
-        self._connection.bell.ring()
+        self._connection.abort_requested = True
+        self._connection.waker.wake()
 
     def run(self) -> None:
         """Negotiate and answer until it ends, however that is; then everything that it held is let go of."""
@@ -225,19 +225,19 @@ class AcceptedAssociation(Association):
             self.dul.kill_dul()
             if self.dul.ident is not None:
                 self.dul.join()
-            self.let_go()
+            self.release_resources()
 
-    def let_go(self) -> None:
+    def release_resources(self) -> None:
         """Close the connection and remove what was received in part."""
         self._connection._shutdown_socket()
         self.dimse.discard()
         self._provider.ended(self)
 
-    def _context(self, context_id: int) -> Context | None:
+    def _context(self, context_id: int) -> AcceptedContext | None:
         found = self._accepted_cx.get(context_id)
         if found is None:
             return None
-        return Context(context_id, str(found.abstract_syntax), str(found.transfer_syntax[0]))
+        return AcceptedContext(context_id, str(found.abstract_syntax), str(found.transfer_syntax[0]))
 
     def _serve_request(self, msg: Any, context_id: int) -> None:  # noqa: ANN401
         request = cast("Request", msg)

@@ -31,23 +31,23 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.errors import ConfigurationError, InputError, InvalidIdentifier, SpoolUnavailable
-from kaapana_assets.ingest.commands import C_ECHO_RQ, C_STORE_RQ, Command
 from kaapana_assets.ingest.connection import MAXIMUM_PDU_BYTES
-from kaapana_assets.ingest.dataset_start import DatasetStart, file_head, read_dataset_start
+from kaapana_assets.ingest.dataset_identifiers import DatasetIdentifiers, part10_header, read_dataset_identifiers
+from kaapana_assets.ingest.dimse_commands import C_ECHO_RQ, C_STORE_RQ, Command
 from kaapana_assets.ingest.received_dataset import ReceivedDataset
-from kaapana_assets.ingest.server import Server
-from kaapana_assets.ingest.sop_classes import stores_images
-from kaapana_assets.ingest.spool import Outcome, Spool
+from kaapana_assets.ingest.server import AssociationServer
+from kaapana_assets.ingest.sop_classes import is_storage_class
+from kaapana_assets.ingest.spool import Spool, SpoolOutcome
 
 if TYPE_CHECKING:
     from kaapana_assets.ingest.acceptor import AcceptedAssociation
-    from kaapana_assets.ingest.associations import OpenAssociation
-    from kaapana_assets.ingest.messages import Context, Request
+    from kaapana_assets.ingest.association_markers import AssociationMarker
+    from kaapana_assets.ingest.dimse_messages import AcceptedContext, Request
     from kaapana_assets.settings import Settings
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
-OTHER_SOP_CLASS = 0xA900
+DATASET_NOT_OF_SOP_CLASS = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 PROCESSING_FAILURE = 0x0110
 INVALID_SOP_INSTANCE = 0x0117
@@ -60,7 +60,7 @@ _POLL_S = 0.005
 _logger = logging.getLogger(__name__)
 
 
-class _OtherSopClass(InputError):
+class _SopClassMismatch(InputError):
     """The dataset is of another SOP class than the request says."""
 
 
@@ -77,7 +77,7 @@ class Receiver:
         self._spool = spool
         self._sessions: dict[AcceptedAssociation, _Session] = {}
         self._lock = threading.Lock()
-        self._server: Server | None = None
+        self._server: AssociationServer | None = None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -104,7 +104,7 @@ class Receiver:
         ae.maximum_associations = sys.maxsize  # the server counts them
         ae.add_supported_context(Verification)
         try:
-            self._server = Server(ae, settings, self)
+            self._server = AssociationServer(ae, settings, self)
         except OSError as exc:
             raise ConfigurationError(
                 f"cannot listen on {settings.receiver_host}:{settings.receiver_port} ({exc.strerror}): set "
@@ -122,7 +122,7 @@ class Receiver:
         while open_associations := server.associations:
             for assoc in open_associations:
                 if time.monotonic() > deadline or not assoc.busy:
-                    assoc.hang_up()
+                    assoc.request_abort()
             time.sleep(_POLL_S)
 
     def __enter__(self) -> Receiver:
@@ -132,7 +132,7 @@ class Receiver:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def new_dataset(self, command: Command, context: Context) -> ReceivedDataset | None:
+    def new_dataset(self, command: Command, context: AcceptedContext) -> ReceivedDataset | None:
         """What takes the dataset of a request; none if it will be refused whatever it is."""
         if command.field != C_STORE_RQ or _refusal(command, context) is not None:
             return None
@@ -164,7 +164,7 @@ class Receiver:
         with self._lock:
             session = self._sessions.pop(assoc, None)
         if session is not None:
-            session.mark.close()
+            session.marker.close()
             counts = ", ".join(f"{number} {outcome}" for outcome, number in session.outcomes.items())
             _logger.info("association of %s ended: %s", session.sender, counts)
 
@@ -172,7 +172,7 @@ class Receiver:
         with self._lock:
             session = self._sessions.get(assoc)
             if session is None:
-                session = self._sessions[assoc] = _Session(assoc.sender, self._spool.open_association())
+                session = self._sessions[assoc] = _Session(assoc.sender, self._spool.mark_association())
             return session
 
     def _store(self, assoc: AcceptedAssociation, request: Request) -> int:
@@ -184,29 +184,29 @@ class Receiver:
         request.dataset.finish()
         session = self._session(assoc)
         try:
-            outcome = self._take(request, session)
+            outcome = self._spool_object(request, session)
         except (InputError, SpoolUnavailable):
             session.outcomes["refused"] += 1
             raise
         session.outcomes[outcome.value] += 1
         return SUCCESS
 
-    def _take(self, request: Request, session: _Session) -> Outcome:
+    def _spool_object(self, request: Request, session: _Session) -> SpoolOutcome:
         dataset = cast("ReceivedDataset", request.dataset)
         if dataset.error is not None:
             raise SpoolUnavailable(f"{dataset.path} cannot be written ({dataset.error.strerror}): free space")
         transfer_syntax_uid = request.context.transfer_syntax_uid
-        start = _start_of(dataset, transfer_syntax_uid)
-        _check_request(request.command, start)
-        series, sop = start.series_instance_uid, start.sop_instance_uid
-        session.touch(series)
+        identifiers = _identifiers_of(dataset, transfer_syntax_uid)
+        _check_request(request.command, identifiers)
+        series, sop = identifiers.series_instance_uid, identifiers.sop_instance_uid
+        session.hold(series)
         if dataset.path is not None:
             outcome = self._spool.adopt(series, sop, dataset.path, origin=session.sender)
         else:
-            head = _head(start.sop_class_uid, sop, transfer_syntax_uid)
+            head = _head(identifiers.sop_class_uid, sop, transfer_syntax_uid)
             with dataset.getbuffer() as data:
                 outcome = self._spool.add(series, sop, (head, data), origin=session.sender)
-        if outcome is Outcome.CONFLICT:
+        if outcome is SpoolOutcome.CONFLICT:
             _logger.warning(
                 "C-STORE from %s: instance %s of series %s has other content than the one that waits; "
                 "it is kept in the quarantine",
@@ -220,19 +220,19 @@ class Receiver:
 class _Session:
     """What is known of one association that has sent an object."""
 
-    def __init__(self, sender: str, mark: OpenAssociation) -> None:
+    def __init__(self, sender: str, marker: AssociationMarker) -> None:
         self.sender = sender
-        self.mark = mark
+        self.marker = marker
         self.outcomes: Counter[str] = Counter()
 
-    def touch(self, series_uid: str) -> None:
+    def hold(self, series_uid: str) -> None:
         try:
-            self.mark.touch(series_uid)
+            self.marker.hold(series_uid)
         except OSError as exc:
             raise SpoolUnavailable(f"the mark of an association cannot be written ({exc.strerror})") from exc
 
 
-class _Refused(InputError):
+class _RefusedRequest(InputError):
     """A request that is refused with a status of its own, whatever its dataset is."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -240,11 +240,13 @@ class _Refused(InputError):
         self.status = status
 
 
-def _refusal(command: Command, context: Context) -> _Refused | None:
+def _refusal(command: Command, context: AcceptedContext) -> _RefusedRequest | None:
     if command.field != C_STORE_RQ:
-        return _Refused(UNRECOGNIZED_OPERATION, f"operation 0x{command.field:04X}, only C-STORE and C-ECHO are served")
-    if not stores_images(context.abstract_syntax_uid) or not command.sop_class_uid:
-        return _Refused(
+        return _RefusedRequest(
+            UNRECOGNIZED_OPERATION, f"operation 0x{command.field:04X}: only C-STORE and C-ECHO are served"
+        )
+    if not is_storage_class(context.abstract_syntax_uid) or not command.sop_class_uid:
+        return _RefusedRequest(
             SOP_CLASS_NOT_SUPPORTED,
             f"a C-STORE for SOP class {command.sop_class_uid[:64]!r} in a presentation context for "
             f"{context.abstract_syntax_uid[:64]!r}",
@@ -252,31 +254,33 @@ def _refusal(command: Command, context: Context) -> _Refused | None:
     try:
         checked_uid(command.sop_instance_uid, keyword="AffectedSOPInstanceUID of the request")
     except InvalidIdentifier as exc:
-        return _Refused(INVALID_SOP_INSTANCE, str(exc))
+        return _RefusedRequest(INVALID_SOP_INSTANCE, str(exc))
     return None
 
 
 def _status_for(error: InputError | SpoolUnavailable) -> int:
     if isinstance(error, SpoolUnavailable):
         return OUT_OF_RESOURCES
-    if isinstance(error, _Refused):
+    if isinstance(error, _RefusedRequest):
         return error.status
-    return OTHER_SOP_CLASS if isinstance(error, _OtherSopClass) else CANNOT_UNDERSTAND
+    return DATASET_NOT_OF_SOP_CLASS if isinstance(error, _SopClassMismatch) else CANNOT_UNDERSTAND
 
 
-def _check_request(command: Command, start: DatasetStart) -> None:
+def _check_request(command: Command, identifiers: DatasetIdentifiers) -> None:
     sop_uid, sop_class = command.sop_instance_uid, command.sop_class_uid
-    if start.sop_instance_uid != sop_uid:
-        raise InputError(f"the request says SOPInstanceUID {sop_uid[:64]!r}, its dataset says {start.sop_instance_uid}")
-    if start.sop_class_uid != sop_class:
-        raise _OtherSopClass(
+    if identifiers.sop_instance_uid != sop_uid:
+        raise InputError(
+            f"the request says SOPInstanceUID {sop_uid[:64]!r}, its dataset says {identifiers.sop_instance_uid}"
+        )
+    if identifiers.sop_class_uid != sop_class:
+        raise _SopClassMismatch(
             f"the request for instance {sop_uid} says SOPClassUID {sop_class[:64]!r}, its dataset says "
-            f"{start.sop_class_uid}"
+            f"{identifiers.sop_class_uid}"
         )
 
 
 def _head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
-    return file_head(
+    return part10_header(
         sop_class_uid=sop_class_uid,
         sop_instance_uid=sop_instance_uid,
         transfer_syntax_uid=transfer_syntax_uid,
@@ -284,14 +288,14 @@ def _head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -
     )
 
 
-def _start_of(dataset: ReceivedDataset, transfer_syntax_uid: str) -> DatasetStart:
+def _identifiers_of(dataset: ReceivedDataset, transfer_syntax_uid: str) -> DatasetIdentifiers:
     if dataset.path is None:
         with dataset.getbuffer() as data:
-            return read_dataset_start(data, transfer_syntax_uid)
+            return read_dataset_identifiers(data, transfer_syntax_uid)
     with (
         dataset.path.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
         memoryview(mapped) as whole,
         whole[dataset.head_size_bytes :] as data,
     ):
-        return read_dataset_start(data, transfer_syntax_uid)
+        return read_dataset_identifiers(data, transfer_syntax_uid)

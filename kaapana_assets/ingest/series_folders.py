@@ -65,7 +65,7 @@ class SeriesFolders:
         """The folder of each series; what is not named by a UID is none."""
         return [entry for entry in entries_of(self._incoming) if _is_series(entry)]
 
-    def strangers(self) -> list[str]:
+    def unexpected_entries(self) -> list[str]:
         """What lies here or in the folder of a series and is neither a series nor an object of one, by its path.
 
         Somebody put it there by hand. It is never touched, and keeps nothing else waiting.

@@ -17,11 +17,11 @@ from typing import cast
 
 from pynetdicom import AE
 
-from kaapana_assets.ingest.acceptor import AcceptedAssociation, Provider
-from kaapana_assets.ingest.commands import Command
-from kaapana_assets.ingest.connection import Deadlines
-from kaapana_assets.ingest.messages import Context, Request
-from kaapana_assets.ingest.pending import PendingConnections
+from kaapana_assets.ingest.acceptor import AcceptedAssociation, ServiceProvider
+from kaapana_assets.ingest.connection import Timeouts
+from kaapana_assets.ingest.dimse_commands import Command
+from kaapana_assets.ingest.dimse_messages import AcceptedContext, Request
+from kaapana_assets.ingest.pending_connections import PendingConnections
 from kaapana_assets.ingest.received_dataset import ReceivedDataset
 from kaapana_assets.settings import Settings
 
@@ -35,7 +35,7 @@ _CALLING_TITLE = slice(26, 42)
 _logger = logging.getLogger(__name__)
 
 
-class Server:
+class AssociationServer:
     """Accepts connections and associations in a thread of its own, from ``start`` to ``stop``.
 
     Args:
@@ -47,9 +47,9 @@ class Server:
         OSError: the address cannot be listened on.
     """
 
-    def __init__(self, ae: AE, settings: Settings, provider: Provider) -> None:
+    def __init__(self, ae: AE, settings: Settings, provider: ServiceProvider) -> None:
         self._ae, self._settings, self._provider = ae, settings, provider
-        self._deadlines = Deadlines(
+        self._timeouts = Timeouts(
             stall_s=settings.receiver_stall_timeout_s,
             pdu_s=settings.receiver_pdu_timeout_s,
             idle_s=settings.receiver_idle_timeout_s,
@@ -82,7 +82,7 @@ class Server:
         self._stopping.set()
         self._thread.join()
 
-    def new_dataset(self, command: Command, context: Context) -> ReceivedDataset | None:
+    def new_dataset(self, command: Command, context: AcceptedContext) -> ReceivedDataset | None:
         """As the provider has it."""
         return self._provider.new_dataset(command, context)
 
@@ -120,7 +120,7 @@ class Server:
             return
         except OSError as exc:
             _logger.error("a connection cannot be taken: %s", exc.strerror)
-            pending.drop_one()
+            pending.close_oldest()
             time.sleep(_POLL_S)
             return
         pending.add(sock, address[:2])
@@ -140,14 +140,14 @@ class Server:
 
     def _begin(self, sock: socket.socket, address: tuple[str, int], request: bytes) -> None:
         assoc = AcceptedAssociation(
-            self._ae, sock, address=address, request=request, deadlines=self._deadlines, provider=self
+            self._ae, sock, address=address, request=request, timeouts=self._timeouts, provider=self
         )
         with self._lock:
             self._associations[assoc] = address[0]
         try:
             assoc.start()
         except RuntimeError:
-            assoc.let_go()
+            assoc.release_resources()
             raise
 
     def _refusal(self, host: str) -> str:

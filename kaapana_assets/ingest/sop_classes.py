@@ -19,7 +19,7 @@ _WELL_FORMED = re.compile(r"[0-9.]{1,64}")
 
 
 @lru_cache(maxsize=4096)
-def stores_images(uid: str) -> bool:
+def is_storage_class(uid: str) -> bool:
     """Whether objects of this SOP class belong to a series and come by C-STORE.
 
     Worklists, queries, print and procedure steps do not, nor do objects that belong to no patient

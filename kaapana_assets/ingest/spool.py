@@ -30,13 +30,13 @@ from typing import TYPE_CHECKING
 
 from kaapana_assets.clocks import is_untouched
 from kaapana_assets.dicom.digests import content_digest
+from kaapana_assets.dicom.equality import same_object, syntax_difference
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits, limits_of
-from kaapana_assets.dicom.sameness import same_object, syntax_difference
 from kaapana_assets.durable import Buffer, make_folder, sync_file, write_all
 from kaapana_assets.errors import InvalidIdentifier, NotFound, SpoolUnavailable, StoreUnavailable, UnreadableDicom
-from kaapana_assets.ingest.abnormal_ends import AbnormalEnds
-from kaapana_assets.ingest.associations import OpenAssociation, held_series, open_mark
+from kaapana_assets.ingest.association_markers import AssociationMarker, create_marker, held_series
+from kaapana_assets.ingest.crashes import IngestCrashes
 from kaapana_assets.ingest.quarantine import Quarantine, QuarantinedFile
 from kaapana_assets.ingest.series_folders import SeriesFolders, dicom_files
 from kaapana_assets.locks import is_locked, open_lock
@@ -46,16 +46,16 @@ from kaapana_assets.stores.files.durable import copy_into, free_bytes, remove_if
 if TYPE_CHECKING:
     from kaapana_assets.settings import Settings
 
-_LEFT_BEHIND_S = 3600.0
+_STALE_AFTER_S = 3600.0
 _COPY_BYTES = 1024**2
-_TAKER = ".taker"
-_NAME_OF_COPIES = "file.dcm"
+_INGEST_LOCK = ".taker"
+_QUARANTINED_COPY_NAME = "file.dcm"
 
 IMPORT = "import"
 """Where a file came from that was not received, in notes of the quarantine; never its path."""
 
 
-class Outcome(Enum):
+class SpoolOutcome(Enum):
     """What became of an object that was added."""
 
     STORED = "stored"
@@ -89,7 +89,7 @@ class Backlog:
         oldest_age_s: since a file last came to the series that has been quiet for the longest; None
             where nothing waits.
         free_bytes: of the disk of the spool.
-        strangers: what lies in the spool and is no series and no object of one, by its path there.
+        unexpected_entries: what lies in the spool and is no series and no object of one, by its path there.
     """
 
     series: int
@@ -97,7 +97,7 @@ class Backlog:
     open_series: int
     oldest_age_s: float | None
     free_bytes: int
-    strangers: tuple[str, ...] = ()
+    unexpected_entries: tuple[str, ...] = ()
 
 
 class Spool:
@@ -123,9 +123,9 @@ class Spool:
         self._quarantine = Quarantine(quarantine)
         self._min_free_bytes = min_free_bytes
         self._temporary_folder = incoming / ".tmp"
-        self._marks_folder = incoming / ".associations"
+        self._markers_folder = incoming / ".associations"
         self._numbers = itertools.count()
-        self.abnormal_ends = AbnormalEnds(incoming / ".abnormal-ends")
+        self.crashes = IngestCrashes(incoming / ".abnormal-ends")
         self._folders = SeriesFolders(incoming)
 
     def prepare(self) -> None:
@@ -135,25 +135,25 @@ class Spool:
             SpoolUnavailable: they cannot be made.
         """
         with _unavailable(self.incoming):
-            for folder in (self._temporary_folder, self._marks_folder, self._quarantine.folder):
+            for folder in (self._temporary_folder, self._markers_folder, self._quarantine.folder):
                 make_folder(folder)
             for path in self._temporary_folder.iterdir():
                 try:
-                    if is_untouched(path, for_s=_LEFT_BEHIND_S):
+                    if is_untouched(path, for_s=_STALE_AFTER_S):
                         path.unlink()
                 except FileNotFoundError:
                     continue
 
-    def open_association(self) -> OpenAssociation:
+    def mark_association(self) -> AssociationMarker:
         """A mark that holds back the series it is told of, until it is closed.
 
         Raises:
             SpoolUnavailable: the mark cannot be written.
         """
         with _unavailable(self.incoming):
-            return open_mark(self._marks_folder, aside=self._temporary_folder)
+            return create_marker(self._markers_folder, aside=self._temporary_folder)
 
-    def add(self, series_uid: str, sop_uid: str, parts: Iterable[Buffer], *, origin: str) -> Outcome:
+    def add(self, series_uid: str, sop_uid: str, parts: Iterable[Buffer], *, origin: str) -> SpoolOutcome:
         """Put an object into the spool; durable when it returns.
 
         Args:
@@ -173,11 +173,11 @@ class Spool:
         temporary = self.temporary_file()
         with self._adding(series_uid, sop_uid, temporary):
             _write_synced(temporary, parts)
-            return self._place(temporary, series_uid, sop_uid, origin=origin)
+            return self._link_into_series(temporary, series_uid, sop_uid, origin=origin)
 
     def add_file(
         self, series_uid: str, sop_uid: str, source: Path, *, origin: str, head: bytes = b"", offset: int = 0
-    ) -> Outcome:
+    ) -> SpoolOutcome:
         """Put a copy of a file into the spool; otherwise as :meth:`add`.
 
         Args:
@@ -200,11 +200,11 @@ class Spool:
             parts = chain((head,) if head else (), iter(partial(reader.read, _COPY_BYTES), b""))
             return self.add(series_uid, sop_uid, parts, origin=origin)
 
-    def adopt(self, series_uid: str, sop_uid: str, temporary: Path, *, origin: str) -> Outcome:
+    def adopt(self, series_uid: str, sop_uid: str, temporary: Path, *, origin: str) -> SpoolOutcome:
         """Put a file written at :meth:`temporary_file` into the spool, without a copy; otherwise as :meth:`add`."""
         with self._adding(series_uid, sop_uid, temporary):
             sync_file(temporary)
-            return self._place(temporary, series_uid, sop_uid, origin=origin)
+            return self._link_into_series(temporary, series_uid, sop_uid, origin=origin)
 
     def temporary_file(self) -> Path:
         """A new name on the spool's file system to write an object to."""
@@ -212,7 +212,7 @@ class Spool:
 
     def series(self) -> list[SpoolSeries]:
         """Every series that waits, with what there is of it."""
-        held = held_series(self._marks_folder)
+        held = held_series(self._markers_folder)
         found = []
         for entry in self._folders.entries():
             with suppress(FileNotFoundError):  # taken out at this moment
@@ -233,7 +233,7 @@ class Spool:
         except StoreUnavailable as exc:
             raise SpoolUnavailable(str(exc)) from exc
         with _unavailable(self.incoming):
-            held = held_series(self._marks_folder)
+            held = held_series(self._markers_folder)
             now = time.time()
             instances, ages, open_series = 0, [], 0
             for entry in self._folders.entries():
@@ -242,14 +242,14 @@ class Spool:
                         instances += count
                         ages.append(max(0.0, now - entry.stat().st_mtime))
                         open_series += entry.name in held
-            strangers = tuple(self._folders.strangers())
+            unexpected_entries = tuple(self._folders.unexpected_entries())
         return Backlog(
             series=len(ages),
             instances=instances,
             open_series=open_series,
             oldest_age_s=max(ages, default=None),
             free_bytes=free,
-            strangers=strangers,
+            unexpected_entries=unexpected_entries,
         )
 
     def ready(self, quiet_s: float) -> list[str]:
@@ -257,7 +257,7 @@ class Spool:
 
         Costs one look at each waiting folder, whatever the number of files in it.
         """
-        held = held_series(self._marks_folder)
+        held = held_series(self._markers_folder)
         now = time.time()
         found = []
         for entry in self._folders.entries():
@@ -273,7 +273,7 @@ class Spool:
         return sorted(Path(file.path) for file in dicom_files(self.incoming / checked_uid(series_uid)))
 
     @contextmanager
-    def one_taker(self) -> Iterator[None]:
+    def ingest_lock(self) -> Iterator[None]:
         """Wait until nobody else takes files out, and keep others from it.
 
         Two at once would remove each other's files by name, and what a sender puts under such a
@@ -284,15 +284,15 @@ class Spool:
         """
         with _unavailable(self.incoming):
             make_folder(self.incoming)
-            lock = open_lock(self.incoming / _TAKER)
+            lock = open_lock(self.incoming / _INGEST_LOCK)
         with lock:
             with _unavailable(self.incoming):
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def has_taker(self) -> bool:
+    def is_ingest_locked(self) -> bool:
         """Whether somebody takes files out now."""
-        return is_locked(self.incoming / _TAKER)
+        return is_locked(self.incoming / _INGEST_LOCK)
 
     def remove(self, series_uid: str, files: Sequence[Path]) -> None:
         """Forget these files of a series, because they are safe elsewhere; what came since stays.
@@ -338,7 +338,7 @@ class Spool:
                 # A copy first, so that the quarantine never shares a file with its owner.
                 copy_into(source, temporary)
                 return self._quarantine.keep(
-                    temporary, name=_NAME_OF_COPIES, series=series_uid, reason=reason, origin=IMPORT
+                    temporary, name=_QUARANTINED_COPY_NAME, series=series_uid, reason=reason, origin=IMPORT
                 )
             finally:
                 temporary.unlink(missing_ok=True)
@@ -371,11 +371,11 @@ class Spool:
                 f"({self._min_free_bytes // 1024**2} MiB): make room"
             )
 
-    def _place(self, temporary: Path, series_uid: str, sop_uid: str, *, origin: str) -> Outcome:
+    def _link_into_series(self, temporary: Path, series_uid: str, sop_uid: str, *, origin: str) -> SpoolOutcome:
         name = f"{sop_uid}.dcm"
         while True:
-            folder, placed = self._folders.link(temporary, series_uid, name)
-            if not placed:
+            folder, is_new = self._folders.link(temporary, series_uid, name)
+            if not is_new:
                 there = self.incoming / series_uid / name
                 try:
                     same = _same_content(there, temporary, self._limits)
@@ -389,10 +389,10 @@ class Spool:
                     reason = f"other content than the waiting object of the same SOPInstanceUID {sop_uid}"
                     reason += syntax_difference(temporary, there)
                     self._quarantine.keep(temporary, name=name, series=series_uid, reason=reason, origin=origin)
-                    return Outcome.CONFLICT
+                    return SpoolOutcome.CONFLICT
             # Also for what was already there: its writer may not have come so far yet.
             os.fsync(folder.fd)
-            return Outcome.STORED if placed else Outcome.ALREADY_THERE
+            return SpoolOutcome.STORED if is_new else SpoolOutcome.ALREADY_THERE
 
 
 def _same_content(one: Path, other: Path, limits: ReadingLimits) -> bool:

@@ -2,7 +2,7 @@
 
 An out-of-memory kill or a crash of a decoder leaves no exception behind. So the series is noted before
 it is taken in and the note is removed after it, whatever came of it: a note that the next one finds
-belongs to a process that died. Only the holder of ``Spool.one_taker`` may use this.
+belongs to a process that died. Only the holder of ``Spool.ingest_lock`` may use this.
 
 Layout::
 
@@ -20,18 +20,18 @@ from kaapana_assets.dicom.identifiers import is_uid
 from kaapana_assets.durable import write_file
 from kaapana_assets.errors import SpoolUnavailable
 
-SET_ASIDE_AFTER = 2
+MAX_CRASHES = 2
 
 _NOW = "now"
 
 
-class AbnormalEnds:
+class IngestCrashes:
     """The notes in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def count_last(self) -> str | None:
+    def record_last(self) -> str | None:
         """Count the end of the last process, if it died, against its series; gives that series.
 
         Raises:
@@ -44,18 +44,18 @@ class AbnormalEnds:
             except FileNotFoundError:
                 return None
             if is_uid(uid):  # not if the process, or the machine, died while it was written
-                write_file(self._folder / uid, str(self.of(uid) + 1))
+                write_file(self._folder / uid, str(self.count(uid) + 1))
             note.unlink()
         return uid if is_uid(uid) else None
 
-    def of(self, series_instance_uid: str) -> int:
+    def count(self, series_instance_uid: str) -> int:
         """How many processes died over a series since it was taken in last."""
         with suppress(FileNotFoundError, ValueError):
             return int((self._folder / series_instance_uid).read_text("ascii", "replace"))
         return 0
 
     @contextmanager
-    def noted(self, series_instance_uid: str) -> Iterator[None]:
+    def watching(self, series_instance_uid: str) -> Iterator[None]:
         """Says, inside, that this series is being taken in; a series that went well is not under suspicion any more.
 
         Raises:

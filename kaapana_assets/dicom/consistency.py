@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from kaapana_assets.dicom.headers import PYDICOM_ERRORS, pydicom_quiet
+from kaapana_assets.dicom.headers import PYDICOM_ERRORS, captured_pydicom_warnings
 
 SAME_POSITION_MM = 0.01
 SPACING_TOLERANCE = 0.1
@@ -65,7 +65,7 @@ class FindingKind(str, Enum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class SeriesFinding:
     """One thing that is wrong with a series; the message holds no patient data."""
 
     kind: FindingKind
@@ -81,7 +81,7 @@ class _Slice:
     header: Dataset
 
 
-def check_series(headers: Sequence[Dataset]) -> list[Finding]:
+def check_series(headers: Sequence[Dataset]) -> list[SeriesFinding]:
     """What is wrong with a series; empty when nothing is.
 
     Two positions are the same within 0.01 mm. A distance between neighbours is a gap when its vector
@@ -96,7 +96,7 @@ def check_series(headers: Sequence[Dataset]) -> list[Finding]:
     References:
         PS3.3 C.7.6.2.1.1 (image position and orientation), C.7.4.1 (frame of reference).
     """
-    with pydicom_quiet():
+    with captured_pydicom_warnings():
         findings = _repeated_uids(headers)
         findings += _mixed(headers, "PatientID", FindingKind.MIXED_PATIENT, show=False)
         findings += _mixed(headers, "StudyInstanceUID", FindingKind.MIXED_STUDY, show=True)
@@ -110,7 +110,7 @@ def check_series(headers: Sequence[Dataset]) -> list[Finding]:
                 findings.append(_mixed_orientation(groups))
             return findings
         for group in groups:
-            findings += _at_one_position(group)
+            findings += _duplicates_and_gaps(group)
         return findings
 
 
@@ -132,15 +132,15 @@ def _slices(headers: Iterable[Dataset]) -> list[_Slice]:
     return slices
 
 
-def _repeated_uids(headers: Iterable[Dataset]) -> list[Finding]:
+def _repeated_uids(headers: Iterable[Dataset]) -> list[SeriesFinding]:
     counts = Counter(str(_value(header, "SOPInstanceUID")) for header in headers)
     repeated = tuple(sorted(uid for uid, count in counts.items() if count > 1))
     if not repeated:
         return []
-    return [Finding(FindingKind.DUPLICATE_INSTANCE, f"{len(repeated)} SOPInstanceUIDs are there twice", repeated)]
+    return [SeriesFinding(FindingKind.DUPLICATE_INSTANCE, f"{len(repeated)} SOPInstanceUIDs are there twice", repeated)]
 
 
-def _mixed(headers: Sequence[Dataset], keyword: str, kind: FindingKind, *, show: bool) -> list[Finding]:
+def _mixed(headers: Sequence[Dataset], keyword: str, kind: FindingKind, *, show: bool) -> list[SeriesFinding]:
     """A finding if instances differ in an attribute that a series has once; patient data is not shown."""
     groups: dict[str, list[str]] = defaultdict(list)
     for header in headers:
@@ -150,10 +150,10 @@ def _mixed(headers: Sequence[Dataset], keyword: str, kind: FindingKind, *, show:
     if len(groups) < 2:
         return []
     shown = ": " + ", ".join(f"{value} ({len(uids)})" for value, uids in sorted(groups.items())[:5]) if show else ""
-    return [Finding(kind, f"{len(groups)} different {keyword} in one series{shown}", _minority(groups))]
+    return [SeriesFinding(kind, f"{len(groups)} different {keyword} in one series{shown}", _minority(groups))]
 
 
-def _mixed_size(slices: Sequence[_Slice]) -> list[Finding]:
+def _mixed_size(slices: Sequence[_Slice]) -> list[SeriesFinding]:
     groups: dict[str, list[str]] = defaultdict(list)
     for item in slices:
         rows, columns = _value(item.header, "Rows"), _value(item.header, "Columns")
@@ -162,7 +162,9 @@ def _mixed_size(slices: Sequence[_Slice]) -> list[Finding]:
         return []
     shown = ", ".join(f"{size} ({len(uids)})" for size, uids in sorted(groups.items())[:5])
     return [
-        Finding(FindingKind.MIXED_SIZE, f"different sizes (rows x columns) in one series: {shown}", _minority(groups))
+        SeriesFinding(
+            FindingKind.MIXED_SIZE, f"different sizes (rows x columns) in one series: {shown}", _minority(groups)
+        )
     ]
 
 
@@ -184,14 +186,16 @@ def _by_orientation(slices: Iterable[_Slice]) -> list[list[_Slice]]:
     return groups
 
 
-def _mixed_orientation(groups: Sequence[Sequence[_Slice]]) -> Finding:
+def _mixed_orientation(groups: Sequence[Sequence[_Slice]]) -> SeriesFinding:
     ordered = sorted(groups, key=len, reverse=True)
     shown = ", ".join(f"{np.round(group[0].orientation, 3).tolist()} ({len(group)})" for group in ordered[:5])
     rest = tuple(item.sop_instance_uid for group in ordered[1:] for item in group)
-    return Finding(FindingKind.MIXED_ORIENTATION, f"{len(groups)} ImageOrientationPatient in one series: {shown}", rest)
+    return SeriesFinding(
+        FindingKind.MIXED_ORIENTATION, f"{len(groups)} ImageOrientationPatient in one series: {shown}", rest
+    )
 
 
-def _at_one_position(group: Sequence[_Slice]) -> list[Finding]:
+def _duplicates_and_gaps(group: Sequence[_Slice]) -> list[SeriesFinding]:
     """Duplicates and gaps among slices of one orientation."""
     row, column = group[0].orientation[:3], group[0].orientation[3:]
     normal = np.cross(row, column)
@@ -206,7 +210,7 @@ def _at_one_position(group: Sequence[_Slice]) -> list[Finding]:
     return _duplicates(stacks) + _gaps(stacks)
 
 
-def _duplicates(stacks: Sequence[Sequence[_Slice]]) -> list[Finding]:
+def _duplicates(stacks: Sequence[Sequence[_Slice]]) -> list[SeriesFinding]:
     counts = [len(stack) for stack in stacks]
     most = max(counts)
     # A volume at each time point; the last one may have been interrupted.
@@ -223,10 +227,10 @@ def _duplicates(stacks: Sequence[Sequence[_Slice]]) -> list[Finding]:
     if not duplicates:
         return []
     message = f"{len(duplicates)} instances are at the position of another one and nothing tells them apart"
-    return [Finding(FindingKind.DUPLICATE_INSTANCE, message, tuple(duplicates))]
+    return [SeriesFinding(FindingKind.DUPLICATE_INSTANCE, message, tuple(duplicates))]
 
 
-def _gaps(stacks: Sequence[Sequence[_Slice]]) -> list[Finding]:
+def _gaps(stacks: Sequence[Sequence[_Slice]]) -> list[SeriesFinding]:
     if len(stacks) < 3:
         return []
     steps = np.diff(np.stack([stack[0].position for stack in stacks]), axis=0)
@@ -244,7 +248,7 @@ def _gaps(stacks: Sequence[Sequence[_Slice]]) -> list[Finding]:
         f"{len(odd)} of {len(steps)} distances between neighbouring slices are not the usual {usual_mm:.3f} mm "
         f"(tolerance {tolerance_mm:.3f} mm): {shown} mm"
     )
-    return [Finding(FindingKind.SLICE_GAP, message, uids)]
+    return [SeriesFinding(FindingKind.SLICE_GAP, message, uids)]
 
 
 def _first_uid(stack: Sequence[_Slice]) -> str:

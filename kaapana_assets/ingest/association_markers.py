@@ -16,15 +16,15 @@ from types import TracebackType
 from kaapana_assets.locks import find_lock
 
 
-class OpenAssociation:
+class AssociationMarker:
     """Says, while it is open, which series may still get instances from it."""
 
     def __init__(self, path: Path, fd: int) -> None:
         self._path, self._fd = path, fd
-        self._touched: set[str] = set()
+        self._held: set[str] = set()
         self._lock = threading.Lock()
 
-    def touch(self, series_instance_uid: str) -> None:
+    def hold(self, series_instance_uid: str) -> None:
         """Hold back the series until this association closes; call before acknowledging an object of it.
 
         Nothing happens once it is closed: a connection may break while its last object is written.
@@ -32,12 +32,12 @@ class OpenAssociation:
         Raises:
             OSError: the mark cannot be written.
         """
-        if series_instance_uid in self._touched:
+        if series_instance_uid in self._held:
             return
         with self._lock:
             if self._fd >= 0:
                 os.write(self._fd, f"{series_instance_uid}\n".encode())
-                self._touched.add(series_instance_uid)
+                self._held.add(series_instance_uid)
 
     def close(self) -> None:
         """Let go of all series."""
@@ -47,14 +47,14 @@ class OpenAssociation:
                 os.close(self._fd)
                 self._fd = -1
 
-    def __enter__(self) -> OpenAssociation:
+    def __enter__(self) -> AssociationMarker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
 
-def open_mark(folder: Path, *, aside: Path) -> OpenAssociation:
+def create_marker(folder: Path, *, aside: Path) -> AssociationMarker:
     """A new mark in ``folder``.
 
     Args:
@@ -73,25 +73,25 @@ def open_mark(folder: Path, *, aside: Path) -> OpenAssociation:
     except OSError:
         os.close(fd)
         raise
-    return OpenAssociation(folder / name, fd)
+    return AssociationMarker(folder / name, fd)
 
 
 def held_series(folder: Path) -> frozenset[str]:
     """The series that open associations have sent to; removes the marks of dead receivers."""
     held: set[str] = set()
-    for mark in folder.iterdir() if folder.is_dir() else ():
-        held.update(_read_mark(mark))
+    for marker in folder.iterdir() if folder.is_dir() else ():
+        held.update(_read_marker(marker))
     return frozenset(held)
 
 
-def _read_mark(mark: Path) -> list[str]:
+def _read_marker(marker: Path) -> list[str]:
     try:
-        with find_lock(mark) as reader:
+        with find_lock(marker) as reader:
             try:
                 fcntl.flock(reader, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return reader.read().decode("ascii").split()
-            mark.unlink(missing_ok=True)
+            marker.unlink(missing_ok=True)
     except FileNotFoundError:
         pass
     return []

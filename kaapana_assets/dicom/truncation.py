@@ -15,7 +15,7 @@ _PIXEL_VRS = (b"OB", b"OD", b"OF", b"OW", b"UN")
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
-def check_complete(header: Dataset, source: BinaryIO, *, path: Path) -> None:
+def check_not_truncated(header: Dataset, source: BinaryIO, *, path: Path) -> None:
     """Compare the lengths that elements claim with what the file holds.
 
     Args:

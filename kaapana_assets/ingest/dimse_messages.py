@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kaapana_assets.ingest.commands import COMMAND_LIMIT_BYTES, Command, ProtocolViolation, read_command
+from kaapana_assets.ingest.dimse_commands import COMMAND_LIMIT_BYTES, Command, ProtocolViolation, read_command
 from kaapana_assets.ingest.received_dataset import ReceivedDataset
 
 _IS_COMMAND, _IS_LAST = 1, 2
 
 
 @dataclass(frozen=True)
-class Context:
+class AcceptedContext:
     """An accepted presentation context."""
 
     context_id: int
@@ -29,7 +29,7 @@ class Request:
     """A whole request; ``dataset`` is that of a C-STORE that can be taken, all others are dropped."""
 
     command: Command
-    context: Context
+    context: AcceptedContext
     dataset: ReceivedDataset | None
 
 
@@ -43,11 +43,11 @@ class MessageReader:
 
     def __init__(
         self,
-        find_context: Callable[[int], Context | None],
-        new_dataset: Callable[[Command, Context], ReceivedDataset | None],
+        find_context: Callable[[int], AcceptedContext | None],
+        new_dataset: Callable[[Command, AcceptedContext], ReceivedDataset | None],
     ) -> None:
         self._find_context, self._new_dataset = find_context, new_dataset
-        self._context: Context | None = None
+        self._context: AcceptedContext | None = None
         self._encoded = b""
         self._command: Command | None = None
         self._dataset: ReceivedDataset | None = None
@@ -57,7 +57,7 @@ class MessageReader:
         """Whether a request was begun and is not complete."""
         return self._context is not None
 
-    def take(self, context_id: int, fragment: bytes) -> Request | None:
+    def add_fragment(self, context_id: int, fragment: bytes) -> Request | None:
         """Take the next fragment, message control header first; gives the request that it completes.
 
         Raises:
@@ -75,7 +75,7 @@ class MessageReader:
             raise ProtocolViolation("a command within a dataset" if is_command else "a dataset without command")
         self._context = context
         if is_command:
-            self._take_command(fragment, context, is_last=bool(is_last))
+            self._add_command_fragment(fragment, context, is_last=bool(is_last))
         elif self._dataset is not None:
             self._dataset.write(memoryview(fragment)[1:])
         command = self._command
@@ -92,7 +92,7 @@ class MessageReader:
         self._context = self._command = self._dataset = None
         self._encoded = b""
 
-    def _take_command(self, fragment: bytes, context: Context, *, is_last: bool) -> None:
+    def _add_command_fragment(self, fragment: bytes, context: AcceptedContext, *, is_last: bool) -> None:
         self._encoded += fragment[1:]
         if len(self._encoded) > COMMAND_LIMIT_BYTES:
             raise ProtocolViolation(f"a command set of more than {COMMAND_LIMIT_BYTES} bytes")

@@ -26,8 +26,8 @@ _ABORT_HEADER = b"\x07\x00\x00\x00\x00\x04"
 # PS3.8 9.3.8: by the service provider; PDU not recognised, not expected, with an invalid value.
 _UNRECOGNIZED, _UNEXPECTED, _INVALID = b"\0\0\2\1", b"\0\0\2\2", b"\0\0\2\6"
 # A socket that is closed with bytes unread takes back what was sent: the peer is given this to close first.
-_FAREWELL_S = 0.5
-_DROPPED_BYTES = 64 * 1024
+_CLOSE_TIMEOUT_S = 0.5
+_READ_BYTES = 64 * 1024
 
 _logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class PendingConnections:
         self._waiting[sock] = _Pending(sock, address, time.monotonic() + self._timeout_s)
         self._selector.register(sock, selectors.EVENT_READ, self)
         if len(self._waiting) > MAXIMUM_PENDING:
-            self.drop_one()
+            self.close_oldest()
 
     def read(self, sock: socket.socket) -> None:
         """Take what has arrived on a connection."""
@@ -77,8 +77,8 @@ class PendingConnections:
         if pending is None:  # closed for another one since it was found readable
             return
         try:
-            size = _DROPPED_BYTES if pending.refused else pending.missing_bytes()
-            received = sock.recv(min(size, _DROPPED_BYTES))
+            size = _READ_BYTES if pending.refused else pending.missing_bytes()
+            received = sock.recv(min(size, _READ_BYTES))
         except BlockingIOError:
             return
         except OSError:
@@ -87,7 +87,7 @@ class PendingConnections:
             self._close(pending)
         elif not pending.refused:
             pending.received += received
-            self._look(pending)
+            self._check_pdu(pending)
 
     def expire(self) -> None:
         """Close the connections whose time is over."""
@@ -102,7 +102,7 @@ class PendingConnections:
                 )
             self._close(pending)
 
-    def drop_one(self) -> None:
+    def close_oldest(self) -> None:
         """Close the oldest connection of the address that has most of them."""
         counts = Counter(each.address[0] for each in self._waiting.values())
         if counts:
@@ -118,7 +118,7 @@ class PendingConnections:
         for pending in list(self._waiting.values()):
             self._close(pending)
 
-    def _look(self, pending: _Pending) -> None:
+    def _check_pdu(self, pending: _Pending) -> None:
         kind, length = pending.received[0], int.from_bytes(pending.received[2:6], "big")
         if kind == _ABORT:
             self._close(pending)
@@ -140,7 +140,7 @@ class PendingConnections:
 
     def _refuse(self, pending: _Pending, pdu: bytes) -> None:
         pending.refused = True
-        pending.deadline = time.monotonic() + _FAREWELL_S
+        pending.deadline = time.monotonic() + _CLOSE_TIMEOUT_S
         try:
             pending.sock.send(pdu)
             pending.sock.shutdown(socket.SHUT_WR)

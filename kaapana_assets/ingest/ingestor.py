@@ -15,8 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from kaapana_assets.dicom.consistency import SeriesFinding, check_series
 from kaapana_assets.dicom.documents import series_document
-from kaapana_assets.dicom.geometry import Finding, check_series
 from kaapana_assets.dicom.headers import identity_of, read_header
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
 from kaapana_assets.errors import InputError, NotFound
@@ -26,7 +26,7 @@ from kaapana_assets.stores.pacs.protocol import Pacs, StoredSeries, StoreOutcome
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arrival:
+class IngestedSeries:
     """A series as it now stands in the PACS, and what was found on the way.
 
     Attributes:
@@ -34,19 +34,19 @@ class Arrival:
         findings: what is wrong or odd about its instances.
         new_instances: files that were not in the PACS before.
         quarantined: files that were set aside, with the reason beside them.
-        taken: files in the spool that are in the PACS now; see ``Reception.release``.
+        spool_files: files in the spool that are in the PACS now; see ``Ingestor.remove_from_spool``.
     """
 
     stored: StoredSeries
     document: Mapping[str, Any]
-    findings: Sequence[Finding]
+    findings: Sequence[SeriesFinding]
     new_instances: int
     quarantined: int
-    taken: Sequence[Path]
+    spool_files: Sequence[Path]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reception:
+class Ingestor:
     """The stores that a series passes on its way.
 
     Attributes:
@@ -60,10 +60,10 @@ class Reception:
     scratch: Path
     limits: ReadingLimits = DEFAULT_LIMITS
 
-    def take_in(self, series_instance_uid: str, *, now: datetime) -> Arrival:
+    def ingest(self, series_instance_uid: str, *, now: datetime) -> IngestedSeries:
         """Bring what waits of a series into the PACS and index; without any, describe what is there.
 
-        It stays in the spool until it is released. To be called inside ``Spool.one_taker``.
+        It stays in the spool until it is released. To be called inside ``Spool.ingest_lock``.
 
         Raises:
             NotFound: nothing of it can be read, or it is known nowhere.
@@ -81,29 +81,29 @@ class Reception:
         document = series_document(headers, arrival_time=now, instance_count=len(stored.instances))
         findings = check_series(headers)
         self.index.put([document])
-        return Arrival(
+        return IngestedSeries(
             stored=stored,
             document=document,
             findings=findings,
             new_instances=new,
             quarantined=len(waiting) - len(fit),
-            taken=fit,
+            spool_files=fit,
         )
 
-    def set_aside(self, series_instance_uid: str, reason: str) -> int:
+    def quarantine(self, series_instance_uid: str, reason: str) -> int:
         """Move all that waits of a series to the quarantine; gives how many files those were."""
         waiting = self.spool.files(series_instance_uid)
         for path in waiting:
             self.spool.move_to_quarantine(path, reason)
         return len(waiting)
 
-    def release(self, arrival: Arrival) -> None:
-        """Take out of the spool what was taken in, once the arrival is recorded: who is killed before does it again.
+    def remove_from_spool(self, ingested: IngestedSeries) -> None:
+        """Take out of the spool what was taken in, once it is recorded: who is killed before does it again.
 
         Raises:
             SpoolUnavailable: the spool is not writable.
         """
-        self.spool.remove(arrival.stored.series_instance_uid, arrival.taken)
+        self.spool.remove(ingested.stored.series_instance_uid, ingested.spool_files)
 
     def _readable(self, uid: str, waiting: Sequence[Path]) -> list[Path]:
         readable = []

@@ -10,7 +10,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from kaapana_assets.dicom.headers import out_of_order
+from kaapana_assets.dicom.headers import out_of_order_message
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.durable import Buffer
 from kaapana_assets.errors import UnreadableDicom
@@ -39,7 +39,7 @@ _INFLATED_LIMIT_BYTES = 4 * 1024**2
 
 
 @dataclass(frozen=True)
-class DatasetStart:
+class DatasetIdentifiers:
     """The identifiers of an object, each checked to be a UID."""
 
     sop_class_uid: str
@@ -48,7 +48,7 @@ class DatasetStart:
     series_instance_uid: str
 
 
-def read_dataset_start(data: Buffer, transfer_syntax_uid: str) -> DatasetStart:
+def read_dataset_identifiers(data: Buffer, transfer_syntax_uid: str) -> DatasetIdentifiers:
     """The identifiers in an encoded dataset.
 
     Args:
@@ -68,23 +68,23 @@ def read_dataset_start(data: Buffer, transfer_syntax_uid: str) -> DatasetStart:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, _INFLATED_LIMIT_BYTES)
         except zlib.error as exc:
             raise UnreadableDicom(f"the dataset is not deflated as its transfer syntax says ({exc})") from exc
-    walk = _Walk(
+    elements = _ElementReader(
         data,
         implicit=_is_implicit(data, transfer_syntax_uid),
         order=">" if transfer_syntax_uid == EXPLICIT_BIG_ENDIAN else "<",
     )
     try:
-        found = walk.identifiers()
+        found = elements.identifiers()
     except struct.error as exc:
         raise UnreadableDicom("the dataset ends before SeriesInstanceUID") from exc
     uids = {}
     for tag, keyword in _KEYWORDS.items():
         if not found.get(tag, b"").strip(b"\0 "):
-            if late := walk.late(tag):
-                raise UnreadableDicom(out_of_order(keyword, tag, after=late))
+            if late := elements.misplaced(tag):
+                raise UnreadableDicom(out_of_order_message(keyword, tag, after=late))
             raise UnreadableDicom(f"{keyword} is missing in the dataset")
         uids[tag] = checked_uid(found[tag].decode("ascii", "replace"), keyword=keyword)
-    return DatasetStart(uids[_SOP_CLASS], uids[_SOP_INSTANCE], uids[_STUDY], uids[_SERIES])
+    return DatasetIdentifiers(uids[_SOP_CLASS], uids[_SOP_INSTANCE], uids[_STUDY], uids[_SERIES])
 
 
 def _is_implicit(data: Buffer, transfer_syntax_uid: str) -> bool:
@@ -95,7 +95,7 @@ def _is_implicit(data: Buffer, transfer_syntax_uid: str) -> bool:
     return len(first_vr) == 2 and not (first_vr.isalpha() and first_vr.isupper())
 
 
-class _Walk:
+class _ElementReader:
     """Goes from element to element; sequences of undefined length are walked through, others jumped over."""
 
     def __init__(self, data: Buffer, *, implicit: bool, order: str) -> None:
@@ -134,7 +134,7 @@ class _Walk:
                 self._position += length
         raise UnreadableDicom(f"no SeriesInstanceUID in the first {_ELEMENT_LIMIT} elements of the dataset")
 
-    def late(self, wanted: int) -> int | None:
+    def misplaced(self, wanted: int) -> int | None:
         """The element before which ``wanted`` should stand, if it comes later in the dataset than it may."""
         before = 0
         try:
@@ -194,7 +194,7 @@ class _Walk:
         return value
 
 
-def file_head(*, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, implementation: str) -> bytes:
+def part10_header(*, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, implementation: str) -> bytes:
     """Preamble and file meta information to put before a dataset.
 
     References:

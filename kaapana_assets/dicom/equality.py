@@ -15,7 +15,7 @@ from pydicom.uid import UID
 from pydicom.valuerep import VR
 
 from kaapana_assets.dicom.file_meta import skip_file_meta
-from kaapana_assets.dicom.headers import PYDICOM_ERRORS, identity_of, opened, pydicom_quiet
+from kaapana_assets.dicom.headers import PYDICOM_ERRORS, captured_pydicom_warnings, identity_of, open_dicom
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
 from kaapana_assets.errors import InputError
 
@@ -46,7 +46,7 @@ def same_object(one: Path, other: Path, *, limits: ReadingLimits = DEFAULT_LIMIT
     try:
         if max(one.stat().st_size, other.stat().st_size) > limits.inflated_bytes:
             return False
-        with pydicom_quiet():
+        with captured_pydicom_warnings():
             first, second = _read(one, limits), _read(other, limits)
             return _compression(first) == _compression(second) and _equal(first, second)
     except (InputError, *PYDICOM_ERRORS):
@@ -68,7 +68,7 @@ def syntax_difference(one: Path, other: Path) -> str:
 
 
 def _read(path: Path, limits: ReadingLimits) -> Dataset:
-    with opened(path, limits=limits) as file:
+    with open_dicom(path, limits=limits) as file:
         ds = pydicom.dcmread(file, force=True)  # one of them may have been stored without file meta information
     identity_of(ds)
     return ds
