@@ -1,9 +1,9 @@
-"""What is wrong with the instances of one series, taken together: duplicates, gaps, mixtures.
+"""Checks that the instances of one series fit together: no duplicates, gaps or mixed attributes.
 
-Findings are for people and asset checks; nothing is refused here. Only objects with one frame and a
-position in the patient are looked at for geometry: SR, SEG, PDF, projections and multi-frame objects
-hold theirs elsewhere or have none. Localizers (ImageType, or a series named so) cross their slices
-on purpose and have no gaps.
+Findings are for people and asset checks; nothing is refused here. Geometry is checked only for
+single-frame objects with a position in the patient: SR, SEG, PDF, projections and multi-frame objects
+have none, or keep it elsewhere. The slices of localizers (by ImageType or series description)
+intersect on purpose, so they are not checked for gaps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SAME_POSITION_MM = 0.01
 SPACING_TOLERANCE = 0.1
 ORIENTATION_TOLERANCE = 1e-3
 
-# What makes two images at one place two images (PS3.3 C.7.6.16.2, C.8.3.1, C.8.13).
+# Attributes that distinguish two images at the same position (PS3.3 C.7.6.16.2, C.8.3.1, C.8.13).
 _DISTINGUISHING_KEYWORDS = (
     "TemporalPositionIdentifier",
     "TemporalPositionIndex",
@@ -53,7 +53,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 class FindingKind(str, Enum):
-    """What a finding is about."""
+    """The kind of inconsistency."""
 
     DUPLICATE_INSTANCE = "duplicate_instance"
     SLICE_GAP = "slice_gap"
@@ -66,7 +66,7 @@ class FindingKind(str, Enum):
 
 @dataclass(frozen=True)
 class SeriesFinding:
-    """One thing that is wrong with a series; the message holds no patient data."""
+    """One inconsistency of a series; the message holds no patient data."""
 
     kind: FindingKind
     message: str
@@ -82,16 +82,16 @@ class _Slice:
 
 
 def check_series(headers: Sequence[Dataset]) -> list[SeriesFinding]:
-    """What is wrong with a series; empty when nothing is.
+    """The inconsistencies of a series; empty if there are none.
 
-    Two positions are the same within 0.01 mm. A distance between neighbours is a gap when its vector
-    differs from the usual (median) one by more than a tenth of its length and more than 0.01 mm: a
-    constant shift from slice to slice, as of a tilted gantry, is none. Orientations are the same
-    when all direction cosines agree within 0.001.
+    Two positions are the same within 0.01 mm. There is a gap between two neighbouring slices if the
+    vector between them differs from the median one by more than a tenth of its length and by more than
+    0.01 mm. A constant shift from slice to slice, as with a tilted gantry, is not a gap. Orientations
+    are the same if all direction cosines agree within 0.001.
 
-    Images at one position are no duplicates when an attribute tells them apart (echo, time point,
-    b-value, image type, ...), or when every position has as many of them (the last volume may be
-    incomplete) with other times or instance numbers.
+    Images at the same position are not duplicates if an attribute distinguishes them (echo, time point,
+    b-value, image type, ...). Nor are they if every position has the same number of images (the last
+    volume may be incomplete) with different times or instance numbers.
 
     References:
         PS3.3 C.7.6.2.1.1 (image position and orientation), C.7.4.1 (frame of reference).
@@ -137,11 +137,13 @@ def _repeated_uids(headers: Iterable[Dataset]) -> list[SeriesFinding]:
     repeated = tuple(sorted(uid for uid, count in counts.items() if count > 1))
     if not repeated:
         return []
-    return [SeriesFinding(FindingKind.DUPLICATE_INSTANCE, f"{len(repeated)} SOPInstanceUIDs are there twice", repeated)]
+    return [
+        SeriesFinding(FindingKind.DUPLICATE_INSTANCE, f"{len(repeated)} SOPInstanceUIDs occur more than once", repeated)
+    ]
 
 
 def _mixed(headers: Sequence[Dataset], keyword: str, kind: FindingKind, *, show: bool) -> list[SeriesFinding]:
-    """A finding if instances differ in an attribute that a series has once; patient data is not shown."""
+    """A finding if instances differ in an attribute that must be the same; ``show`` puts its values in."""
     groups: dict[str, list[str]] = defaultdict(list)
     for header in headers:
         value = _value(header, keyword)
@@ -169,7 +171,7 @@ def _mixed_size(slices: Sequence[_Slice]) -> list[SeriesFinding]:
 
 
 def _minority(groups: dict[str, list[str]]) -> tuple[str, ...]:
-    """All instances but those of the largest group."""
+    """The instances outside the largest group."""
     largest = max(groups, key=lambda name: len(groups[name]))
     return tuple(uid for name, uids in groups.items() if name != largest for uid in uids)
 
@@ -196,13 +198,13 @@ def _mixed_orientation(groups: Sequence[Sequence[_Slice]]) -> SeriesFinding:
 
 
 def _duplicates_and_gaps(group: Sequence[_Slice]) -> list[SeriesFinding]:
-    """Duplicates and gaps among slices of one orientation."""
+    """The duplicates and gaps among slices of one orientation."""
     row, column = group[0].orientation[:3], group[0].orientation[3:]
     normal = np.cross(row, column)
     ordered = sorted(group, key=lambda item: float(item.position @ normal))
     stacks = [[ordered[0]]]
     for item in ordered[1:]:
-        # Every slice against the first at that place: steps under the tolerance must not add up.
+        # Compare with the first slice at that position: steps below the tolerance must not add up.
         if np.linalg.norm(item.position - stacks[-1][0].position) <= SAME_POSITION_MM:
             stacks[-1].append(item)
         else:
@@ -213,7 +215,7 @@ def _duplicates_and_gaps(group: Sequence[_Slice]) -> list[SeriesFinding]:
 def _duplicates(stacks: Sequence[Sequence[_Slice]]) -> list[SeriesFinding]:
     counts = [len(stack) for stack in stacks]
     most = max(counts)
-    # A volume at each time point; the last one may have been interrupted.
+    # One volume for each time point; the last one may be incomplete.
     repeated_volumes = min(counts) == most or (most > 2 and min(counts) >= most - 1)
     keywords = _DISTINGUISHING_KEYWORDS + (_TIME_KEYWORDS if repeated_volumes else ())
     duplicates: list[str] = []
@@ -226,7 +228,7 @@ def _duplicates(stacks: Sequence[Sequence[_Slice]]) -> list[SeriesFinding]:
             seen.add(identity)
     if not duplicates:
         return []
-    message = f"{len(duplicates)} instances are at the position of another one and nothing tells them apart"
+    message = f"{len(duplicates)} instances have the same position as another one, and no attribute distinguishes them"
     return [SeriesFinding(FindingKind.DUPLICATE_INSTANCE, message, tuple(duplicates))]
 
 
@@ -245,7 +247,7 @@ def _gaps(stacks: Sequence[Sequence[_Slice]]) -> list[SeriesFinding]:
         dict.fromkeys(uid for i in odd for uid in (_first_uid(stacks[int(i)]), _first_uid(stacks[int(i) + 1])))
     )
     message = (
-        f"{len(odd)} of {len(steps)} distances between neighbouring slices are not the usual {usual_mm:.3f} mm "
+        f"{len(odd)} of {len(steps)} distances between neighbouring slices differ from the median {usual_mm:.3f} mm "
         f"(tolerance {tolerance_mm:.3f} mm): {shown} mm"
     )
     return [SeriesFinding(FindingKind.SLICE_GAP, message, uids)]

@@ -1,4 +1,4 @@
-"""A small picture of a DICOM object for people to look at; never input to anything."""
+"""Renders a small PNG of a DICOM object, for people only: nothing computes with it."""
 
 from __future__ import annotations
 
@@ -39,21 +39,22 @@ _DECODED_BY_LIBRARIES = frozenset(
 
 
 def preview_png(path: Path, *, size: int = 128, limits: ReadingLimits = DEFAULT_LIMITS) -> bytes | None:
-    """A PNG of the object, of its middle frame if it has several; None if it has no pixels.
+    """A PNG of the object's middle frame; None if the object has no pixel data.
 
-    Grey values are shown through the window or VOI LUT of the header, else between the 1st and 99th
-    percentile. MONOCHROME1 is inverted, so that bright is more. Of the file only that frame is read,
-    and it is decoded only if headers, that of a compressed frame too, say that it is small enough.
-    What libraries in C and C++ decode (JPEG and its kin) is decoded in a process of its own.
+    Grey values pass through the VOI LUT or window of the header, or else are scaled between the 1st
+    and 99th percentile. MONOCHROME1 is inverted, so that bright means a high value. Only the middle
+    frame is read. It is decoded only if both the DICOM header and the header of the compressed frame
+    state a size within the limits. A transfer syntax that C and C++ libraries decode (the JPEG family)
+    is decoded in a subprocess.
 
     Args:
-        path: of any transfer syntax that the installed decoders of pydicom can read.
-        size: longest side of the picture, in pixels.
-        limits: of what is decoded.
+        path: in any transfer syntax that pydicom's installed decoders can read.
+        size: longest side of the PNG, in pixels.
+        limits: for the file and the decoded frame.
 
     Raises:
-        UnreadableDicom: the file cannot be read or its pixels cannot be decoded.
-        OverLimit: a frame is larger than ``limits`` say.
+        UnreadableDicom: the file cannot be read or its pixel data cannot be decoded.
+        OverLimit: the frame exceeds ``limits``.
 
     References:
         PS3.3 C.11.2 (VOI LUT), C.7.6.3.1.2 (photometric interpretation).
@@ -62,10 +63,10 @@ def preview_png(path: Path, *, size: int = 128, limits: ReadingLimits = DEFAULT_
 
 
 def decoded_preview(path: Path, *, size: int, limits: ReadingLimits) -> bytes | None:
-    """The same as ``preview_png``, all in this process.
+    """Like ``preview_png``, but decodes in this process.
 
     Raises:
-        UnreadableDicom, OverLimit: as there.
+        UnreadableDicom, OverLimit: as for ``preview_png``.
     """
     return _preview(path, size=size, limits=limits, in_subprocess=False)
 
@@ -82,7 +83,7 @@ def _preview(path: Path, *, size: int, limits: ReadingLimits, in_subprocess: boo
             if frame is None:
                 return None
             picture = Image.fromarray(_displayed(_thinned(frame, size), header))
-    # RuntimeError is what the decoders' plugins let out.
+    # The decoder plugins raise RuntimeError.
     except (UnreadableDicom, *PYDICOM_ERRORS, RuntimeError) as exc:
         if isinstance(exc, OverLimit):
             raise
@@ -94,18 +95,18 @@ def _preview(path: Path, *, size: int, limits: ReadingLimits, in_subprocess: boo
 
 
 def _is_decoded_by_libraries(syntax: UID) -> bool:
-    """Whether others than pydicom and numpy decode it."""
+    """Whether a library other than pydicom and numpy decodes this transfer syntax."""
     return syntax in _DECODED_BY_LIBRARIES
 
 
 def _middle_frame(file: BinaryIO, header: Dataset, *, path: Path, limit_bytes: int) -> npt.NDArray[Any] | None:
-    """The decoded frame; None of an object without pixels.
+    """The decoded middle frame; None if the object has no pixel data.
 
     Args:
         file: positioned at the pixel data.
-        header: all before it.
-        path: to name in errors.
-        limit_bytes: of the decoded frame.
+        header: all attributes before the pixel data.
+        path: named in errors.
+        limit_bytes: limit for the decoded frame.
     """
     is_deflated = header.buffer is not None
     source = cast("BinaryIO", header.buffer) if is_deflated else file
@@ -134,7 +135,7 @@ def _check(size_bytes: int, path: Path, limit_bytes: int) -> None:
 
 
 def _thinned(frame: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
-    """Every n-th pixel of a frame much larger than the picture: what follows takes ten times its memory."""
+    """Every n-th pixel of a frame much larger than the PNG: the next steps take ten times its memory."""
     step = max(1, max(frame.shape[:2]) // (_OVERSAMPLING * size))
     return frame[::step, ::step]
 
@@ -160,7 +161,7 @@ def _displayed(frame: npt.NDArray[Any], ds: Dataset) -> npt.NDArray[Any]:
 
 
 def _window(ds: Dataset) -> tuple[float, float] | None:
-    """Lowest and highest value of the first window of a header (PS3.3 C.11.2.1.2.1)."""
+    """The bounds of the first window in the header (PS3.3 C.11.2.1.2.1); None without one."""
     bounds = []
     for keyword in ("WindowCenter", "WindowWidth"):
         value = ds.get(keyword)

@@ -1,4 +1,4 @@
-"""Decodes one preview and ends: the process that ``preview_process`` starts."""
+"""The subprocess that ``preview_process`` starts: renders one preview and exits."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from kaapana_assets.dicom.preview_process import NO_PIXELS, OVER_LIMIT, UNREADAB
 from kaapana_assets.errors import OverLimit, UnreadableDicom
 
 
-def _main(asked: str) -> int:
-    """Write the PNG, or why there is none, to what was the standard output."""
-    path, size, inflated_bytes, preview_bytes = json.loads(asked)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold what the picture shows
-    answer = os.dup(1)
-    # Decoders print what they think of a file.
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+def _main(request: str) -> int:
+    """Write the PNG, or the reason for having none, to the original standard output."""
+    path, size, inflated_bytes, preview_bytes = json.loads(request)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the pixel data
+    output = os.dup(1)
+    # Decoders print warnings, which must not mix with the PNG.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
     limits = ReadingLimits(inflated_bytes=inflated_bytes, preview_bytes=preview_bytes)
     code = 0
     try:
-        found = decoded_preview(Path(path), size=size, limits=limits)
-        code, said = (NO_PIXELS, b"") if found is None else (0, found)
+        png = decoded_preview(Path(path), size=size, limits=limits)
+        code, content = (NO_PIXELS, b"") if png is None else (0, png)
     except UnreadableDicom as exc:
-        code, said = OVER_LIMIT if isinstance(exc, OverLimit) else UNREADABLE, str(exc).encode()
-    with os.fdopen(answer, "wb") as file:
-        file.write(said)
+        code, content = OVER_LIMIT if isinstance(exc, OverLimit) else UNREADABLE, str(exc).encode()
+    with os.fdopen(output, "wb") as file:
+        file.write(content)
     return code
 
 

@@ -1,7 +1,7 @@
-"""Marks of open associations, by which a series is held back while its sender is still connected.
+"""Marker files of open associations, which hold a series back while its sender is still connected.
 
-A mark is a file that its receiver keeps locked: a receiver that was killed leaves a file without a
-lock, which counts for nothing and is removed by the next one who looks.
+A receiver keeps the marker of each association locked. A killed receiver leaves an unlocked marker,
+which holds nothing back and is removed by the next process that reads the markers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kaapana_assets.locks import find_lock
 
 
 class AssociationMarker:
-    """Says, while it is open, which series may still get instances from it."""
+    """Holds series back from ingest while their association is open."""
 
     def __init__(self, path: Path, fd: int) -> None:
         self._path, self._fd = path, fd
@@ -25,12 +25,12 @@ class AssociationMarker:
         self._lock = threading.Lock()
 
     def hold(self, series_instance_uid: str) -> None:
-        """Hold back the series until this association closes; call before acknowledging an object of it.
+        """Hold the series back until the marker is closed; call before acknowledging an object of it.
 
-        Nothing happens once it is closed: a connection may break while its last object is written.
+        Does nothing on a closed marker: a connection may break while its last object is written.
 
         Raises:
-            OSError: the mark cannot be written.
+            OSError: the marker cannot be written.
         """
         if series_instance_uid in self._held:
             return
@@ -40,7 +40,7 @@ class AssociationMarker:
                 self._held.add(series_instance_uid)
 
     def close(self) -> None:
-        """Let go of all series."""
+        """Remove the marker, which no longer holds any series back."""
         with self._lock:
             if self._fd >= 0:
                 self._path.unlink(missing_ok=True)
@@ -54,22 +54,22 @@ class AssociationMarker:
         self.close()
 
 
-def create_marker(folder: Path, *, aside: Path) -> AssociationMarker:
-    """A new mark in ``folder``.
+def create_marker(folder: Path, *, temporary_folder: Path) -> AssociationMarker:
+    """Create a locked marker in ``folder``.
 
     Args:
-        folder: the folder of marks.
-        aside: a folder on the same file system; the mark is made and locked there first, because one
-            that stands in ``folder`` without a lock would be taken for left behind.
+        folder: the folder of markers.
+        temporary_folder: a folder on the same file system. The marker is created and locked there first, because
+            an unlocked marker in ``folder`` counts as that of a killed receiver.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the marker cannot be written.
     """
     name = uuid.uuid4().hex
-    fd = os.open(aside / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+    fd = os.open(temporary_folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        (aside / name).rename(folder / name)
+        (temporary_folder / name).rename(folder / name)
     except OSError:
         os.close(fd)
         raise
@@ -77,7 +77,7 @@ def create_marker(folder: Path, *, aside: Path) -> AssociationMarker:
 
 
 def held_series(folder: Path) -> frozenset[str]:
-    """The series that open associations have sent to; removes the marks of dead receivers."""
+    """The series that open associations have sent to; removes the markers of killed receivers."""
     held: set[str] = set()
     for marker in folder.iterdir() if folder.is_dir() else ():
         held.update(_read_marker(marker))

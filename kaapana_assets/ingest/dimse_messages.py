@@ -1,4 +1,4 @@
-"""DIMSE messages put together from the fragments that a peer sends.
+"""Assembles DIMSE requests from the fragments that a peer sends.
 
 References:
     PS3.7 6.3 (message structure), PS3.8 E.2 (fragments).
@@ -26,7 +26,7 @@ class AcceptedContext:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A whole request; ``dataset`` is that of a C-STORE that can be taken, all others are dropped."""
+    """A complete request; ``dataset`` is None if it has none or its dataset was dropped."""
 
     command: Command
     context: AcceptedContext
@@ -34,11 +34,11 @@ class Request:
 
 
 class MessageReader:
-    """Puts the requests of one association together.
+    """Assembles the requests of one association.
 
     Args:
-        find_context: the accepted presentation context of an ID.
-        new_dataset: what takes the bytes of a request's dataset; none drops them.
+        find_context: returns the accepted presentation context with an ID.
+        new_dataset: returns the receiver of a request's dataset, or None to drop the dataset.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class MessageReader:
 
     @property
     def receiving(self) -> bool:
-        """Whether a request was begun and is not complete."""
+        """Whether a request is incomplete."""
         return self._context is not None
 
     def add_fragment(self, context_id: int, fragment: bytes) -> Request | None:
-        """Take the next fragment, message control header first; gives the request that it completes.
+        """Add the next fragment, with its message control header; returns the request it completes.
 
         Raises:
-            ProtocolViolation: it does not belong here.
+            ProtocolViolation: the fragment may not follow the last one.
         """
         if not fragment:
             raise ProtocolViolation("a fragment without message control header")
@@ -86,7 +86,7 @@ class MessageReader:
         return request
 
     def discard(self) -> None:
-        """Forget the request that was begun, with what was received of it."""
+        """Discard the incomplete request and its dataset."""
         if self._dataset is not None:
             self._dataset.discard()
         self._context = self._command = self._dataset = None

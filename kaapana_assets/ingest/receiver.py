@@ -1,17 +1,17 @@
-"""The DICOM receiver: a C-STORE and C-ECHO SCP that writes what arrives to the spool.
+"""The DICOM receiver: a C-STORE and C-ECHO SCP that writes objects to the spool.
 
-An object is acknowledged when it is durable. Nothing of it is decoded but the identifiers that say
-where it belongs. Statuses (PS3.4 B.2.3, PS3.7 C):
+An object is acknowledged once it is durable. Only its identifiers are decoded. Statuses (PS3.4 B.2.3,
+PS3.7 C):
 
 ====== ==========================================================================
-0x0000 durable in the spool, was there already, or is kept apart in the quarantine
-       because other content waits under its UIDs
-0xA700 no space left or not writable: send it again later
-0xA900 the dataset is of another SOP class than the request says
-0xC000 not readable, an identifier is missing or is no UID, or there is no dataset
-0x0110 an error of this program; its log has the traceback
-0x0117 the SOP Instance UID of the request is missing or is no UID
-0x0122 no SOP class, or a presentation context that is not for objects
+0x0000 durable in the spool, already there, or in the quarantine because different
+       content waits under its UIDs
+0xA700 no space left or not writable: send the object again later
+0xA900 the SOP class of the dataset is not that of the request
+0xC000 the dataset is missing or unreadable, or an identifier is missing or not a UID
+0x0110 an error of the receiver itself; its log has the traceback
+0x0117 the SOP Instance UID of the request is missing or not a UID
+0x0122 no SOP class, or a presentation context that is not for storage
 0x0211 neither C-STORE nor C-ECHO
 ====== ==========================================================================
 """
@@ -61,15 +61,15 @@ _logger = logging.getLogger(__name__)
 
 
 class _SopClassMismatch(InputError):
-    """The dataset is of another SOP class than the request says."""
+    """The SOP class of the dataset is not that of the request."""
 
 
 class Receiver:
-    """Listens while it is used as a context manager, or between ``start`` and ``stop``.
+    """Receives between ``start`` and ``stop``, or while used as a context manager.
 
     Args:
         settings: address, port, AE titles and limits.
-        spool: where objects are put; several receivers may share it.
+        spool: stores the received objects; several receivers may share it.
     """
 
     def __init__(self, settings: Settings, spool: Spool) -> None:
@@ -81,20 +81,20 @@ class Receiver:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port that it listens on."""
+        """The host and port on which it listens."""
         if self._server is None:
             raise RuntimeError("the receiver was not started")
         return self._server.address
 
     def start(self) -> None:
-        """Listen; returns once connections are taken.
+        """Start to listen; on return, connections are accepted.
 
         Raises:
-            ConfigurationError: the address cannot be listened on.
-            SpoolUnavailable: the spool cannot be made.
+            ConfigurationError: it cannot listen on the address.
+            SpoolUnavailable: the folders of the spool cannot be created.
         """
         self._spool.prepare()
-        # For all of this process, which is there for nothing else.
+        # These are global to the process, which serves nothing else.
         _config.UNRESTRICTED_STORAGE_SERVICE = True
         _config.LOG_HANDLER_LEVEL = "none"
         settings = self._settings
@@ -113,7 +113,7 @@ class Receiver:
         self._server.start()
 
     def stop(self) -> None:
-        """Take no more connections, finish the objects that are on their way, end all associations."""
+        """Accept no more connections, finish the objects being received and end all associations."""
         if self._server is None:
             return
         server, self._server = self._server, None
@@ -133,7 +133,7 @@ class Receiver:
         self.stop()
 
     def new_dataset(self, command: Command, context: AcceptedContext) -> ReceivedDataset | None:
-        """What takes the dataset of a request; none if it will be refused whatever it is."""
+        """A receiver of the request's dataset; None if the request is refused whatever its dataset holds."""
         if command.field != C_STORE_RQ or _refusal(command, context) is not None:
             return None
 
@@ -143,7 +143,7 @@ class Receiver:
         return ReceivedDataset(self._spool.temporary_file, head)
 
     def answer(self, assoc: AcceptedAssociation, request: Request) -> int:
-        """Serve a request; gives its status."""
+        """Serve a request and return its status."""
         if request.command.field == C_ECHO_RQ:
             return SUCCESS
         try:
@@ -160,7 +160,7 @@ class Receiver:
                 request.dataset.discard()
 
     def ended(self, assoc: AcceptedAssociation) -> None:
-        """Let go of the series that this association held back."""
+        """Stop holding back the series of an association that has ended."""
         with self._lock:
             session = self._sessions.pop(assoc, None)
         if session is not None:
@@ -180,7 +180,7 @@ class Receiver:
         if refusal is not None:
             raise refusal
         if request.dataset is None:
-            raise InputError(f"the request for instance {request.command.sop_instance_uid} comes without a dataset")
+            raise InputError(f"the request for instance {request.command.sop_instance_uid} has no dataset")
         request.dataset.finish()
         session = self._session(assoc)
         try:
@@ -208,8 +208,7 @@ class Receiver:
                 outcome = self._spool.add(series, sop, (head, data), origin=session.sender)
         if outcome is SpoolOutcome.CONFLICT:
             _logger.warning(
-                "C-STORE from %s: instance %s of series %s has other content than the one that waits; "
-                "it is kept in the quarantine",
+                "C-STORE from %s: instance %s of series %s differs from the one in the spool and is in the quarantine",
                 session.sender,
                 sop,
                 series,
@@ -218,7 +217,7 @@ class Receiver:
 
 
 class _Session:
-    """What is known of one association that has sent an object."""
+    """The marker and the outcomes of one association that has sent an object."""
 
     def __init__(self, sender: str, marker: AssociationMarker) -> None:
         self.sender = sender
@@ -229,11 +228,11 @@ class _Session:
         try:
             self.marker.hold(series_uid)
         except OSError as exc:
-            raise SpoolUnavailable(f"the mark of an association cannot be written ({exc.strerror})") from exc
+            raise SpoolUnavailable(f"the marker of the association cannot be written ({exc.strerror})") from exc
 
 
 class _RefusedRequest(InputError):
-    """A request that is refused with a status of its own, whatever its dataset is."""
+    """The request is refused with this status, whatever its dataset holds."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)

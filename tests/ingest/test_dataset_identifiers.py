@@ -66,7 +66,7 @@ DAMAGED = {
     "empty": b"",
     "random": bytes(range(7, 250)),
     "text": b"this is a text and no dataset" * 10,
-    "item outside of a sequence": struct.pack("<HHL", 0xFFFE, 0xE000, 4) + b"abcd",
+    "item outside a sequence": struct.pack("<HHL", 0xFFFE, 0xE000, 4) + b"abcd",
     "sequence without end": struct.pack("<HH2sHL", 8, 0x1110, b"SQ", 0, 0xFFFFFFFF),
     "value longer than the data": struct.pack("<HH2sH", 8, 0x16, b"UI", 60) + b"1.2",
     "UID of a megabyte": struct.pack("<HHL", 8, 0x18, 1 << 20) + b"1" * (1 << 20),

@@ -84,7 +84,7 @@ def ingest_series(context: dg.AssetExecutionContext, platform: Platform):  # typ
 
 
 def _ingest(context: dg.AssetExecutionContext, ingestor: Ingestor) -> dict[str, str]:
-    """The series that failed, with the reason; all others are recorded and out of the spool."""
+    """The series that failed, with reasons; all others are recorded and removed from the spool."""
     failed: dict[str, str] = {}
     ingested: list[IngestedSeries] = []
     series = _in_order(context, ingestor)
@@ -92,7 +92,7 @@ def _ingest(context: dg.AssetExecutionContext, ingestor: Ingestor) -> dict[str, 
     away = place = 0
     for place, uid in enumerate(series, start=1):
         if crashes.count(uid):
-            # It may take this process along: what was done before must not be lost with it.
+            # It may crash this process, which must not lose the series before it.
             _finish(context, ingestor, ingested)
         try:
             ingested.append(_ingested(ingestor, uid))
@@ -119,7 +119,7 @@ def _ingest(context: dg.AssetExecutionContext, ingestor: Ingestor) -> dict[str, 
 
 
 def _in_order(context: dg.AssetExecutionContext, ingestor: Ingestor) -> list[str]:
-    """The series to take in; those over which a process died come last, so that all others are done before."""
+    """The series to ingest; those that crashed a process come last, so that all others are ingested first."""
     crashes = ingestor.spool.crashes
     suspect = crashes.record_last()
     if suspect is not None:
@@ -134,10 +134,10 @@ def _in_order(context: dg.AssetExecutionContext, ingestor: Ingestor) -> list[str
 
 
 def _ingested(ingestor: Ingestor, uid: str) -> IngestedSeries:
-    """A series taken in; one over which too many processes died is set aside.
+    """Ingest a series; one that crashed too many processes goes to the quarantine.
 
     Raises:
-        KaapanaAssetsError: see ``Ingestor.ingest``; SeriesSetAside of one that is set aside.
+        KaapanaAssetsError: see ``Ingestor.ingest``; SeriesSetAside if the series goes to the quarantine.
     """
     crashes = ingestor.spool.crashes
     died = crashes.count(uid)
