@@ -2,7 +2,7 @@
 
 The order of copying is what makes it consistent:
 
-1. While ``Spool.one_taker`` is held, no ingest runs, so no series moves between spool, archive, index and
+1. While ``Spool.ingest_lock`` is held, no ingest runs, so no series moves between spool, archive, index and
    Dagster; the receiver goes on. These are copied in this time: Dagster's storage, then the small files that it
    refers to (cohorts, workflow files), the index, the catalog, and the spool last.
 2. Then the large trees are copied while everything runs. A reference is always copied before its target: each
@@ -144,7 +144,7 @@ class Backup:
         ):
             writer = Writer(file, header)
             one = Copying(self._folder, writer, taken, advance)
-            with open_spool(self._settings).one_taker():
+            with open_spool(self._settings).ingest_lock():
                 self._dump_postgres(writer, taken)
                 for name in sorted(names_in(home), key=lambda name: (name != "dagster", name)):
                     if name not in (*contents.BULK, contents.SPOOL):

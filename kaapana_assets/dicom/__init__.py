@@ -1,4 +1,4 @@
-"""What DICOM says, as pure functions: identifiers, headers, documents, geometry.
+"""Pure functions on DICOM objects: identifiers, headers, digests, documents, consistency, previews.
 
-Nothing here knows of stores or Dagster, and nothing does I/O beyond reading a file it is given.
+Nothing here knows about stores or Dagster. The only I/O is reading the file that a caller names.
 """

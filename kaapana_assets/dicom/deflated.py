@@ -1,6 +1,6 @@
-"""Deflated datasets, which can hold a thousand times what their files do.
+"""The size limit of deflated datasets, which can inflate to a thousand times their file size.
 
-Every reader asks here before it inflates one.
+Every reader checks it before it inflates a dataset.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _INFLATED_CHUNK_BYTES = 1024 * 1024
 
 
 def check_inflated_size(file: BinaryIO, *, path: Path, limit_bytes: int) -> None:
-    """See that a deflated dataset is not larger than the limit; any other file passes.
+    """Check that a deflated dataset inflates to no more than the limit; any other file passes.
 
-    It is inflated once for that, in pieces that are thrown away.
+    The dataset is inflated once, chunk by chunk, and the chunks are discarded.
 
     Args:
-        file: at its begin, and there again on return.
-        path: to name in the error.
-        limit_bytes: of the inflated dataset.
+        file: positioned at its start, and again on return.
+        path: named in the error.
+        limit_bytes: limit for the inflated dataset.
 
     Raises:
-        OverLimit: it is larger.
-        zlib.error: it is damaged.
+        OverLimit: the inflated dataset is larger.
+        zlib.error: the dataset is damaged.
     """
     if _is_deflated(file):
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -49,10 +49,10 @@ def check_inflated_size(file: BinaryIO, *, path: Path, limit_bytes: int) -> None
 
 
 def _is_deflated(file: BinaryIO) -> bool:
-    """Whether pydicom would inflate what follows the file meta information; the file is positioned there."""
+    """Whether pydicom would inflate the dataset; leaves the file positioned at the dataset."""
     syntax = skip_file_meta(file)
     if syntax is None:
-        # It may lack its preamble, or be odd in a way that pydicom gets over.
+        # The preamble may be missing, or the file odd in a way that pydicom tolerates.
         file.seek(0)
         read_preamble(file, force=True)
         syntax = str(_read_file_meta_info(file).get("TransferSyntaxUID", ""))

@@ -1,4 +1,4 @@
-"""Digests that tell whether two files hold the same object, and two series the same instances."""
+"""Digests of objects and series: equal digests mean the same object, or the same instances."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 def content_digest(path: Path) -> str:
-    """Digest of the object in a file, ``sha256:`` and 64 hex digits.
+    """Digest of the object in a file: ``sha256:`` and 64 hex digits.
 
     It covers the transfer syntax and every byte after the file meta information, pixel data
-    included, and nothing of preamble or file meta information: the same object written by other
-    software, or received under another AE title, has the same digest. A file without readable
-    file meta information has the digest of all its bytes.
+    included. Preamble and file meta information do not count, so the same object has the same
+    digest when other software writes it or another AE receives it. If the file meta information
+    cannot be read, the digest covers all bytes of the file.
 
     Raises:
         UnreadableDicom: the file cannot be read.
@@ -39,7 +39,7 @@ def content_digest(path: Path) -> str:
 
 
 def series_digest(instances: Mapping[str, str]) -> str:
-    """Digest of a series from SOPInstanceUID -> content digest, whatever their order."""
+    """Digest of a series from SOPInstanceUID -> content digest, in any order."""
     digest = hashlib.sha256()
     for sop_instance_uid, instance_digest in sorted(instances.items()):
         digest.update(f"{sop_instance_uid} {instance_digest}\n".encode())

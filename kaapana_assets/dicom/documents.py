@@ -1,14 +1,14 @@
-"""One document per series: what the metadata index holds.
+"""Builds the document of a series, which the metadata index holds.
 
-A document is a JSON object. Beside the attributes of the first instance (lowest InstanceNumber, then
-SOPInstanceUID) it has what is made here:
+A document is a JSON object. It holds the attributes of the first instance (lowest InstanceNumber, then
+SOPInstanceUID) and these summaries:
 
 - ``InstanceCount``, ``ArrivalTime`` (UTC), ``TransferSyntaxUID``;
 - ``<Keyword>_range`` with ``min`` and ``max`` over all instances, for ``RANGE_KEYWORDS`` and for
   ``SlicePosition`` (mm along the slice normal, from ImagePositionPatient);
-- ``<Keyword>_values``, the different values over all instances, for ``VALUES_KEYWORDS``;
-- ``VaryingKeywords``: other attributes that are not the same in all instances;
-- ``TruncatedKeywords`` and ``UnreadableKeywords``: what could not be taken over whole or at all.
+- ``<Keyword>_values``, the distinct values over all instances, for ``VALUES_KEYWORDS``;
+- ``VaryingKeywords``, other attributes that differ between instances;
+- ``TruncatedKeywords`` and ``UnreadableKeywords``, attributes that were truncated or left out.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
-from kaapana_assets.dicom.attributes import JSON, VALUES_LIMIT, Document, Notes, attribute_json, dataset_json
-from kaapana_assets.dicom.headers import PYDICOM_ERRORS, pydicom_quiet
+from kaapana_assets.dicom.attributes import JSON, VALUES_LIMIT, Document, Losses, attribute_json, dataset_json
+from kaapana_assets.dicom.headers import PYDICOM_ERRORS, captured_pydicom_warnings
 from kaapana_assets.errors import InputError
 
 RANGE_KEYWORDS = (
@@ -73,36 +73,37 @@ Scalars: TypeAlias = list[str | int | float]
 def series_document(
     headers: Iterable[Dataset], *, arrival_time: datetime, instance_count: int | None = None
 ) -> Document:
-    """The document of a series from the headers of its instances, read one after the other.
+    """The document of a series, from the headers of its instances.
 
     Types: dates are ``YYYY-MM-DD``, times ``HH:MM:SS.ffffff``, date-times ISO 8601 with an offset
-    only where the file has one, DS/FL/FD floats, IS and binary integers integers (IS with a fraction
-    a float), ages (AS) years
-    as a float with the text in ``<Keyword>_text``, person names all component groups joined by "=".
-    A malformed value is text in ``<Keyword>_text``; see ``attributes`` for limits and names.
+    only if the file has one. DS, FL and FD are floats; IS and binary integers are integers, an IS
+    value with a fraction is a float. An age (AS) is a float in years, with the original text in
+    ``<Keyword>_text``. A person name holds all component groups, joined by "=". A malformed value is
+    kept as text in ``<Keyword>_text``. See ``attributes`` for limits and names.
 
     Args:
-        headers: of one series, as ``headers.read_header`` gives them; at least one.
+        headers: of one series, from ``headers.read_header``; at least one. They are consumed one at a
+            time.
         arrival_time: when the series was complete; needs a time zone.
-        instance_count: if other than the number of headers.
+        instance_count: if it is not the number of headers.
 
     Raises:
-        InputError: no header, or an arrival time without time zone.
+        InputError: there is no header, or the arrival time has no time zone.
     """
     if arrival_time.tzinfo is None:
         raise InputError("arrival_time has no time zone")
-    with pydicom_quiet():
+    with captured_pydicom_warnings():
         summary = _Summary()
         for header in headers:
             summary.add(header)
         if summary.first is None:
             raise InputError("a series without instances has no document")
-        notes = Notes()
-        document = dataset_json(summary.first, notes)
+        losses = Losses()
+        document = dataset_json(summary.first, losses)
         document.update(summary.as_json())
     document["InstanceCount"] = summary.count if instance_count is None else instance_count
     document["ArrivalTime"] = arrival_time.astimezone(timezone.utc).isoformat(timespec="microseconds")[:-6] + "Z"
-    for name, paths in (("TruncatedKeywords", notes.truncated), ("UnreadableKeywords", notes.unreadable)):
+    for name, paths in (("TruncatedKeywords", losses.truncated), ("UnreadableKeywords", losses.unreadable)):
         if paths:
             document[name] = list[JSON](sorted(paths))
     return document
@@ -110,7 +111,7 @@ def series_document(
 
 @dataclass
 class _Summary:
-    """What is known of the instances seen so far; holds two headers at most."""
+    """Summarizes the instances added so far; holds at most two headers."""
 
     count: int = 0
     first: Dataset | None = None
@@ -122,8 +123,8 @@ class _Summary:
     _known_scalars: dict[tuple[object, ...], Scalars] = field(default_factory=dict)
 
     def add(self, header: Dataset) -> None:
-        # Taken before anything is decoded: bytes are compared much faster than values. The keys are
-        # plain integers because comparing pydicom's tags is slow.
+        # Collected before anything is decoded: comparing bytes is much faster than comparing values.
+        # The keys are plain integers because comparing pydicom's tags is slow.
         elements: Elements = {int(tag): element for tag, element in header.items()}
         self.count += 1
         number = next(iter(self._scalars(header, elements, _INSTANCE_NUMBER)), None)
@@ -195,12 +196,12 @@ class _Summary:
                 continue
             low, high = self._ranges.get(keyword, (value, value))
             if isinstance(low, str) is isinstance(value, str):
-                # mypy does not know that both are numbers or both texts
+                # mypy does not see that both are numbers or both are text
                 self._ranges[keyword] = (min(low, value), max(high, value))  # type: ignore[type-var]
 
 
 def _decoded(header: Dataset, tag: int) -> Document:
-    return attribute_json(header, BaseTag(tag), Notes(), name="value", path="")
+    return attribute_json(header, BaseTag(tag), Losses(), name="value", path="")
 
 
 def _decoded_scalars(header: Dataset, tag: int) -> Scalars:
@@ -217,7 +218,7 @@ def _sop_instance_uid(header: Dataset) -> str:
 
 
 def _slice_position(position: Scalars, orientation: Scalars) -> list[float]:
-    """Distance of the slice from the origin along its normal, in mm (PS3.3 C.7.6.2.1.1)."""
+    """Distance of the slice from the origin along its normal, in mm (PS3.3 C.7.6.2.1.1); empty if unknown."""
     if len(position) != 3 or len(orientation) != 6:
         return []
     x, y, z, a, b, c, d, e, f = (float(part) for part in (*position, *orientation))

@@ -1,4 +1,4 @@
-"""File meta information as bytes: where it ends, and which transfer syntax it names.
+"""Locates the end of the file meta information and reads its transfer syntax, byte by byte.
 
 References:
     PS3.10 7.1.
@@ -16,12 +16,12 @@ _LONG_VRS = frozenset((b"OB", b"OW", b"SQ", b"UN", b"UT", b"UC", b"UR"))
 
 
 def skip_file_meta(file: BinaryIO) -> str | None:
-    """The transfer syntax, with the file positioned after group 0002; None where there is none.
+    """Position the file after group 0002 and return the transfer syntax UID, or None without one.
 
-    Goes from element to element, because the group length is wrong in some files.
+    Reads element by element, because the group length is wrong in some files.
 
     Args:
-        file: at the begin of a DICOM file.
+        file: positioned at the start of a DICOM file.
     """
     if file.read(_PREAMBLE_BYTES + 4)[_PREAMBLE_BYTES:] != b"DICM":
         return None
@@ -29,21 +29,21 @@ def skip_file_meta(file: BinaryIO) -> str | None:
 
 
 def dataset_offset(path: Path) -> int | None:
-    """Where the dataset begins in a file whose file meta information lacks something; None of a whole file.
+    """Offset of the dataset in a file with incomplete file meta information; None if it is complete.
 
-    It lacks something without preamble, without group 0002, or without a transfer syntax there.
+    It is incomplete without preamble, without group 0002, or without a transfer syntax in it.
 
     Raises:
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         has_preamble = file.read(_PREAMBLE_BYTES + 4)[_PREAMBLE_BYTES:] == b"DICM"
-        begin = _PREAMBLE_BYTES + 4 if has_preamble else 0
-        file.seek(begin)
+        start = _PREAMBLE_BYTES + 4 if has_preamble else 0
+        file.seek(start)
         syntax = skip_group_2(file)
         if has_preamble and syntax:
             return None
-        file.seek(begin)
+        file.seek(start)
         return _end_of_group_2(file)
 
 
@@ -62,7 +62,7 @@ def _end_of_group_2(file: BinaryIO) -> int:
 
 
 def skip_group_2(file: BinaryIO) -> str | None:
-    """The same for a file positioned at the first element of group 0002."""
+    """Like ``skip_file_meta``, for a file positioned at the first element of group 0002."""
     transfer_syntax_uid = None
     while True:
         head = file.read(8)

@@ -1,6 +1,6 @@
-"""How many bytes a frame takes once it is decoded, as its own bytes say, before anything decodes it.
+"""Computes the decoded size of a frame from the compressed frame itself, without decoding it.
 
-Decoders believe the header within the compressed frame, which need not be what the DICOM header says.
+Decoders trust the header inside the compressed frame, which may contradict the DICOM header.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from pydicom.uid import (
 _J2K = frozenset((JPEG2000, JPEG2000Lossless, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL))
 _J2K_START = b"\xff\x4f\xff\x51"
 _START_OF_IMAGE = b"\xff\xd8"
-# SOF0 to SOF15 without DHT, JPG and DAC, which lie among them, and SOF55 of JPEG-LS.
+# SOF0 to SOF15, without DHT, JPG and DAC in between, and SOF55 of JPEG-LS.
 _START_OF_FRAME = frozenset((*range(0xC0, 0xD0), 0xF7)) - {0xC4, 0xC8, 0xCC}
 _ALONE = frozenset((0x01, *range(0xD0, 0xD8)))
 _RLE_HEADER_BYTES = 64
 
 
-def decoded_bytes(frame: bytes, transfer_syntax_uid: UID, *, limit: int) -> int:
-    """Bytes of the decoded frame; counting ends above ``limit``.
+def decoded_size_bytes(frame: bytes, transfer_syntax_uid: UID, *, limit: int) -> int:
+    """Size of the decoded frame in bytes; counting stops above ``limit``.
 
     Raises:
-        ValueError: the frame does not begin as its transfer syntax wants, or does not say its size.
+        ValueError: the frame does not start as its transfer syntax requires, or does not state its size.
     """
     if transfer_syntax_uid == RLELossless:
-        return _of_rle(frame, limit)
-    return _of_jpeg_2000(frame) if transfer_syntax_uid in _J2K else _of_jpeg(frame)
+        return _rle_size_bytes(frame, limit)
+    return _jpeg_2000_size_bytes(frame) if transfer_syntax_uid in _J2K else _jpeg_size_bytes(frame)
 
 
-def _of_rle(frame: bytes, limit: int) -> int:
-    """All segments as one run of packets (PS3.5 G.3.1)."""
+def _rle_size_bytes(frame: bytes, limit: int) -> int:
+    """Count all segments as one run of packets (PS3.5 G.3.1)."""
     position, size = _RLE_HEADER_BYTES, 0
     while position < len(frame) and size <= limit:
         control = frame[position]
@@ -51,10 +51,10 @@ def _of_rle(frame: bytes, limit: int) -> int:
     return size
 
 
-def _of_jpeg(frame: bytes) -> int:
-    """From the frame header of JPEG or JPEG-LS (ISO 10918-1 B.2.2, ISO 14495-1 C.2.2)."""
+def _jpeg_size_bytes(frame: bytes) -> int:
+    """Read the frame header of JPEG or JPEG-LS (ISO 10918-1 B.2.2, ISO 14495-1 C.2.2)."""
     if not frame.startswith(_START_OF_IMAGE):
-        raise ValueError("a JPEG frame that does not begin as one")
+        raise ValueError("a JPEG frame without start of image marker")
     position = 2
     while position + 4 <= len(frame):
         if frame[position] != 0xFF:
@@ -66,14 +66,14 @@ def _of_jpeg(frame: bytes) -> int:
         if marker in _START_OF_FRAME:
             precision, rows, columns, components = struct.unpack_from(">BHHB", frame, position + 4)
             if not rows or not columns:
-                raise ValueError("a JPEG frame that does not say its size at the start")
+                raise ValueError("a JPEG frame whose frame header has no size")
             return int(rows * columns * components * -(-precision // 8))
         position += 2 + int(struct.unpack_from(">H", frame, position + 2)[0])
     raise ValueError("a JPEG frame without a frame header")
 
 
-def _of_jpeg_2000(frame: bytes) -> int:
-    """From the SIZ marker (ISO 15444-1 A.5.1); of several, as boxes around the codestream could hold, the largest."""
+def _jpeg_2000_size_bytes(frame: bytes) -> int:
+    """Read the SIZ marker (ISO 15444-1 A.5.1); the largest, as boxes may hold further codestreams."""
     sizes: list[int] = []
     at = frame.find(_J2K_START)
     while at >= 0:
@@ -84,5 +84,5 @@ def _of_jpeg_2000(frame: bytes) -> int:
         sizes.append(int(max(0, x1 - x0) * max(0, y1 - y0) * max(sample_bytes, components)))
         at = frame.find(_J2K_START, at + 4)
     if not sizes:
-        raise ValueError("a JPEG 2000 frame without its size")
+        raise ValueError("a JPEG 2000 frame without SIZ marker")
     return max(sizes)

@@ -1,7 +1,7 @@
-"""Reading DICOM headers and the identifiers in them, tolerant of odd files and clear about broken ones.
+"""Reads DICOM headers and their identifiers; tolerates odd files and reports broken ones clearly.
 
-Every way in which a file can be broken ends in ``UnreadableDicom`` here; pydicom's own errors and
-warnings stay inside. What the values mean is for ``documents`` and ``geometry``.
+A broken file raises ``UnreadableDicom``, whatever is broken; pydicom's own errors and warnings never
+leave this module. ``documents`` and ``consistency`` interpret the values.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from kaapana_assets.dicom.completeness import check_complete
 from kaapana_assets.dicom.deflated import check_inflated_size
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
+from kaapana_assets.dicom.truncation import check_not_truncated
 from kaapana_assets.errors import InvalidIdentifier, UnreadableDicom
 
 HEADER_VALUE_LIMIT_BYTES = 64 * 1024
 
-# Real archives hold values that break the rules of their VR. They are kept as text by
-# ``documents``; a warning for each, with the value in it, would put patient data into logs.
+# Real archives hold values that break the rules of their VR. ``documents`` keeps them as text.
+# pydicom would log a warning for each, and the value in it would put patient data into logs.
 config.settings.reading_validation_mode = config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
@@ -58,7 +58,7 @@ PYDICOM_ERRORS = (
     struct.error,
     zlib.error,
 )
-"""What pydicom 3 lets out when it meets damaged bytes; the fuzz test in tests/dicom holds the list."""
+"""The exceptions of pydicom 3 on damaged bytes; a fuzz test in tests/dicom checks this list."""
 
 _QUOTED = re.compile(r"""b?(['"]).*?(\1|$)""", re.DOTALL)
 _IDENTITY_TAGS = [0x00020010, 0x00080016, 0x00080018, 0x0020000D, 0x0020000E]
@@ -71,8 +71,8 @@ _quiet_lock = threading.RLock()
 class InstanceIdentity:
     """The identifiers of one DICOM object, each checked to be a UID.
 
-    ``transfer_syntax_uid`` is the one of the file; a file without file meta information has the
-    one that its bytes were read with.
+    ``transfer_syntax_uid`` comes from the file meta information; without it, it is the transfer
+    syntax in which the dataset was read.
     """
 
     study_instance_uid: str
@@ -83,10 +83,10 @@ class InstanceIdentity:
 
 
 @contextmanager
-def pydicom_quiet() -> Iterator[list[warnings.WarningMessage]]:
-    """A list of what pydicom warns about meanwhile, instead of the warnings.
+def captured_pydicom_warnings() -> Iterator[list[warnings.WarningMessage]]:
+    """Collect pydicom's warnings in a list instead of emitting them.
 
-    Python's warning filters belong to the whole process, so one thread at a time.
+    Python's warning filters are global to the process, so only one thread at a time can be inside.
     """
     with _quiet_lock, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -94,31 +94,31 @@ def pydicom_quiet() -> Iterator[list[warnings.WarningMessage]]:
 
 
 def read_header(path: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> Dataset:
-    """All attributes before the pixel data, with file meta information.
+    """All attributes before the pixel data, with the file meta information.
 
-    Values over 64 KiB are not loaded: of text and numbers the first 64 KiB are kept, binary ones
-    are absent; sequences are complete. Pixel data is not read, but its length is checked, so that
-    a file cut short is not taken for a whole one.
+    Text and numeric values are truncated to 64 KiB, binary values over 64 KiB are left out, and
+    sequences are complete. Pixel data is not read, but its length is checked to detect a file that
+    is cut short.
 
     A file without preamble or file meta information is read if it has all identifiers.
 
     Raises:
         UnreadableDicom: not DICOM, empty, cut short or damaged; names the path and the reason.
-        OverLimit: deflated, and larger than ``limits`` say.
+        OverLimit: the dataset is deflated and exceeds ``limits``.
 
     References:
         PS3.10 7.1 (file meta information), PS3.5 7.1 (data elements).
     """
-    with opened(path, limits=limits) as file:
+    with open_dicom(path, limits=limits) as file:
         forced = _is_bare_dataset(file, path)
-        with pydicom_quiet() as caught:
+        with captured_pydicom_warnings() as caught:
             header = pydicom.dcmread(file, defer_size=HEADER_VALUE_LIMIT_BYTES, stop_before_pixels=True, force=forced)
-        # pydicom ends the dataset there and only warns.
+        # pydicom ends the dataset at this point and only warns.
         if any("End of input reached" in str(warning.message) for warning in caught):
             raise UnreadableDicom(f"{path}: cut short in a value of undefined length")
-        source = file if header.buffer is None else cast("BinaryIO", header.buffer)  # a deflated dataset is a buffer
-        check_complete(header, source, path=path)
-        _settle_long_values(header, source)
+        source = file if header.buffer is None else cast("BinaryIO", header.buffer)  # pydicom inflates into a buffer
+        check_not_truncated(header, source, path=path)
+        _load_long_values(header, source)
         header.buffer = None
     if forced:
         _require_identity(header, path)
@@ -126,16 +126,16 @@ def read_header(path: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> Datase
 
 
 def read_identity(path: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> InstanceIdentity:
-    """The identifiers of a file, read up to SeriesInstanceUID and no further.
+    """The identifiers of a file; reading stops after SeriesInstanceUID.
 
     Raises:
         UnreadableDicom: not DICOM, damaged before (0020,000E), or an identifier is missing.
-        OverLimit: deflated, and larger than ``limits`` say.
+        OverLimit: the dataset is deflated and exceeds ``limits``.
         InvalidIdentifier: an identifier is not a UID.
     """
-    with opened(path, limits=limits) as file:
+    with open_dicom(path, limits=limits) as file:
         forced = _is_bare_dataset(file, path)
-        with pydicom_quiet():
+        with captured_pydicom_warnings():
             header = read_partial(
                 file,
                 stop_when=_after_identity,
@@ -150,36 +150,36 @@ def read_identity(path: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> Inst
     return identity_of(header)
 
 
-def out_of_order(keyword: str, tag: int, *, after: int) -> str:
-    """Why an element that is there was not found where it belongs."""
+def out_of_order_message(keyword: str, tag: int, *, after: int) -> str:
+    """The reason for not finding an element that stands further in the dataset than it may."""
     return (
         f"elements are not in ascending order (PS3.5 7.1): {keyword} {BaseTag(tag)} stands after {BaseTag(after)}, "
-        "where readers do not look for it"
+        "so readers do not find it"
     )
 
 
 def _check_order(file: BinaryIO, path: Path, tag: int, *, forced: bool) -> None:
-    """See that an element that was not found does not stand further in.
+    """Check that a missing element does not stand out of order further in the dataset.
 
     Raises:
-        UnreadableDicom: it does.
+        UnreadableDicom: it stands out of order.
     """
     file.seek(0)
-    with pydicom_quiet():
+    with captured_pydicom_warnings():
         header = pydicom.dcmread(file, defer_size=HEADER_VALUE_LIMIT_BYTES, stop_before_pixels=True, force=forced)
     found = [int(each) for each in header.keys()]  # noqa: SIM118 - in the order of the file
     if tag in found and found.index(tag) > 0 and (after := max(found[: found.index(tag)])) > tag:
-        raise UnreadableDicom(f"{path}: {out_of_order(keyword_for_tag(tag), tag, after=after)}")
+        raise UnreadableDicom(f"{path}: {out_of_order_message(keyword_for_tag(tag), tag, after=after)}")
 
 
 def has_compressed_pixels(path: Path) -> bool:
-    """Whether the pixel data of a readable file without transfer syntax is in fragments (PS3.5 A.4).
+    """Whether a file that names no transfer syntax has encapsulated pixel data (PS3.5 A.4).
 
     Raises:
         UnreadableDicom: the file cannot be read.
     """
-    with opened(path, limits=DEFAULT_LIMITS) as file:
-        with pydicom_quiet():
+    with open_dicom(path, limits=DEFAULT_LIMITS) as file:
+        with captured_pydicom_warnings():
             header = pydicom.dcmread(file, defer_size=HEADER_VALUE_LIMIT_BYTES, stop_before_pixels=True, force=True)
         is_implicit, is_little_endian = header.original_encoding
         head = file.read(12)
@@ -191,10 +191,10 @@ def identity_of(header: Dataset) -> InstanceIdentity:
     """The identifiers of a header.
 
     Raises:
-        UnreadableDicom: one is missing; names its keyword and the file, if the header has one.
-        InvalidIdentifier: one is not a UID.
+        UnreadableDicom: an identifier is missing; names its keyword and the file, if known.
+        InvalidIdentifier: an identifier is not a UID.
     """
-    with pydicom_quiet():
+    with captured_pydicom_warnings():
         return InstanceIdentity(
             study_instance_uid=_uid(header, "StudyInstanceUID"),
             series_instance_uid=_uid(header, "SeriesInstanceUID"),
@@ -215,7 +215,7 @@ def _uid(header: Dataset, keyword: str) -> str:
         raise UnreadableDicom(f"{_name(header)}: {keyword} cannot be read ({_reason(exc)})") from exc
     if value is None or str(value).rstrip("\0 ") == "":
         if "DirectoryRecordSequence" in header:
-            raise UnreadableDicom(f"{_name(header)}: a media directory (DICOMDIR), not an object of a series")
+            raise UnreadableDicom(f"{_name(header)}: a media directory (DICOMDIR), which belongs to no series")
         raise UnreadableDicom(f"{_name(header)}: {keyword} is missing")
     return checked_uid(str(value), keyword=keyword)
 
@@ -240,12 +240,12 @@ def _require_identity(header: Dataset, path: Path) -> InstanceIdentity:
 
 
 @contextmanager
-def opened(path: Path, *, limits: ReadingLimits) -> Iterator[BinaryIO]:
-    """The file for pydicom to read, whose errors are translated within.
+def open_dicom(path: Path, *, limits: ReadingLimits) -> Iterator[BinaryIO]:
+    """Open a file for pydicom and translate the errors that pydicom raises inside the context.
 
     Raises:
-        UnreadableDicom: it cannot be opened, or is damaged.
-        OverLimit: it is deflated, and larger than ``limits`` say.
+        UnreadableDicom: the file cannot be opened, or is damaged.
+        OverLimit: the dataset is deflated and exceeds ``limits``.
     """
     try:
         file = path.open("rb")
@@ -253,7 +253,7 @@ def opened(path: Path, *, limits: ReadingLimits) -> Iterator[BinaryIO]:
         raise UnreadableDicom(f"{path}: cannot be opened ({_reason(exc)})") from exc
     with file:
         try:
-            with pydicom_quiet():
+            with captured_pydicom_warnings():
                 check_inflated_size(file, path=path, limit_bytes=limits.inflated_bytes)
             yield file
         except UnreadableDicom:
@@ -263,7 +263,7 @@ def opened(path: Path, *, limits: ReadingLimits) -> Iterator[BinaryIO]:
 
 
 def _is_bare_dataset(file: BinaryIO, path: Path) -> bool:
-    """Whether a dataset begins at the first byte, without the 128 bytes of preamble and "DICM"."""
+    """Whether the dataset starts at the first byte, without the 128-byte preamble and "DICM"."""
     start = file.read(132)
     file.seek(0)
     if not start:
@@ -275,8 +275,8 @@ def _is_bare_dataset(file: BinaryIO, path: Path) -> bool:
     raise UnreadableDicom(f"{path}: not a DICOM file (no DICM prefix)")
 
 
-def _settle_long_values(header: Dataset, source: BinaryIO) -> None:
-    """Replace values left in the file by what is kept of them, so that the file may go away."""
+def _load_long_values(header: Dataset, source: BinaryIO) -> None:
+    """Load the deferred values, truncated, or drop them, so that the file can be closed."""
     for element in list(header.values()):
         if not isinstance(element, RawDataElement) or element.value is not None or element.length == 0:
             continue
@@ -305,5 +305,5 @@ def _name(header: Dataset) -> str:
 def _reason(exc: BaseException) -> str:
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
-    # Not what is in quotation marks, which is a value of the header.
+    # Without quoted text, which is a value of the header.
     return f"{type(exc).__name__}: {_QUOTED.sub('…', str(exc))}"[:200]

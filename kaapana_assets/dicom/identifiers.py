@@ -1,4 +1,4 @@
-"""Identifiers that come from outside, checked before they may touch a file system."""
+"""Validates identifiers from outside before they reach a file system."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9_-])?")
 def checked_uid(value: str, *, keyword: str = "UID") -> str:
     """The UID without padding, safe to use as one path component.
 
-    Looser than the standard in one point, because archives hold such UIDs: a component may begin
-    with zero. Anything with other characters than digits and single dots is refused.
+    Only digits and single dots are accepted. Unlike in the standard, a component may begin with zero,
+    because archives hold such UIDs.
 
     Args:
-        value: as found in a dataset or request; trailing NUL and space padding is removed.
-        keyword: the DICOM keyword to name in the error.
+        value: from a dataset or request; trailing NUL and space padding is removed.
+        keyword: the DICOM keyword, named in the error.
 
     Raises:
-        InvalidIdentifier: empty, longer than 64 characters, or not digits and dots.
+        InvalidIdentifier: empty, longer than 64 characters, or not made of digits and single dots.
 
     References:
         PS3.5 9.1 (UID encoding rules), PS3.5 6.2 (VR UI).
     """
     uid = str(value).rstrip("\0 ")
     if len(uid) > 64 or not _UID.fullmatch(uid):
-        # Where a name stands in the place of a UID, it must not get into notes and logs by the error.
+        # The value may be a patient's name, which must not reach logs and quarantine notes with the error.
         shown = _NO_PART_OF_A_UID.sub("?", uid if len(uid) <= 80 else uid[:77] + "...")
         raise InvalidIdentifier(f"{keyword} {shown!r} is not a DICOM UID (1 to 64 digits and single dots)")
     return uid
 
 
 def is_uid(value: str) -> bool:
-    """Whether a text is a UID as ``checked_uid`` gives it, without padding."""
+    """Whether a text is a UID that ``checked_uid`` accepts, without padding."""
     return len(value) <= 64 and _UID.fullmatch(value) is not None
 
 
 def checked_name(value: str, *, kind: str) -> str:
-    """A name (cohort, workflow, operator, folder) safe to use as one path component.
+    """The name of a cohort, workflow, operator or folder, safe to use as one path component.
 
     Raises:
         InvalidIdentifier: not 1 to 128 letters, digits, ``_``, ``-`` or ``.`` beginning with a
@@ -59,5 +59,5 @@ def checked_name(value: str, *, kind: str) -> str:
 
 
 def is_name(value: str) -> bool:
-    """Whether a text is a name as ``checked_name`` wants it."""
+    """Whether a text is a name that ``checked_name`` accepts."""
     return _NAME.fullmatch(value) is not None and ".." not in value

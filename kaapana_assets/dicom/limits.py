@@ -1,4 +1,4 @@
-"""How much memory one object may take while it is read; a few kilobytes can ask for any amount."""
+"""Limits the memory for reading one object, because a file of a few kilobytes can claim any amount."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class ReadingLimits:
     """Limits for one object.
 
     Attributes:
-        inflated_bytes: of a deflated dataset once it is inflated.
-        preview_bytes: of one decoded frame; there is no preview of a larger one.
+        inflated_bytes: size of a deflated dataset after inflation.
+        preview_bytes: size of one decoded frame; a larger frame gets no preview.
     """
 
     inflated_bytes: int = 256 * 1024**2
@@ -26,5 +26,5 @@ DEFAULT_LIMITS = ReadingLimits()
 
 
 def limits_of(settings: Settings) -> ReadingLimits:
-    """Those that the settings say."""
+    """The limits that the settings define."""
     return ReadingLimits(inflated_bytes=settings.inflated_bytes, preview_bytes=settings.preview_bytes)

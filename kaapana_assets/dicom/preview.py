@@ -1,4 +1,4 @@
-"""A small picture of a DICOM object for people to look at; never input to anything."""
+"""Renders a small PNG of a DICOM object, for people only: nothing computes with it."""
 
 from __future__ import annotations
 
@@ -25,64 +25,65 @@ from pydicom.uid import (
     JPEGTransferSyntaxes,
 )
 
-from kaapana_assets.dicom.frame_size import decoded_bytes
-from kaapana_assets.dicom.headers import PYDICOM_ERRORS, opened, pydicom_quiet
+from kaapana_assets.dicom.frame_size import decoded_size_bytes
+from kaapana_assets.dicom.headers import PYDICOM_ERRORS, captured_pydicom_warnings, open_dicom
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
-from kaapana_assets.dicom.preview_process import preview_apart
+from kaapana_assets.dicom.preview_process import preview_in_subprocess
 from kaapana_assets.errors import OverLimit, UnreadableDicom
 
 _PIXEL_TAGS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 _OVERSAMPLING = 8
-_BY_LIBRARIES = frozenset(
+_DECODED_BY_LIBRARIES = frozenset(
     (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL)
 )
 
 
 def preview_png(path: Path, *, size: int = 128, limits: ReadingLimits = DEFAULT_LIMITS) -> bytes | None:
-    """A PNG of the object, of its middle frame if it has several; None if it has no pixels.
+    """A PNG of the object's middle frame; None if the object has no pixel data.
 
-    Grey values are shown through the window or VOI LUT of the header, else between the 1st and 99th
-    percentile. MONOCHROME1 is inverted, so that bright is more. Of the file only that frame is read,
-    and it is decoded only if headers, that of a compressed frame too, say that it is small enough.
-    What libraries in C and C++ decode (JPEG and its kin) is decoded in a process of its own.
+    Grey values pass through the VOI LUT or window of the header, or else are scaled between the 1st
+    and 99th percentile. MONOCHROME1 is inverted, so that bright means a high value. Only the middle
+    frame is read. It is decoded only if both the DICOM header and the header of the compressed frame
+    state a size within the limits. A transfer syntax that C and C++ libraries decode (the JPEG family)
+    is decoded in a subprocess.
 
     Args:
-        path: of any transfer syntax that the installed decoders of pydicom can read.
-        size: longest side of the picture, in pixels.
-        limits: of what is decoded.
+        path: in any transfer syntax that pydicom's installed decoders can read.
+        size: longest side of the PNG, in pixels.
+        limits: for the file and the decoded frame.
 
     Raises:
-        UnreadableDicom: the file cannot be read or its pixels cannot be decoded.
-        OverLimit: a frame is larger than ``limits`` say.
+        UnreadableDicom: the file cannot be read or its pixel data cannot be decoded.
+        OverLimit: the frame exceeds ``limits``.
 
     References:
         PS3.3 C.11.2 (VOI LUT), C.7.6.3.1.2 (photometric interpretation).
     """
-    return _preview(path, size=size, limits=limits, apart=True)
+    return _preview(path, size=size, limits=limits, in_subprocess=True)
 
 
 def decoded_preview(path: Path, *, size: int, limits: ReadingLimits) -> bytes | None:
-    """The same as ``preview_png``, all in this process.
+    """Like ``preview_png``, but decodes in this process.
 
     Raises:
-        UnreadableDicom, OverLimit: as there.
+        UnreadableDicom, OverLimit: as for ``preview_png``.
     """
-    return _preview(path, size=size, limits=limits, apart=False)
+    return _preview(path, size=size, limits=limits, in_subprocess=False)
 
 
-def _preview(path: Path, *, size: int, limits: ReadingLimits, apart: bool) -> bytes | None:
+def _preview(path: Path, *, size: int, limits: ReadingLimits, in_subprocess: bool) -> bytes | None:
     from PIL import Image
 
     try:
-        with pydicom_quiet(), opened(path, limits=limits) as file:
+        with captured_pydicom_warnings(), open_dicom(path, limits=limits) as file:
             header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-            if apart and _is_foreign(UID(str(header.file_meta.get("TransferSyntaxUID", "")))):
-                return preview_apart(path, size=size, limits=limits)
+            if in_subprocess and _is_decoded_by_libraries(UID(str(header.file_meta.get("TransferSyntaxUID", "")))):
+                return preview_in_subprocess(path, size=size, limits=limits)
             frame = _middle_frame(file, header, path=path, limit_bytes=limits.preview_bytes)
             if frame is None:
                 return None
             picture = Image.fromarray(_displayed(_thinned(frame, size), header))
-    # RuntimeError is what the decoders' plugins let out.
+    # The decoder plugins raise RuntimeError.
     except (UnreadableDicom, *PYDICOM_ERRORS, RuntimeError) as exc:
         if isinstance(exc, OverLimit):
             raise
@@ -93,19 +94,19 @@ def _preview(path: Path, *, size: int, limits: ReadingLimits, apart: bool) -> by
     return png.getvalue()
 
 
-def _is_foreign(syntax: UID) -> bool:
-    """Whether others than pydicom and numpy decode it."""
-    return syntax in _BY_LIBRARIES
+def _is_decoded_by_libraries(syntax: UID) -> bool:
+    """Whether a library other than pydicom and numpy decodes this transfer syntax."""
+    return syntax in _DECODED_BY_LIBRARIES
 
 
 def _middle_frame(file: BinaryIO, header: Dataset, *, path: Path, limit_bytes: int) -> npt.NDArray[Any] | None:
-    """The decoded frame; None of an object without pixels.
+    """The decoded middle frame; None if the object has no pixel data.
 
     Args:
         file: positioned at the pixel data.
-        header: all before it.
-        path: to name in errors.
-        limit_bytes: of the decoded frame.
+        header: all attributes before the pixel data.
+        path: named in errors.
+        limit_bytes: limit for the decoded frame.
     """
     is_deflated = header.buffer is not None
     source = cast("BinaryIO", header.buffer) if is_deflated else file
@@ -121,7 +122,7 @@ def _middle_frame(file: BinaryIO, header: Dataset, *, path: Path, limit_bytes: i
     if syntax.is_encapsulated:
         encoded = get_frame(file, index, number_of_frames=frames)
         _check(len(encoded), path, limit_bytes)
-        _check(decoded_bytes(encoded, syntax, limit=limit_bytes), path, limit_bytes)
+        _check(decoded_size_bytes(encoded, syntax, limit=limit_bytes), path, limit_bytes)
     if is_deflated:
         return pixel_array(pydicom.dcmread(path), index=index)
     file.seek(0)
@@ -134,7 +135,7 @@ def _check(size_bytes: int, path: Path, limit_bytes: int) -> None:
 
 
 def _thinned(frame: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
-    """Every n-th pixel of a frame much larger than the picture: what follows takes ten times its memory."""
+    """Every n-th pixel of a frame much larger than the PNG: the next steps take ten times its memory."""
     step = max(1, max(frame.shape[:2]) // (_OVERSAMPLING * size))
     return frame[::step, ::step]
 
@@ -160,7 +161,7 @@ def _displayed(frame: npt.NDArray[Any], ds: Dataset) -> npt.NDArray[Any]:
 
 
 def _window(ds: Dataset) -> tuple[float, float] | None:
-    """Lowest and highest value of the first window of a header (PS3.3 C.11.2.1.2.1)."""
+    """The bounds of the first window in the header (PS3.3 C.11.2.1.2.1); None without one."""
     bounds = []
     for keyword in ("WindowCenter", "WindowWidth"):
         value = ds.get(keyword)

@@ -1,6 +1,6 @@
-"""A preview made in a process of its own, for pixels that libraries in C and C++ decode.
+"""Renders a preview in a subprocess, for pixel data that C and C++ libraries decode.
 
-What a file from outside makes such a library do, a crash too, ends that process and nothing else.
+If a file from outside exploits or crashes such a library, only the subprocess is affected.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from kaapana_assets.errors import OverLimit, UnreadableDicom
 
 _TIMEOUT_S = 120
 NO_PIXELS, UNREADABLE, OVER_LIMIT = 10, 11, 12
-"""Exit codes of that process."""
+"""Exit codes of the subprocess."""
 
-_CHILD = "kaapana_assets.dicom.preview_child"
+_WORKER = "kaapana_assets.dicom.preview_worker"
 _FOR_PYTHON = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")  # no settings, no secrets
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def preview_apart(path: Path, *, size: int, limits: ReadingLimits) -> bytes | None:
-    """The PNG of a file, or None, as ``preview.preview_png`` gives it.
+def preview_in_subprocess(path: Path, *, size: int, limits: ReadingLimits) -> bytes | None:
+    """The PNG of a file, or None, as ``preview.preview_png`` returns it.
 
     Raises:
-        UnreadableDicom: as there; also if the decoder crashed or took longer than two minutes.
-        OverLimit: a frame is larger than ``limits`` say.
+        UnreadableDicom: as for ``preview_png``; also if the decoder crashes or exceeds two minutes.
+        OverLimit: the frame exceeds ``limits``.
     """
-    asked = json.dumps([str(path.absolute()), size, limits.inflated_bytes, limits.preview_bytes])
+    request = json.dumps([str(path.absolute()), size, limits.inflated_bytes, limits.preview_bytes])
     environment = {name: os.environ[name] for name in _FOR_PYTHON if name in os.environ}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", _CHILD, asked], capture_output=True, stdin=subprocess.DEVNULL, check=False,
+            [sys.executable, "-m", _WORKER, request], capture_output=True, stdin=subprocess.DEVNULL, check=False,
             timeout=_TIMEOUT_S, cwd=_ROOT, env=environment,
         )  # fmt: skip
     except subprocess.TimeoutExpired as exc:
-        raise UnreadableDicom(f"{path}: no preview (not decoded within {_TIMEOUT_S} s)") from exc
+        raise UnreadableDicom(f"{path}: no preview (decoding exceeded {_TIMEOUT_S} s)") from exc
     if done.returncode == 0:
         return done.stdout
     if done.returncode == NO_PIXELS:
         return None
-    said = done.stdout.decode("utf-8", "replace")
+    message = done.stdout.decode("utf-8", "replace")
     if done.returncode == OVER_LIMIT:
-        raise OverLimit(said)
+        raise OverLimit(message)
     if done.returncode == UNREADABLE:
-        raise UnreadableDicom(said)
+        raise UnreadableDicom(message)
     raise UnreadableDicom(f"{path}: no preview (its decoder ended with exit code {done.returncode})")

@@ -161,9 +161,9 @@ def _places(settings: Settings, forgetting: Forgetting) -> list[Place]:
 @contextmanager
 def _ingest_waits(settings: Settings, say: Say) -> Iterator[None]:
     spool = open_spool(settings)
-    if spool.has_taker():
+    if spool.is_ingest_locked():
         say("waiting for the end of an ingest")
-    with spool.one_taker():
+    with spool.ingest_lock():
         yield
 
 

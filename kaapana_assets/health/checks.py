@@ -61,12 +61,16 @@ def check_spool(settings: Settings) -> HealthFinding:
     }
     if backlog.oldest_age_s is not None:
         counts["oldest_age_s"] = round(backlog.oldest_age_s, 1)
-    counts |= {"left_alone": len(backlog.strangers), "quarantined": quarantined, "free_bytes": backlog.free_bytes}
+    counts |= {
+        "left_alone": len(backlog.unexpected_entries),
+        "quarantined": quarantined,
+        "free_bytes": backlog.free_bytes,
+    }
     if backlog.free_bytes < settings.min_free_bytes:
         problem = f"less than KAAPANA_MIN_FREE_BYTES ({settings.min_free_bytes}) is free: the receiver accepts nothing"
         return HealthFinding(state=HealthState.BROKEN, where=where, counts=counts, problem=problem)
     return HealthFinding(
-        state=HealthState.WORKS, where=where, counts=counts, problem=_foreign_entries(backlog.strangers)
+        state=HealthState.WORKS, where=where, counts=counts, problem=_foreign_entries(backlog.unexpected_entries)
     )
 
 

@@ -1,1 +1,1 @@
-"""The way of a series from the network to an asset: receiver, spool, sensor, ingest assets."""
+"""Receives DICOM objects into the spool and ingests complete series into the PACS and the index."""

@@ -1,9 +1,9 @@
-"""The association of an accepted request: pynetdicom's, with the parts replaced that trust the peer.
+"""The accepted association: pynetdicom's class, without the parts that trust the peer.
 
-Nothing is patched elsewhere. Replaced for the associations made here: the connection, events that end
-pynetdicom's thread with a traceback, a poll of each association every millisecond, messages that are
-neither answered nor refused, and datasets kept in memory as a whole. With ``connection`` this is the
-only module that knows the inside of pynetdicom.
+Only associations made here differ from pynetdicom's; nothing is patched globally. Replaced are the
+connection, events that end pynetdicom's thread with a traceback, the poll of each association every
+millisecond, messages that get neither a response nor an abort, and datasets held entirely in memory.
+Only this module and ``connection`` depend on pynetdicom's internals.
 """
 
 from __future__ import annotations
@@ -25,84 +25,84 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AddressInformation
 
-from kaapana_assets.ingest.commands import Command, ProtocolViolation, response_to
-from kaapana_assets.ingest.connection import INVALID_PDU, Connection, Deadlines
-from kaapana_assets.ingest.messages import Context, MessageReader, Request
+from kaapana_assets.ingest.connection import INVALID_PDU, Connection, Timeouts
+from kaapana_assets.ingest.dimse_commands import Command, ProtocolViolation, response_to
+from kaapana_assets.ingest.dimse_messages import AcceptedContext, MessageReader, Request
 from kaapana_assets.ingest.received_dataset import ReceivedDataset
-from kaapana_assets.ingest.sop_classes import stores_images
+from kaapana_assets.ingest.sop_classes import is_storage_class
 
 _WAIT_S = 0.1
 
 _RECEIVED_WITH_VALUES = ("Evt6", "Evt16")  # A-ASSOCIATE-RQ, A-ABORT
 _OF_THE_LOCAL_USER = frozenset(("Evt7", "Evt8", "Evt9", "Evt11", "Evt14", "Evt15"))
-# Its values are read by pynetdicom, which raises whatever the first bad one leads to.
+# pynetdicom raises any of these for the first invalid value in a PDU.
 _UNREADABLE = (AssertionError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError, struct.error)
 
 _logger = logging.getLogger(__name__)
 
 
-class _RingingQueue(queue.Queue):  # type: ignore[type-arg]
-    """A queue that says when something was put into it."""
+class _WakingQueue(queue.Queue):  # type: ignore[type-arg]
+    """A queue that wakes its reader when an item is put into it."""
 
-    def __init__(self, ring: Callable[[], None]) -> None:
+    def __init__(self, wake: Callable[[], None]) -> None:
         super().__init__()
-        self._ring = ring
+        self._wake = wake
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ANN401
         super().put(item, block, timeout)
-        self._ring()
+        self._wake()
 
 
 class _StateMachine(StateMachine):
-    """Ends an association for what pynetdicom's own ends its thread with a traceback for."""
+    """Ends the association where pynetdicom's state machine would end its thread with a traceback."""
 
     def do_action(self, event: str) -> None:
         dul = self.dul
         if event in _OF_THE_LOCAL_USER and dul.to_provider_queue.empty():
-            return  # pynetdicom announces a primitive again while another event is before it
+            return  # pynetdicom repeats the event of a primitive while another event precedes it
         if event in _RECEIVED_WITH_VALUES and not _is_readable(dul._recv_pdu.queue[0]):
             dul._recv_pdu.get(False)
             event = INVALID_PDU
         if (event, self.current_state) in TRANSITION_TABLE:
             super().do_action(event)
         elif event in _OF_THE_LOCAL_USER:
-            dul.to_provider_queue.get(False)  # the association has ended meanwhile
+            dul.to_provider_queue.get(False)  # the association has ended in the meantime
         if self.current_state in ("Sta1", "Sta13") and dul.assoc.requestor.primitive is None:
-            # The association's thread still waits for the request.
+            # The thread of the association still waits for the request.
             dul.to_user_queue.put(None)
 
 
 class _Dimse(DIMSEServiceProvider):
-    """Requests, one at a time; nothing more is read from the peer before the answer.
+    """Handles one request at a time; reads nothing more from the peer before its response is sent.
 
     Attributes:
-        owing: whether a request waits for its answer.
+        awaiting_response: whether a request has no response yet.
     """
 
     def __init__(self, assoc: AcceptedAssociation, reader: MessageReader) -> None:
         super().__init__(assoc)
         self._acceptor, self.reader = assoc, reader
-        self.owing = False
+        self.awaiting_response = False
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         try:
             for context_id, fragment in primitive.presentation_data_value_list:
-                self._take(context_id, fragment)
+                self._add_fragment(context_id, fragment)
         except ProtocolViolation as exc:
             _logger.warning("association of %s aborted: %s", self._acceptor.sender, exc)
             self.reader.discard()
             self.dul.event_queue.put(INVALID_PDU)
 
-    def _take(self, context_id: int, fragment: bytes) -> None:
-        if self.owing:
-            raise ProtocolViolation("more than the one request that may wait for its answer")
-        request = self.reader.take(context_id, fragment)
+    def _add_fragment(self, context_id: int, fragment: bytes) -> None:
+        if self.awaiting_response:
+            raise ProtocolViolation("a further request before the response to the last one")
+        request = self.reader.add_fragment(context_id, fragment)
         if request is not None:
-            self.owing = True
+            self.awaiting_response = True
             self.msg_queue.put((context_id, request))  # type: ignore[arg-type]
 
     def get_msg(self, block: bool = False) -> Any:  # noqa: ANN401
-        """The next request; waits a little instead of being asked every millisecond."""
+        """The next request; waits 0.1 s for one, where pynetdicom polls every millisecond."""
         try:
             return self.msg_queue.get(timeout=_WAIT_S)
         except queue.Empty:
@@ -112,11 +112,11 @@ class _Dimse(DIMSEServiceProvider):
         response = P_DATA()
         fragment = [request.context.context_id, b"\3" + response_to(request.command, status)]
         response.presentation_data_value_list = [fragment]  # type: ignore[list-item]
-        self.owing = False
+        self.awaiting_response = False
         self.dul.send_pdu(response)
 
     def discard(self) -> None:
-        """Remove what was received and will not be stored."""
+        """Discard the received datasets that will not be stored."""
         self.reader.discard()
         with contextlib.suppress(queue.Empty):
             while True:
@@ -126,13 +126,13 @@ class _Dimse(DIMSEServiceProvider):
 
 
 class _Acse(ACSE):
-    """Rejects the presentation contexts that pynetdicom's unrestricted storage takes and nothing here serves."""
+    """Rejects presentation contexts that pynetdicom's unrestricted storage accepts and nothing here serves."""
 
     def send_accept(self) -> None:
         accepted, rejected = self.assoc._accepted_cx, self.assoc._rejected_cx
         for context_id, context in list(accepted.items()):
             uid = str(context.abstract_syntax)
-            if uid != Verification and not stores_images(uid):
+            if uid != Verification and not is_storage_class(uid):
                 context.result = 0x03  # PS3.8 table 9-18: abstract syntax not supported
                 rejected.append(accepted.pop(context_id))
         super().send_accept()
@@ -140,32 +140,34 @@ class _Acse(ACSE):
     def send_reject(self, result: int, source: int, diagnostic: int) -> None:
         assoc = cast("AcceptedAssociation", self.assoc)
         _logger.warning(
-            "association of %s rejected: the title is not in KAAPANA_ALLOWED_CALLING_AE_TITLES", assoc.sender
+            "association of %s rejected: its AE title is not in KAAPANA_ALLOWED_CALLING_AE_TITLES", assoc.sender
         )
         super().send_reject(result, source, diagnostic)
 
 
-class Provider(Protocol):
-    """The services that associations offer."""
+class ServiceProvider(Protocol):
+    """The DIMSE services that associations offer."""
 
-    def new_dataset(self, command: Command, context: Context) -> ReceivedDataset | None:
-        """What takes the dataset of a request; none if the request will be refused whatever it is."""
+    def new_dataset(self, command: Command, context: AcceptedContext) -> ReceivedDataset | None:
+        """A receiver of the request's dataset; None if the request is refused whatever its dataset holds."""
 
     def answer(self, assoc: AcceptedAssociation, request: Request) -> int:
-        """Serve a request; gives its status."""
+        """Serve a request and return its status."""
 
     def ended(self, assoc: AcceptedAssociation) -> None:
-        """No request of this association will come any more."""
+        """Called when the association has ended; it makes no further request."""
 
 
 class AcceptedAssociation(Association):
-    """An association from its request on; ``start`` makes it answer.
+    """An association that a peer requested; ``start`` negotiates and serves it in a thread.
 
     Args:
-        ae: title, presentation contexts and allowed callers.
-        sock: the connection; closed when the association has ended.
-        address: of the peer.
-        request: the A-ASSOCIATE-RQ PDU that was read from it.
+        ae: AE title, presentation contexts and allowed calling AE titles.
+        sock: the connection; closed when the association ends.
+        address: address of the peer.
+        request: the A-ASSOCIATE-RQ PDU, already read from ``sock``.
+        timeouts: limits for the peer.
+        provider: serves the requests.
     """
 
     dimse: _Dimse
@@ -177,22 +179,22 @@ class AcceptedAssociation(Association):
         *,
         address: tuple[str, int],
         request: bytes,
-        deadlines: Deadlines,
-        provider: Provider,
+        timeouts: Timeouts,
+        provider: ServiceProvider,
     ) -> None:
         super().__init__(ae, "acceptor")
         self.name = f"association-{address[0]}:{address[1]}"
         self._provider = provider
         self.acse, self.dimse = _Acse(self), _Dimse(self, MessageReader(self._context, provider.new_dataset))
         self.dul.state_machine = _StateMachine(self.dul)
-        self._connection = Connection(self, sock, deadlines)
-        self._connection.take(request)
+        self._connection = Connection(self, sock, timeouts)
+        self._connection.start_with(request)
         self.set_socket(self._connection)
-        self.dul.to_provider_queue = _RingingQueue(self._connection.bell.ring)
-        self.dul.to_user_queue = _RingingQueue(lambda: self.dimse.msg_queue.put((None, None)))
+        self.dul.to_provider_queue = _WakingQueue(self._connection.waker.wake)
+        self.dul.to_user_queue = _WakingQueue(lambda: self.dimse.msg_queue.put((None, None)))
         self.dul._run_loop_delay = 0.0
         self.dul.daemon = True
-        self.network_timeout = None  # the connection keeps the deadlines
+        self.network_timeout = None  # the connection enforces the timeouts
         self.acceptor.maximum_length = ae.maximum_pdu_size
         self.acceptor.ae_title = ae.ae_title
         self.acceptor.implementation_class_uid = ae.implementation_class_uid
@@ -204,40 +206,40 @@ class AcceptedAssociation(Association):
 
     @property
     def sender(self) -> str:
-        """Who requested it, for messages."""
+        """Calling AE title and address of the requestor, for messages."""
         return f"{str(self.requestor.ae_title).strip()!r} at {self._peer}"
 
     @property
     def busy(self) -> bool:
-        """Whether a request is being received or answered."""
-        return self.dimse.reader.receiving or self.dimse.owing
+        """Whether a request is being received or served."""
+        return self.dimse.reader.receiving or self.dimse.awaiting_response
 
-    def hang_up(self) -> None:
-        """Abort from any thread, without waiting for the end."""
-        self._connection.refusing = True
-        self._connection.bell.ring()
+    def request_abort(self) -> None:
+        """Ask the association to abort; any thread may call this, and it does not wait."""
+        self._connection.abort_requested = True
+        self._connection.waker.wake()
 
     def run(self) -> None:
-        """Negotiate and answer until it ends, however that is; then everything that it held is let go of."""
+        """Negotiate and serve requests until the association ends; then release its resources."""
         try:
             super().run()
         finally:
             self.dul.kill_dul()
             if self.dul.ident is not None:
                 self.dul.join()
-            self.let_go()
+            self.release_resources()
 
-    def let_go(self) -> None:
-        """Close the connection and remove what was received in part."""
+    def release_resources(self) -> None:
+        """Close the connection and discard partly received datasets."""
         self._connection._shutdown_socket()
         self.dimse.discard()
         self._provider.ended(self)
 
-    def _context(self, context_id: int) -> Context | None:
+    def _context(self, context_id: int) -> AcceptedContext | None:
         found = self._accepted_cx.get(context_id)
         if found is None:
             return None
-        return Context(context_id, str(found.abstract_syntax), str(found.transfer_syntax[0]))
+        return AcceptedContext(context_id, str(found.abstract_syntax), str(found.transfer_syntax[0]))
 
     def _serve_request(self, msg: Any, context_id: int) -> None:  # noqa: ANN401
         request = cast("Request", msg)
@@ -245,7 +247,7 @@ class AcceptedAssociation(Association):
 
 
 def _is_readable(pdu: Any) -> bool:  # noqa: ANN401
-    """Whether pynetdicom can make something of a PDU and its own negotiation can stand the result."""
+    """Whether pynetdicom can decode a PDU and negotiate with the values in it."""
     try:
         primitive = pdu.to_primitive()
     except _UNREADABLE:

@@ -1,4 +1,4 @@
-"""The DICOM files in a user's folder, told apart from other files and from damaged ones."""
+"""Classifies the files in a user's folder: DICOM objects, damaged DICOM files and other files."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ _MEDIA_DIRECTORY = "DICOMDIR"
 
 @dataclass(frozen=True)
 class FolderFile:
-    """One file of the folder; one of ``identity``, ``damage`` and ``skipped`` is set.
+    """One file of the folder; exactly one of ``identity``, ``damage`` and ``skipped`` is set.
 
     Attributes:
+        path: the file.
         identity: the identifiers of a DICOM object.
-        damage: why a file that looks like DICOM (by its ending or first bytes) cannot be taken.
-        skipped: why the file is not for us.
-        dataset_offset: where the dataset begins in a file that lacks file meta information, or a part of it that others
-            need; it is to be written when the file is taken.
+        damage: why a file that looks like DICOM (by its suffix or first bytes) cannot be read.
+        skipped: why the file is not a DICOM object.
+        dataset_offset: offset of the dataset in a file whose file meta information is missing or
+            incomplete; None if it is complete. Import writes new file meta information.
     """
 
     path: Path
@@ -36,7 +37,9 @@ class FolderFile:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """All in ``folder`` and below but folders themselves, by name; a file is given back as it is.
+    """All files in ``folder`` and below, and links to folders, sorted by path.
+
+    If ``folder`` is a file, the list holds that file.
 
     Raises:
         NotFound: there is no such folder or file.
@@ -44,12 +47,12 @@ def files_in(folder: Path) -> list[Path]:
     if folder.is_file():
         return [folder]
     if not folder.is_dir():
-        raise NotFound(f"{folder} is no folder")
+        raise NotFound(f"{folder} is not a folder")
     return sorted(_walk(folder))
 
 
 def inspect(path: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> FolderFile:
-    """What a file is; only as much of it is read as that takes."""
+    """Classify a file, reading only as much of it as necessary."""
     if not path.is_file():
         return FolderFile(path, skipped="a link to a folder" if path.is_dir() else "no plain file")
     if path.name.upper() == _MEDIA_DIRECTORY:
@@ -66,10 +69,11 @@ def inspect(path: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> FolderFile
 
 
 def _checked_offset(path: Path, limits: ReadingLimits) -> int | None:
-    """``dataset_offset`` of a file, all of which can be read in the transfer syntax that its bytes show.
+    """The ``dataset_offset`` of a file.
 
     Raises:
-        UnreadableDicom: it cannot, or its pixel data is compressed in a way that nothing says.
+        UnreadableDicom: the header cannot be read in the transfer syntax that its bytes suggest, or the
+            pixel data is compressed and the file does not name its transfer syntax.
     """
     try:
         offset = dataset_offset(path)
@@ -80,8 +84,7 @@ def _checked_offset(path: Path, limits: ReadingLimits) -> int | None:
     header = read_header(path, limits=limits)
     if not header.file_meta.get("TransferSyntaxUID") and has_compressed_pixels(path):
         raise UnreadableDicom(
-            f"{path}: it has no file meta information that names its transfer syntax, and its pixel data is "
-            "compressed: nothing says how"
+            f"{path}: its pixel data is compressed, and it has no file meta information that names its transfer syntax"
         )
     return offset
 
@@ -89,7 +92,7 @@ def _checked_offset(path: Path, limits: ReadingLimits) -> int | None:
 def _walk(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         yield from (Path(parent, name) for name in names)
-        # Not followed, as they may lead anywhere and in circles, but told of.
+        # Links to folders are reported but not followed: they may lead anywhere, also in circles.
         yield from (link for link in (Path(parent, name) for name in folders) if link.is_symlink())
 
 
@@ -98,5 +101,5 @@ def _has_prefix(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:
-        # It may be DICOM: naming it is better than calling it something else.
+        # It may be DICOM, so it is reported as damaged rather than skipped.
         return True

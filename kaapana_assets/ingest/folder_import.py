@@ -1,4 +1,4 @@
-"""Putting the DICOM files of a folder into the spool without the network."""
+"""Imports the DICOM files of a folder into the spool, without the network."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from typing import Any
 
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
 from kaapana_assets.errors import NotFound, SpoolUnavailable
-from kaapana_assets.ingest.associations import OpenAssociation
-from kaapana_assets.ingest.dataset_start import IMPLEMENTATION_UID, file_head
+from kaapana_assets.ingest.association_markers import AssociationMarker
+from kaapana_assets.ingest.dataset_identifiers import IMPLEMENTATION_UID, part10_header
 from kaapana_assets.ingest.dicom_folder import FolderFile, inspect
-from kaapana_assets.ingest.spool import IMPORT, Outcome, Spool
+from kaapana_assets.ingest.spool import IMPORT, Spool, SpoolOutcome
 
-# Most of the time is spent waiting for the disk, so some more than there are cores.
+# Import mostly waits for the disk, so more threads than cores help.
 _THREADS = 4
 
 
 class ImportOutcome(Enum):
-    """What became of a file."""
+    """The outcome of importing a file."""
 
     STORED = "stored"
     ALREADY_THERE = "already there"
-    CONFLICT = "kept in quarantine: other content waits under its UIDs"
-    QUARANTINED = "kept in quarantine: cannot be read"
+    CONFLICT = "in quarantine: the spool has different content under its UIDs"
+    QUARANTINED = "in quarantine: cannot be read"
     SKIPPED = "skipped"
 
 
 @dataclass(frozen=True)
 class ImportedFile:
-    """One file of the folder and what became of it; ``reason`` is for a person to read."""
+    """One file of the folder and its outcome; ``reason`` is a sentence for people."""
 
     path: Path
     outcome: ImportOutcome
@@ -42,18 +42,18 @@ class ImportedFile:
 def import_files(
     spool: Spool, files: Iterable[Path], *, limits: ReadingLimits = DEFAULT_LIMITS
 ) -> Iterator[ImportedFile]:
-    """Copy files into the spool, one result for each, in order; the files stay as they are.
+    """Copy files into the spool and yield the outcome of each, in order; the files stay unchanged.
 
-    The series are held back from ingest until the last file is in.
+    The series are held back from ingest until the last file is in the spool.
 
     Raises:
-        SpoolUnavailable: no space left or not writable; what was reported before is in.
+        SpoolUnavailable: no space left or not writable; files already yielded are in the spool.
     """
-    with spool.open_association() as mark, ThreadPoolExecutor(_THREADS) as pool:
-        yield from pool.map(lambda path: _import_file(spool, mark, inspect(path, limits=limits)), files)
+    with spool.mark_association() as marker, ThreadPoolExecutor(_THREADS) as pool:
+        yield from pool.map(lambda path: _import_file(spool, marker, inspect(path, limits=limits)), files)
 
 
-def _import_file(spool: Spool, mark: OpenAssociation, found: FolderFile) -> ImportedFile:
+def _import_file(spool: Spool, marker: AssociationMarker, found: FolderFile) -> ImportedFile:
     path = found.path
     if found.skipped:
         return ImportedFile(path, ImportOutcome.SKIPPED, found.skipped)
@@ -63,7 +63,7 @@ def _import_file(spool: Spool, mark: OpenAssociation, found: FolderFile) -> Impo
             return ImportedFile(path, ImportOutcome.QUARANTINED, found.damage)
         series, sop = found.identity.series_instance_uid, found.identity.sop_instance_uid
         try:
-            mark.touch(series)
+            marker.hold(series)
         except OSError as exc:
             raise SpoolUnavailable(f"{spool.incoming} cannot be written ({exc.strerror})") from exc
         outcome = spool.add_file(series, sop, path, origin=IMPORT, **_head(found))
@@ -73,10 +73,10 @@ def _import_file(spool: Spool, mark: OpenAssociation, found: FolderFile) -> Impo
 
 
 def _head(found: FolderFile) -> dict[str, Any]:
-    """What ``Spool.add_file`` has to put before a dataset without whole file meta information."""
+    """Arguments of ``Spool.add_file`` that complete missing file meta information; else none."""
     if found.dataset_offset is None or found.identity is None:
         return {}
-    head = file_head(
+    head = part10_header(
         sop_class_uid=found.identity.sop_class_uid,
         sop_instance_uid=found.identity.sop_instance_uid,
         transfer_syntax_uid=found.identity.transfer_syntax_uid,
@@ -86,7 +86,7 @@ def _head(found: FolderFile) -> dict[str, Any]:
 
 
 _OUTCOMES = {
-    Outcome.STORED: ImportOutcome.STORED,
-    Outcome.ALREADY_THERE: ImportOutcome.ALREADY_THERE,
-    Outcome.CONFLICT: ImportOutcome.CONFLICT,
+    SpoolOutcome.STORED: ImportOutcome.STORED,
+    SpoolOutcome.ALREADY_THERE: ImportOutcome.ALREADY_THERE,
+    SpoolOutcome.CONFLICT: ImportOutcome.CONFLICT,
 }

@@ -1,4 +1,4 @@
-"""Objects and files that could not be taken, each with the reason beside it; nothing is dropped."""
+"""Keeps the objects and files that cannot be ingested, each with its reason; nothing is dropped."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 @dataclass(frozen=True)
 class QuarantinedFile:
-    """One file that was set apart.
+    """One file in the quarantine.
 
     Attributes:
         path: the file.
-        series_instance_uid: of its series, or ``unknown``.
-        reason: why, for a person to read.
-        time: when, UTC.
-        origin: where it came from: a sender's address, a path.
+        series_instance_uid: SeriesInstanceUID, or ``unknown``.
+        reason: why it is here, a sentence for people.
+        time: when it came here, UTC.
+        origin: its sender, its path in the spool, or ``import``.
     """
 
     path: Path
@@ -44,44 +44,44 @@ class QuarantinedFile:
 
 
 class Quarantine:
-    """The folder ``quarantine/<series or unknown>/<file>`` with ``<file>.json`` beside each file."""
+    """The folder ``quarantine``: ``<series or unknown>/<file>``, each with ``<file>.json`` beside it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def keep(self, source: Path, *, name: str, series: str, reason: str, origin: str) -> Path:
-        """Keep what ``source`` holds; ``source`` stays. Durable when it returns.
+        """Add ``source`` by hard link or copy, and leave it where it is; durable on return.
 
-        The same content of the same name is kept once, with the first reason.
+        The same content under the same name is kept once, with the first reason.
 
         Args:
             source: a synced file that nobody writes to any more.
-            name: to call it by; made harmless, and a part of the content's digest is added.
-            series: its SeriesInstanceUID, empty when that is not known.
-            reason: why, for a person to read.
-            origin: where it came from.
+            name: file name; it is sanitized, and a part of the content's digest is appended.
+            series: SeriesInstanceUID; empty if unknown.
+            reason: why the file is quarantined, a sentence for people.
+            origin: where the file comes from.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the quarantine cannot be written.
         """
         folder = self.folder / (series or UNKNOWN_SERIES)
-        aside = self.folder / ".tmp"
+        temporary_folder = self.folder / ".tmp"
         make_folder(folder)
-        make_folder(aside)
+        make_folder(temporary_folder)
         target = folder / _name_for(name, source)
         if target.exists():
-            sync_folder(folder)  # who put it there may not have come so far yet
+            sync_folder(folder)  # its writer may not have synced it yet
             return target
         now = datetime.now(timezone.utc).isoformat()
         note = {"reason": shown_lines(reason), "time": now, "origin": shown(origin)}
-        temporary = aside / uuid.uuid4().hex
+        temporary = temporary_folder / uuid.uuid4().hex
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
             write_all(fd, (json.dumps(note, indent=1).encode(),))
             os.fsync(fd)
         finally:
             os.close(fd)
-        # The reason comes first: a file is never found without one, whenever the process ends.
+        # The reason is written first, so that no file is ever without one, even after a kill.
         temporary.replace(folder / f"{target.name}.json")
         with contextlib.suppress(FileExistsError):
             link_or_copy(source, target, aside=temporary)
@@ -89,7 +89,7 @@ class Quarantine:
         return target
 
     def files(self) -> Iterator[QuarantinedFile]:
-        """All that is kept, by series and name."""
+        """All files, by series and name."""
         for folder in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
             if folder.name.startswith(".") or not folder.is_dir():
                 continue
@@ -99,7 +99,7 @@ class Quarantine:
                     yield _read(path, note)
 
     def newest(self, limit: int) -> tuple[int, list[QuarantinedFile]]:
-        """How many files are kept, and the newest of them, the newest first; only their notes are read.
+        """The number of files, and the newest of them, newest first; reads only the notes of those.
 
         Raises:
             SpoolUnavailable: the folder cannot be read.
@@ -117,7 +117,7 @@ class Quarantine:
         found = []
         for _, name in heapq.nlargest(limit, notes):
             note = Path(name)
-            with contextlib.suppress(FileNotFoundError):  # removed at this moment
+            with contextlib.suppress(FileNotFoundError):  # removed in the meantime
                 found.append(_read(note.with_suffix(""), note))
         return len(notes), found
 
@@ -135,10 +135,10 @@ def _name_for(name: str, source: Path) -> str:
 
 def _read(path: Path, note: Path) -> QuarantinedFile:
     try:
-        said = json.loads(note.read_text("utf-8"))
-        reason, time, origin = str(said["reason"]), datetime.fromisoformat(said["time"]), str(said["origin"])
+        content = json.loads(note.read_text("utf-8"))
+        reason, time, origin = str(content["reason"]), datetime.fromisoformat(content["time"]), str(content["origin"])
         time = time if time.tzinfo else time.replace(tzinfo=timezone.utc)
-    except (ValueError, LookupError, TypeError):  # somebody changed it
+    except (ValueError, LookupError, TypeError):  # edited by hand
         reason, origin = f"{shown(note)} cannot be read", "unknown"
         time = datetime.fromtimestamp(note.stat().st_mtime, timezone.utc)
     return QuarantinedFile(path=path, series_instance_uid=path.parent.name, reason=reason, time=time, origin=origin)

@@ -1,4 +1,4 @@
-"""The bytes of a dataset as the network brings them, in memory or in a file of the spool."""
+"""Buffers a dataset that arrives over the network, in memory or in a file of the spool."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ _KEPT_IN_MEMORY_BYTES = 4 * 1024**2
 
 
 class ReceivedDataset(io.BytesIO):
-    """The bytes of one dataset as they arrive: in memory while small, then in a file.
+    """The bytes of one dataset: in memory up to 4 MiB, then in a file.
+
+    Args:
+        new_path: returns the path of a new file.
+        head: returns the preamble and file meta information to write before the dataset.
 
     Attributes:
-        path: the file, once there is one; its owner removes it or moves it away.
-        error: why the file could not be written; what arrives after that is dropped.
+        path: the file, once there is one; its owner removes or moves it.
+        head_size_bytes: offset of the dataset in the file.
+        error: why the file cannot be written; bytes that arrive afterwards are dropped.
     """
 
     def __init__(self, new_path: Callable[[], Path], head: Callable[[], bytes]) -> None:
@@ -29,7 +34,7 @@ class ReceivedDataset(io.BytesIO):
         self.error: OSError | None = None
 
     def write(self, data: Any, /) -> int:  # noqa: ANN401 - as io.BytesIO has it
-        """Take the next fragment; never raises for a full disk, see ``error``."""
+        """Append the next fragment; a full disk raises nothing, see ``error``."""
         if self.path is None and self.tell() + len(data) <= _KEPT_IN_MEMORY_BYTES:
             return super().write(data)
         if self.error is None:
@@ -42,13 +47,13 @@ class ReceivedDataset(io.BytesIO):
         return len(data)
 
     def finish(self) -> None:
-        """No more will come; the file is closed, but neither synced nor removed."""
+        """Close the file, without syncing or removing it; the dataset is complete."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     def discard(self) -> None:
-        """Nobody wants it: the file is removed."""
+        """Close and remove the file."""
         self.finish()
         if self.path is not None:
             with contextlib.suppress(OSError):
@@ -57,7 +62,9 @@ class ReceivedDataset(io.BytesIO):
     def _move_to_file(self) -> None:
         self.path = self._new_path()
         self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
-        os.fchmod(self._fd, 0o444)  # whatever the umask: operators of another user read it; folders keep others out
+        os.fchmod(
+            self._fd, 0o444
+        )  # despite the umask: operators of another user read it, and folder modes keep others out
         head = self._head()
         self.head_size_bytes = len(head)
         self._write_file(head)

@@ -1,4 +1,4 @@
-"""The folders of waiting series: made, kept open, filled and removed by many processes at once."""
+"""The folders of waiting series, which many processes create, fill and remove concurrently."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from kaapana_assets.dicom.identifiers import is_uid
 from kaapana_assets.durable import sync_folder
 
 _KEPT_OPEN = 128
-# What the kernel answers when a folder was removed while we held it open; network file systems say ESTALE.
+# The kernel's errors for a folder that was removed while open; network file systems return ESTALE.
 _GONE = (errno.ENOENT, errno.ESTALE)
 
 
 class OpenFolder:
-    """A folder held open, and closed when nobody uses it any more."""
+    """An open folder, closed when the last reference to it goes."""
 
     def __init__(self, path: Path) -> None:
         self.fd = -1
@@ -32,9 +32,8 @@ class OpenFolder:
 class SeriesFolders:
     """The folders ``<incoming>/<series>``.
 
-    They are kept open between objects, which makes two things sure: a folder that others removed
-    and made again is never mistaken for the one that was synced in its parent, and nothing is put
-    into a removed one.
+    They stay open between objects. So a folder that another process removed and created again is never
+    mistaken for the one whose entry was synced, and nothing is linked into a removed folder.
     """
 
     def __init__(self, incoming: Path) -> None:
@@ -43,10 +42,10 @@ class SeriesFolders:
         self._lock = threading.Lock()
 
     def link(self, source: Path, series_uid: str, name: str) -> tuple[OpenFolder, bool]:
-        """Put ``source`` into the series under ``name``; gives its folder and whether the name was free.
+        """Link ``source`` into the series as ``name``; return the folder and whether the name was free.
 
-        What has the name already stays. The folder itself is durable, the new name is not before
-        the folder is synced.
+        An existing file of that name stays. The folder itself is durable; the new name is durable once
+        the caller has synced the folder.
         """
         while True:
             folder = self._open(series_uid)
@@ -62,13 +61,13 @@ class SeriesFolders:
                 return folder, True
 
     def entries(self) -> list[os.DirEntry[str]]:
-        """The folder of each series; what is not named by a UID is none."""
+        """The folders of series, which are those named by a UID."""
         return [entry for entry in entries_of(self._incoming) if _is_series(entry)]
 
-    def strangers(self) -> list[str]:
-        """What lies here or in the folder of a series and is neither a series nor an object of one, by its path.
+    def unexpected_entries(self) -> list[str]:
+        """Relative paths of all entries that are neither the folder of a series nor an object in one.
 
-        Somebody put it there by hand. It is never touched, and keeps nothing else waiting.
+        Somebody put them there by hand. They are never touched and do not hold back any series.
         """
         found = []
         for entry in entries_of(self._incoming):
@@ -86,13 +85,13 @@ class SeriesFolders:
         path = self._incoming / series_uid
         folder = None
         while folder is None:
-            # Not exist_ok, which fails if the folder is removed between its two looks.
+            # Not exist_ok, which fails if the folder is removed between mkdir and its check.
             with contextlib.suppress(FileExistsError):
                 path.mkdir()
             try:
                 folder = OpenFolder(path)
             except FileNotFoundError:
-                continue  # removed as empty between the two calls
+                continue  # another process removed the empty folder between the two calls
         sync_folder(self._incoming)
         with self._lock:
             self._kept[series_uid] = folder
@@ -107,17 +106,17 @@ class SeriesFolders:
 
 
 def dicom_files(folder: Path | str) -> list[os.DirEntry[str]]:
-    """The files ``*.dcm`` in ``folder``; none where it is missing."""
+    """The files ``*.dcm`` in ``folder``; none if the folder is missing."""
     return [entry for entry in entries_of(folder) if _is_object(entry)]
 
 
 def entries_of(folder: Path | str) -> list[os.DirEntry[str]]:
-    """All that is in ``folder``, nothing where it is missing; the folder is closed on return."""
+    """All entries of ``folder``; none if it is missing. The folder is closed on return."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)
     except FileNotFoundError:
-        return []  # also while others remove it
+        return []  # also if another process has just removed it
 
 
 def _is_series(entry: os.DirEntry[str]) -> bool:

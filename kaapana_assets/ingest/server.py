@@ -1,7 +1,6 @@
-"""Listens for connections and gives associations their places.
+"""Listens for connections and limits the number of associations.
 
-A place is taken by a request for an association, never by a connection alone, and no address can take
-all of them.
+Only a connection that requests an association counts, and no address can use up the limit.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from typing import cast
 
 from pynetdicom import AE
 
-from kaapana_assets.ingest.acceptor import AcceptedAssociation, Provider
-from kaapana_assets.ingest.commands import Command
-from kaapana_assets.ingest.connection import Deadlines
-from kaapana_assets.ingest.messages import Context, Request
-from kaapana_assets.ingest.pending import PendingConnections
+from kaapana_assets.ingest.acceptor import AcceptedAssociation, ServiceProvider
+from kaapana_assets.ingest.connection import Timeouts
+from kaapana_assets.ingest.dimse_commands import Command
+from kaapana_assets.ingest.dimse_messages import AcceptedContext, Request
+from kaapana_assets.ingest.pending_connections import PendingConnections
 from kaapana_assets.ingest.received_dataset import ReceivedDataset
 from kaapana_assets.settings import Settings
 
@@ -35,21 +34,21 @@ _CALLING_TITLE = slice(26, 42)
 _logger = logging.getLogger(__name__)
 
 
-class Server:
-    """Accepts connections and associations in a thread of its own, from ``start`` to ``stop``.
+class AssociationServer:
+    """Accepts connections and associations in its own thread, from ``start`` to ``stop``.
 
     Args:
-        ae: title, presentation contexts and allowed callers.
+        ae: AE title, presentation contexts and allowed calling AE titles.
         settings: address and limits.
-        provider: what associations offer.
+        provider: serves the requests of associations.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: it cannot listen on the address.
     """
 
-    def __init__(self, ae: AE, settings: Settings, provider: Provider) -> None:
+    def __init__(self, ae: AE, settings: Settings, provider: ServiceProvider) -> None:
         self._ae, self._settings, self._provider = ae, settings, provider
-        self._deadlines = Deadlines(
+        self._timeouts = Timeouts(
             stall_s=settings.receiver_stall_timeout_s,
             pdu_s=settings.receiver_pdu_timeout_s,
             idle_s=settings.receiver_idle_timeout_s,
@@ -63,35 +62,35 @@ class Server:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port that it listens on."""
+        """The host and port on which it listens."""
         host, port = self._listener.getsockname()[:2]
         return host, port
 
     @property
     def associations(self) -> list[AcceptedAssociation]:
-        """Those that have not ended."""
+        """The associations that have not ended."""
         with self._lock:
             return list(self._associations)
 
     def start(self) -> None:
-        """Take connections from now on."""
+        """Start to accept connections."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Take no more connections; associations go on."""
+        """Accept no more connections; associations continue."""
         self._stopping.set()
         self._thread.join()
 
-    def new_dataset(self, command: Command, context: Context) -> ReceivedDataset | None:
-        """As the provider has it."""
+    def new_dataset(self, command: Command, context: AcceptedContext) -> ReceivedDataset | None:
+        """Pass on to the provider."""
         return self._provider.new_dataset(command, context)
 
     def answer(self, assoc: AcceptedAssociation, request: Request) -> int:
-        """As the provider has it."""
+        """Pass on to the provider."""
         return self._provider.answer(assoc, request)
 
     def ended(self, assoc: AcceptedAssociation) -> None:
-        """The place of this association is free."""
+        """Pass on to the provider; the association no longer counts towards the limit."""
         self._provider.ended(assoc)
         with self._lock:
             self._associations.pop(assoc, None)
@@ -119,8 +118,8 @@ class Server:
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as exc:
-            _logger.error("a connection cannot be taken: %s", exc.strerror)
-            pending.drop_one()
+            _logger.error("a connection cannot be accepted: %s", exc.strerror)
+            pending.close_oldest()
             time.sleep(_POLL_S)
             return
         pending.add(sock, address[:2])
@@ -133,35 +132,37 @@ class Server:
             return _LOCAL_LIMIT_EXCEEDED
         try:
             self._begin(sock, address, request)
-        except (OSError, RuntimeError) as exc:  # no more descriptors or threads
+        except (OSError, RuntimeError) as exc:  # no file descriptors or threads left
             _logger.error("association from %s lost: %s", address[0], exc)
             sock.close()
         return b""
 
     def _begin(self, sock: socket.socket, address: tuple[str, int], request: bytes) -> None:
         assoc = AcceptedAssociation(
-            self._ae, sock, address=address, request=request, deadlines=self._deadlines, provider=self
+            self._ae, sock, address=address, request=request, timeouts=self._timeouts, provider=self
         )
         with self._lock:
             self._associations[assoc] = address[0]
         try:
             assoc.start()
         except RuntimeError:
-            assoc.let_go()
+            assoc.release_resources()
             raise
 
     def _refusal(self, host: str) -> str:
         settings = self._settings
         with self._lock:
-            taken = Counter(self._associations.values())
-        if taken.total() >= settings.receiver_max_associations:
-            return f"there are {taken.total()} already (KAAPANA_RECEIVER_MAX_ASSOCIATIONS)"
-        if taken[host] >= settings.receiver_share:
-            return f"it has {taken[host]} already (KAAPANA_RECEIVER_MAX_ASSOCIATIONS_PER_ADDRESS)"
+            open_counts = Counter(self._associations.values())
+        if open_counts.total() >= settings.receiver_max_associations:
+            return f"{open_counts.total()} are open already (KAAPANA_RECEIVER_MAX_ASSOCIATIONS)"
+        if open_counts[host] >= settings.receiver_share:
+            return (
+                f"{open_counts[host]} of this address are open already (KAAPANA_RECEIVER_MAX_ASSOCIATIONS_PER_ADDRESS)"
+            )
         return ""
 
     def _collect(self) -> None:
-        """Free the memory of ended associations, which are made of cycles."""
+        """Free the memory of ended associations, which contain reference cycles."""
         with self._lock:
             due = self._ended >= _ENDED_UNTIL_COLLECTION
             if due:

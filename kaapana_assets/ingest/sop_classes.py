@@ -1,7 +1,7 @@
-"""Which abstract syntaxes the receiver takes objects of.
+"""Decides which abstract syntaxes are storage classes that the receiver accepts.
 
-Derived from the dictionaries of pydicom and pynetdicom. A UID that neither knows is taken: a private
-class, or one that is newer than they are.
+The dictionaries of pydicom and pynetdicom decide. A UID that neither of them knows is accepted: it is a
+private class, or newer than they are.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _WELL_FORMED = re.compile(r"[0-9.]{1,64}")
 
 
 @lru_cache(maxsize=4096)
-def stores_images(uid: str) -> bool:
-    """Whether objects of this SOP class belong to a series and come by C-STORE.
+def is_storage_class(uid: str) -> bool:
+    """Whether C-STORE transfers objects of this SOP class and they belong to a series.
 
-    Worklists, queries, print and procedure steps do not, nor do objects that belong to no patient
-    (hanging protocols, colour palettes, implant templates) or that are for media only (DICOMDIR).
+    Worklists, queries, print and procedure steps are not storage classes. Objects without a patient
+    (hanging protocols, colour palettes, implant templates) and DICOMDIR belong to no series.
     """
     known = UID(uid)
     if not _WELL_FORMED.fullmatch(uid) or uid == MediaStorageDirectoryStorage:
@@ -33,5 +33,5 @@ def stores_images(uid: str) -> bool:
     service = uid_to_service_class(uid)
     if service is not ServiceClass:
         return service is StorageServiceClass
-    # Not of pynetdicom: retired ones, and two that the dictionary has without a name.
+    # Unknown to pynetdicom: retired classes, and two that the dictionary lists without a name.
     return not known.type or not known.name or _STORAGE_NAME.search(known.name) is not None

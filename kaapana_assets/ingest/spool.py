@@ -1,16 +1,16 @@
-"""The spool: what was acknowledged to its sender and is not in the PACS yet.
+"""The spool: objects that are acknowledged to their sender and not yet in the PACS.
 
 Layout, all of it on one file system::
 
-    incoming/<series>/<sop>.dcm      an object, whole and synced
+    incoming/<series>/<sop>.dcm      an object, complete and synced
     incoming/.tmp/                   objects being written
-    incoming/.associations/<id>      marks of open associations
-    incoming/.abnormal-ends/         over which series a taker died
-    incoming/.taker                  locked by the one that takes files out
-    quarantine/<series>/<file>       what could not be taken, ``<file>.json`` says why
+    incoming/.associations/<id>      markers of open associations
+    incoming/.abnormal-ends/         crashes of the ingest process, see ``crashes``
+    incoming/.taker                  lock of the process that ingests
+    quarantine/<series>/<file>       an object that cannot be ingested; ``<file>.json`` has the reason
 
-Any number of processes write and read here at once. What an object holds is not looked at; whoever
-adds one says which series and instance it is.
+Any number of processes may read and write concurrently. The spool does not read objects: the caller
+that adds one passes its series and SOP Instance UID.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from typing import TYPE_CHECKING
 
 from kaapana_assets.clocks import is_untouched
 from kaapana_assets.dicom.digests import content_digest
+from kaapana_assets.dicom.equality import same_object, syntax_difference
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits, limits_of
-from kaapana_assets.dicom.sameness import same_object, syntax_difference
 from kaapana_assets.durable import Buffer, make_folder, sync_file, write_all
 from kaapana_assets.errors import InvalidIdentifier, NotFound, SpoolUnavailable, StoreUnavailable, UnreadableDicom
-from kaapana_assets.ingest.abnormal_ends import AbnormalEnds
-from kaapana_assets.ingest.associations import OpenAssociation, held_series, open_mark
+from kaapana_assets.ingest.association_markers import AssociationMarker, create_marker, held_series
+from kaapana_assets.ingest.crashes import IngestCrashes
 from kaapana_assets.ingest.quarantine import Quarantine, QuarantinedFile
 from kaapana_assets.ingest.series_folders import SeriesFolders, dicom_files
 from kaapana_assets.locks import is_locked, open_lock
@@ -46,17 +46,17 @@ from kaapana_assets.stores.files.durable import copy_into, free_bytes, remove_if
 if TYPE_CHECKING:
     from kaapana_assets.settings import Settings
 
-_LEFT_BEHIND_S = 3600.0
+_STALE_AFTER_S = 3600.0
 _COPY_BYTES = 1024**2
-_TAKER = ".taker"
-_NAME_OF_COPIES = "file.dcm"
+_INGEST_LOCK = ".taker"
+_QUARANTINED_COPY_NAME = "file.dcm"
 
 IMPORT = "import"
-"""Where a file came from that was not received, in notes of the quarantine; never its path."""
+"""The origin of imported files in the quarantine, in place of their path."""
 
 
-class Outcome(Enum):
-    """What became of an object that was added."""
+class SpoolOutcome(Enum):
+    """The outcome of adding an object."""
 
     STORED = "stored"
     ALREADY_THERE = "already there"
@@ -65,12 +65,12 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class SpoolSeries:
-    """One series that waits.
+    """One series in the spool.
 
     Attributes:
-        size_bytes: of all its files.
-        newest_mtime: when a file last came or went, seconds since the epoch.
-        open: an association that has sent to it is still open.
+        size_bytes: total size of its files.
+        newest_mtime: when a file was last added or removed, seconds since the epoch.
+        open: whether an association that has sent to it is still open.
     """
 
     series_instance_uid: str
@@ -82,14 +82,16 @@ class SpoolSeries:
 
 @dataclass(frozen=True, kw_only=True)
 class Backlog:
-    """How much waits, and the room for more.
+    """The amount of data in the spool, and the free space.
 
     Attributes:
-        open_series: of the series those that an open association has sent to.
-        oldest_age_s: since a file last came to the series that has been quiet for the longest; None
-            where nothing waits.
-        free_bytes: of the disk of the spool.
-        strangers: what lies in the spool and is no series and no object of one, by its path there.
+        series: number of series.
+        instances: number of instances.
+        open_series: number of series to which an open association has sent.
+        oldest_age_s: time since the last change of the series that has been quiet longest; None if the
+            spool is empty.
+        free_bytes: free space on the disk of the spool.
+        unexpected_entries: relative paths that are neither a series nor an object of one.
     """
 
     series: int
@@ -97,17 +99,17 @@ class Backlog:
     open_series: int
     oldest_age_s: float | None
     free_bytes: int
-    strangers: tuple[str, ...] = ()
+    unexpected_entries: tuple[str, ...] = ()
 
 
 class Spool:
-    """The two folders and the rules by which they are written.
+    """The folders of waiting and quarantined objects.
 
     Args:
-        incoming: the folder of waiting series.
-        quarantine: the folder of what could not be taken.
-        min_free_bytes: with less free space than this nothing is added.
-        limits: for the objects that are read, which is only done to compare two of one UID.
+        incoming: folder of the waiting series.
+        quarantine: folder of the objects that cannot be ingested.
+        min_free_bytes: below this free space, nothing is added.
+        limits: for reading objects, which happens only to compare two with the same UID.
     """
 
     def __init__(
@@ -123,70 +125,70 @@ class Spool:
         self._quarantine = Quarantine(quarantine)
         self._min_free_bytes = min_free_bytes
         self._temporary_folder = incoming / ".tmp"
-        self._marks_folder = incoming / ".associations"
+        self._markers_folder = incoming / ".associations"
         self._numbers = itertools.count()
-        self.abnormal_ends = AbnormalEnds(incoming / ".abnormal-ends")
+        self.crashes = IngestCrashes(incoming / ".abnormal-ends")
         self._folders = SeriesFolders(incoming)
 
     def prepare(self) -> None:
-        """Make the folders and remove what writers killed long ago left half-written.
+        """Create the folders and remove stale temporary files of killed writers.
 
         Raises:
-            SpoolUnavailable: they cannot be made.
+            SpoolUnavailable: the folders cannot be created.
         """
         with _unavailable(self.incoming):
-            for folder in (self._temporary_folder, self._marks_folder, self._quarantine.folder):
+            for folder in (self._temporary_folder, self._markers_folder, self._quarantine.folder):
                 make_folder(folder)
             for path in self._temporary_folder.iterdir():
                 try:
-                    if is_untouched(path, for_s=_LEFT_BEHIND_S):
+                    if is_untouched(path, for_s=_STALE_AFTER_S):
                         path.unlink()
                 except FileNotFoundError:
                     continue
 
-    def open_association(self) -> OpenAssociation:
-        """A mark that holds back the series it is told of, until it is closed.
+    def mark_association(self) -> AssociationMarker:
+        """Create a marker, which holds series back from ingest until it is closed.
 
         Raises:
-            SpoolUnavailable: the mark cannot be written.
+            SpoolUnavailable: the marker cannot be written.
         """
         with _unavailable(self.incoming):
-            return open_mark(self._marks_folder, aside=self._temporary_folder)
+            return create_marker(self._markers_folder, temporary_folder=self._temporary_folder)
 
-    def add(self, series_uid: str, sop_uid: str, parts: Iterable[Buffer], *, origin: str) -> Outcome:
-        """Put an object into the spool; durable when it returns.
+    def add(self, series_uid: str, sop_uid: str, parts: Iterable[Buffer], *, origin: str) -> SpoolOutcome:
+        """Add an object to the spool; it is durable on return.
 
         Args:
             series_uid: its SeriesInstanceUID.
             sop_uid: its SOPInstanceUID.
-            parts: the bytes of a DICOM file (PS3.10), in pieces; written as they are.
-            origin: who sent it, for the quarantine's note.
+            parts: the bytes of a DICOM file (PS3.10), in chunks; written unchanged.
+            origin: its sender, recorded if it goes to the quarantine.
 
         Returns:
-            ``ALREADY_THERE`` when the same content, in whatever encoding, waits already; ``CONFLICT`` when
-            other content waits under the same UIDs: then this one is in the quarantine, as durable.
+            ``ALREADY_THERE`` if the spool holds the same content in any encoding; ``CONFLICT`` if it holds
+            different content under the same UIDs, and the new object is durable in the quarantine.
 
         Raises:
-            InvalidIdentifier: a UID that must not reach the file system.
-            SpoolUnavailable: no space, or not writable.
+            InvalidIdentifier: one of the UIDs is not a valid UID.
+            SpoolUnavailable: no space left or not writable.
         """
         temporary = self.temporary_file()
         with self._adding(series_uid, sop_uid, temporary):
             _write_synced(temporary, parts)
-            return self._place(temporary, series_uid, sop_uid, origin=origin)
+            return self._link_into_series(temporary, series_uid, sop_uid, origin=origin)
 
     def add_file(
         self, series_uid: str, sop_uid: str, source: Path, *, origin: str, head: bytes = b"", offset: int = 0
-    ) -> Outcome:
-        """Put a copy of a file into the spool; otherwise as :meth:`add`.
+    ) -> SpoolOutcome:
+        """Add a copy of a file, like :meth:`add`.
 
         Args:
             series_uid: its SeriesInstanceUID.
             sop_uid: its SOPInstanceUID.
             source: the file.
-            origin: who sent it, for the quarantine's note.
-            head: what to put before its bytes.
-            offset: where its bytes begin.
+            origin: its sender, recorded if it goes to the quarantine.
+            head: bytes to write before those of the file.
+            offset: offset in the file from which to copy.
 
         Raises:
             NotFound: ``source`` cannot be opened.
@@ -200,22 +202,22 @@ class Spool:
             parts = chain((head,) if head else (), iter(partial(reader.read, _COPY_BYTES), b""))
             return self.add(series_uid, sop_uid, parts, origin=origin)
 
-    def adopt(self, series_uid: str, sop_uid: str, temporary: Path, *, origin: str) -> Outcome:
-        """Put a file written at :meth:`temporary_file` into the spool, without a copy; otherwise as :meth:`add`."""
+    def adopt(self, series_uid: str, sop_uid: str, temporary: Path, *, origin: str) -> SpoolOutcome:
+        """Add a file written to a :meth:`temporary_file`, like :meth:`add` but without copying it."""
         with self._adding(series_uid, sop_uid, temporary):
             sync_file(temporary)
-            return self._place(temporary, series_uid, sop_uid, origin=origin)
+            return self._link_into_series(temporary, series_uid, sop_uid, origin=origin)
 
     def temporary_file(self) -> Path:
-        """A new name on the spool's file system to write an object to."""
+        """A new path on the file system of the spool, for writing an object."""
         return self._temporary_folder / f"{os.getpid()}-{next(self._numbers)}-{time.time_ns()}"
 
     def series(self) -> list[SpoolSeries]:
-        """Every series that waits, with what there is of it."""
-        held = held_series(self._marks_folder)
+        """All series in the spool, with the number and size of their files."""
+        held = held_series(self._markers_folder)
         found = []
         for entry in self._folders.entries():
-            with suppress(FileNotFoundError):  # taken out at this moment
+            with suppress(FileNotFoundError):  # removed in the meantime
                 sizes = [file.stat().st_size for file in dicom_files(entry.path)]
                 if sizes:
                     newest = entry.stat().st_mtime
@@ -223,79 +225,79 @@ class Spool:
         return found
 
     def backlog(self) -> Backlog:
-        """How much waits, counted without a look at each file.
+        """Count what is in the spool, without a stat of each file.
 
         Raises:
-            SpoolUnavailable: the folder cannot be reached or written.
+            SpoolUnavailable: the folder is missing or not writable.
         """
         try:
             free = free_where(self.incoming)
         except StoreUnavailable as exc:
             raise SpoolUnavailable(str(exc)) from exc
         with _unavailable(self.incoming):
-            held = held_series(self._marks_folder)
+            held = held_series(self._markers_folder)
             now = time.time()
             instances, ages, open_series = 0, [], 0
             for entry in self._folders.entries():
-                with suppress(FileNotFoundError):  # taken out at this moment
+                with suppress(FileNotFoundError):  # removed in the meantime
                     if count := len(dicom_files(entry.path)):
                         instances += count
                         ages.append(max(0.0, now - entry.stat().st_mtime))
                         open_series += entry.name in held
-            strangers = tuple(self._folders.strangers())
+            unexpected_entries = tuple(self._folders.unexpected_entries())
         return Backlog(
             series=len(ages),
             instances=instances,
             open_series=open_series,
             oldest_age_s=max(ages, default=None),
             free_bytes=free,
-            strangers=strangers,
+            unexpected_entries=unexpected_entries,
         )
 
     def ready(self, quiet_s: float) -> list[str]:
-        """The SeriesInstanceUIDs that no open association has sent to and that were quiet for ``quiet_s``.
+        """SeriesInstanceUIDs without open association and without change for at least ``quiet_s``.
 
-        Costs one look at each waiting folder, whatever the number of files in it.
+        Costs one stat per series, whatever the number of its files.
         """
-        held = held_series(self._marks_folder)
+        held = held_series(self._markers_folder)
         now = time.time()
         found = []
         for entry in self._folders.entries():
-            with suppress(FileNotFoundError):  # taken out at this moment
-                # The distance, not the age: after a clock was set back a folder from the future is as quiet.
+            with suppress(FileNotFoundError):  # removed in the meantime
+                # abs(), because a folder has a time in the future after the clock was set back.
                 quiet = entry.name not in held and abs(now - entry.stat().st_mtime) >= quiet_s
                 if quiet and dicom_files(entry.path):
                     found.append(entry.name)
         return found
 
     def files(self, series_uid: str) -> list[Path]:
-        """The files of a series that wait now, by name; none where nothing waits."""
+        """The files of a series in the spool, by name; none if the series is not there."""
         return sorted(Path(file.path) for file in dicom_files(self.incoming / checked_uid(series_uid)))
 
     @contextmanager
-    def one_taker(self) -> Iterator[None]:
-        """Wait until nobody else takes files out, and keep others from it.
+    def ingest_lock(self) -> Iterator[None]:
+        """Lock the spool for ingest; waits for the process that holds the lock.
 
-        Two at once would remove each other's files by name, and what a sender puts under such a
-        name in between would be lost.
+        Files are removed by name. If two processes did so at once, a file that a sender adds under the
+        same name in between would be lost.
 
         Raises:
-            SpoolUnavailable: the lock cannot be made.
+            SpoolUnavailable: the lock file cannot be created.
         """
         with _unavailable(self.incoming):
             make_folder(self.incoming)
-            lock = open_lock(self.incoming / _TAKER)
+            lock = open_lock(self.incoming / _INGEST_LOCK)
         with lock:
             with _unavailable(self.incoming):
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def has_taker(self) -> bool:
-        """Whether somebody takes files out now."""
-        return is_locked(self.incoming / _TAKER)
+    def is_ingest_locked(self) -> bool:
+        """Whether a process holds the ingest lock."""
+        return is_locked(self.incoming / _INGEST_LOCK)
 
     def remove(self, series_uid: str, files: Sequence[Path]) -> None:
-        """Forget these files of a series, because they are safe elsewhere; what came since stays.
+        """Remove these files of a series, which are now in the PACS; later files stay.
 
         Raises:
             SpoolUnavailable: the folder is not writable.
@@ -307,10 +309,10 @@ class Spool:
             remove_if_empty(folder)
 
     def move_to_quarantine(self, path: Path, reason: str) -> Path:
-        """Take a waiting file out of its series and keep it with the reason; gives its new place.
+        """Move a file of the spool to the quarantine, with the reason; returns its new path.
 
         Raises:
-            NotFound: there is no such file.
+            NotFound: the file is no longer in the spool.
             SpoolUnavailable: the quarantine is not writable.
         """
         with _unavailable(self._quarantine.folder):
@@ -319,15 +321,15 @@ class Spool:
                     path, name=path.name, series=path.parent.name, reason=reason, origin=str(path)
                 )
             except FileNotFoundError as exc:
-                raise NotFound(f"{path} is not in the spool any more") from exc
+                raise NotFound(f"{path} is no longer in the spool") from exc
             path.unlink(missing_ok=True)
             remove_if_empty(path.parent)
         return kept
 
     def quarantine_copy(self, source: Path, reason: str, *, series_uid: str = "") -> Path:
-        """Keep a copy of a file from elsewhere, which could not be taken, with the reason; gives its place.
+        """Copy a file from elsewhere to the quarantine, with the reason; returns the path of the copy.
 
-        Its name and path, which can hold a person's name, are not kept.
+        The name and path of the file may hold a person's name and are not recorded.
         """
         if series_uid:
             checked_uid(series_uid)
@@ -335,20 +337,20 @@ class Spool:
         with _unavailable(self._quarantine.folder):
             self._check_space()
             try:
-                # A copy first, so that the quarantine never shares a file with its owner.
+                # Copied first, because the quarantine would otherwise hard-link the file of another owner.
                 copy_into(source, temporary)
                 return self._quarantine.keep(
-                    temporary, name=_NAME_OF_COPIES, series=series_uid, reason=reason, origin=IMPORT
+                    temporary, name=_QUARANTINED_COPY_NAME, series=series_uid, reason=reason, origin=IMPORT
                 )
             finally:
                 temporary.unlink(missing_ok=True)
 
     def quarantined(self) -> Iterator[QuarantinedFile]:
-        """All that was set apart, with the reasons."""
+        """All files in the quarantine, with their reasons."""
         return self._quarantine.files()
 
     def newest_quarantined(self, limit: int) -> tuple[int, list[QuarantinedFile]]:
-        """How many files were set apart, and the newest of them, the newest first."""
+        """The number of files in the quarantine, and the newest of them, newest first."""
         return self._quarantine.newest(limit)
 
     @contextmanager
@@ -371,28 +373,28 @@ class Spool:
                 f"({self._min_free_bytes // 1024**2} MiB): make room"
             )
 
-    def _place(self, temporary: Path, series_uid: str, sop_uid: str, *, origin: str) -> Outcome:
+    def _link_into_series(self, temporary: Path, series_uid: str, sop_uid: str, *, origin: str) -> SpoolOutcome:
         name = f"{sop_uid}.dcm"
         while True:
-            folder, placed = self._folders.link(temporary, series_uid, name)
-            if not placed:
+            folder, is_new = self._folders.link(temporary, series_uid, name)
+            if not is_new:
                 there = self.incoming / series_uid / name
                 try:
                     same = _same_content(there, temporary, self._limits)
                 except UnreadableDicom:
                     if there.exists():
                         raise
-                    continue  # it went to the PACS at this moment
+                    continue  # ingest has just removed it
                 if not same and not there.exists():
                     continue
                 if not same:
-                    reason = f"other content than the waiting object of the same SOPInstanceUID {sop_uid}"
+                    reason = f"different content from the waiting object with the same SOPInstanceUID {sop_uid}"
                     reason += syntax_difference(temporary, there)
                     self._quarantine.keep(temporary, name=name, series=series_uid, reason=reason, origin=origin)
-                    return Outcome.CONFLICT
-            # Also for what was already there: its writer may not have come so far yet.
+                    return SpoolOutcome.CONFLICT
+            # Also if the object was already there: its writer may not have synced the folder yet.
             os.fsync(folder.fd)
-            return Outcome.STORED if placed else Outcome.ALREADY_THERE
+            return SpoolOutcome.STORED if is_new else SpoolOutcome.ALREADY_THERE
 
 
 def _same_content(one: Path, other: Path, limits: ReadingLimits) -> bool:
@@ -400,10 +402,10 @@ def _same_content(one: Path, other: Path, limits: ReadingLimits) -> bool:
 
 
 def _write_synced(path: Path, parts: Iterable[Buffer]) -> None:
-    # Read-only from the start: the PACS shares the file by hard link and it must not change there.
+    # Read-only from the start: the PACS hard-links the file, which must not change afterwards.
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
     try:
-        os.fchmod(fd, 0o444)  # whatever the umask: operators of another user read it; folders keep others out
+        os.fchmod(fd, 0o444)  # despite the umask: operators of another user read it, and folder modes keep others out
         write_all(fd, parts)
         os.fsync(fd)
     finally:
@@ -416,11 +418,11 @@ def _unavailable(folder: Path) -> Iterator[None]:
         yield
     except OSError as exc:
         reason = exc.strerror or exc
-        raise SpoolUnavailable(f"{folder} cannot be written ({reason}): free space or mend its rights") from exc
+        raise SpoolUnavailable(f"{folder} cannot be written ({reason}): free space or fix its permissions") from exc
 
 
 def open_spool(settings: Settings) -> Spool:
-    """The spool in the folder of data."""
+    """The spool of a home."""
     return Spool(
         settings.paths.incoming,
         settings.paths.quarantine,

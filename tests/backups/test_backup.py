@@ -121,7 +121,7 @@ def test_what_the_copied_catalog_does_not_have_is_received_again(home: Path, tmp
 def test_backup_waits_for_the_ingest_that_runs(home: Path, tmp_path: Path) -> None:
     spool = Spool(home / "incoming", home / "quarantine")
     thread = threading.Thread(target=take, args=(home, tmp_path / "backup"))
-    with spool.one_taker():
+    with spool.ingest_lock():
         thread.start()
         time.sleep(0.5)
         assert not list((tmp_path / "backup").glob("manifests/*"))

@@ -180,7 +180,7 @@ def test_deflated_bomb_takes_no_memory(tmp_path, dataset, save):
         "import resource, sys, pathlib\n"
         "from kaapana_assets.dicom.headers import read_header, read_identity\n"
         "from kaapana_assets.dicom.preview import preview_png\n"
-        "from kaapana_assets.dicom.sameness import same_object\n"
+        "from kaapana_assets.dicom.equality import same_object\n"
         "from kaapana_assets.errors import OverLimit\n"
         "from kaapana_assets.stores.pacs.candidates import read_candidate\n"
         "import PIL.Image\n"

@@ -10,9 +10,9 @@ import pytest
 
 from kaapana_assets.dicom.digests import content_digest
 from kaapana_assets.errors import NotFound
-from kaapana_assets.ingest.arrival import Reception
 from kaapana_assets.ingest.dicom_folder import files_in, inspect
 from kaapana_assets.ingest.folder_import import ImportOutcome, import_files
+from kaapana_assets.ingest.ingestor import Ingestor
 from kaapana_assets.ingest.spool import Spool
 from kaapana_assets.stores.pacs.folder import FolderPacs
 from kaapana_assets.stores.query import parse
@@ -41,7 +41,7 @@ def test_every_file_of_a_package_is_in_the_pacs_or_set_aside_with_the_reason(pac
     spool.prepare()
     index = SqliteIndex(tmp_path / "index.sqlite")
     pacs = FolderPacs(tmp_path / "archive")
-    reception = Reception(spool=spool, pacs=pacs, index=index, scratch=tmp_path / "scratch")
+    ingestor = Ingestor(spool=spool, pacs=pacs, index=index, scratch=tmp_path / "scratch")
     given = files_in(folder_of(package))
 
     outcomes = {each.path: each for each in import_files(spool, given)}
@@ -49,7 +49,7 @@ def test_every_file_of_a_package_is_in_the_pacs_or_set_aside_with_the_reason(pac
     assert all(each.reason for each in outcomes.values() if each.outcome is ImportOutcome.SKIPPED)
     for waiting in spool.series():
         try:
-            reception.release(reception.take_in(waiting.series_instance_uid, now=datetime.now(timezone.utc)))
+            ingestor.remove_from_spool(ingestor.ingest(waiting.series_instance_uid, now=datetime.now(timezone.utc)))
         except NotFound as exc:
             assert "could not be read" in str(exc)
 

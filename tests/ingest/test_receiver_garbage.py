@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ingest.conftest import receiving
 from ingest.raw_peer import ACCEPTED, CT, DATA, RawPeer, association_request, command_set, echo, element, pdu, pdv
 
-from kaapana_assets.ingest.commands import ProtocolViolation, read_command, response_to
+from kaapana_assets.ingest.dimse_commands import ProtocolViolation, read_command, response_to
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SHORT = st.binary(max_size=200)

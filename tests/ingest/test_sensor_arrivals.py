@@ -97,7 +97,7 @@ def test_run_that_died_unseen_does_not_keep_series_waiting(arriving: Arriving) -
     hour_ago = (datetime.now(timezone.utc) - timedelta(hours=1)).replace(tzinfo=None)
     with arriving.instance.run_storage.connect() as connection:  # type: ignore[attr-defined]
         connection.execute(RunsTable.update().values(update_timestamp=hour_ago))
-    with arriving.spool.one_taker():
+    with arriving.spool.ingest_lock():
         assert arriving.tick() == []
     assert arriving.tick() == [("1.2.1", "1.2.1")]
     assert not arriving.instance.get_run_by_id(dead.run_id).is_finished
@@ -296,7 +296,7 @@ def test_series_over_which_an_ingest_died_once_is_taken_in_and_not_suspected_any
     arriving.send("1.2.1")
     assert ingest_dying_over(arriving, "1.2.1") == -9
     assert ingest_dying_over(arriving, "") == 0
-    assert arriving.spool.abnormal_ends.of("1.2.1") == 0
+    assert arriving.spool.crashes.count("1.2.1") == 0
     arriving.send("1.2.1", sop="2")
     assert ingest_dying_over(arriving, "1.2.1") == -9
     assert ingest_dying_over(arriving, "") == 0
@@ -332,7 +332,7 @@ def test_what_is_no_series_keeps_none_waiting_and_is_left_alone(arriving: Arrivi
     assert arriving.tick() == [("1.2.1", "1.2.2")]
     assert arriving.ingest("1.2.1", "1.2.2", **{ARRIVALS_TAG: "true"}).success
     assert arriving.tick() == []
-    assert sorted(arriving.spool.backlog().strangers) == sorted(found)
+    assert sorted(arriving.spool.backlog().unexpected_entries) == sorted(found)
     assert sorted(arriving.instance.get_dynamic_partitions("series")) == ["1.2.1", "1.2.2"]
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from kaapana_assets.errors import InvalidIdentifier, NotFound, SpoolUnavailable
-from kaapana_assets.ingest.spool import Outcome, Spool
+from kaapana_assets.ingest.spool import Spool, SpoolOutcome
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def python(script: str, *arguments: object) -> Iterator[subprocess.Popen]:
 
 
 def test_object_is_stored_byte_for_byte(spool):
-    assert spool.add("1.2", "1.2.3", [b"ab", memoryview(b"cd")], origin="test") is Outcome.STORED
+    assert spool.add("1.2", "1.2.3", [b"ab", memoryview(b"cd")], origin="test") is SpoolOutcome.STORED
     (file,) = spool.files("1.2")
     assert file == spool.incoming / "1.2" / "1.2.3.dcm"
     assert file.read_bytes() == b"abcd"
@@ -41,15 +41,15 @@ def test_nothing_stays_in_the_folder_of_temporary_files(spool):
 def test_same_object_again_replaces_nothing(spool):
     spool.add("1.2", "1.2.3", [b"abcd"], origin="test")
     before = spool.files("1.2")[0].stat()
-    assert spool.add("1.2", "1.2.3", [b"abcd"], origin="test") is Outcome.ALREADY_THERE
+    assert spool.add("1.2", "1.2.3", [b"abcd"], origin="test") is SpoolOutcome.ALREADY_THERE
     after = spool.files("1.2")[0].stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_other_content_of_the_same_instance_is_kept_apart_with_the_reason(spool):
     spool.add("1.2", "1.2.3", [b"first"], origin="one")
-    assert spool.add("1.2", "1.2.3", [b"second"], origin="two") is Outcome.CONFLICT
-    assert spool.add("1.2", "1.2.3", [b"second"], origin="two") is Outcome.CONFLICT
+    assert spool.add("1.2", "1.2.3", [b"second"], origin="two") is SpoolOutcome.CONFLICT
+    assert spool.add("1.2", "1.2.3", [b"second"], origin="two") is SpoolOutcome.CONFLICT
     assert spool.files("1.2")[0].read_bytes() == b"first"
     (kept,) = spool.quarantined()
     assert kept.path.read_bytes() == b"second"
@@ -67,8 +67,8 @@ def test_uid_that_is_none_never_reaches_the_file_system(spool, uid):
 
 def test_series_is_not_ready_while_an_association_that_sent_to_it_is_open(spool):
     spool.add("1.2", "1.2.3", [b"x"], origin="test")
-    with spool.open_association() as mark:
-        mark.touch("1.2")
+    with spool.mark_association() as marker:
+        marker.hold("1.2")
         assert spool.ready(0) == []
         assert [each.open for each in spool.series()] == [True]
     assert spool.ready(0) == ["1.2"]
@@ -85,8 +85,8 @@ def test_series_is_not_ready_before_it_was_quiet(spool):
 HOLD = """
 import sys, pathlib
 from kaapana_assets.ingest.spool import Spool
-mark = Spool(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[1])).open_association()
-mark.touch("1.2")
+marker = Spool(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[1])).mark_association()
+marker.hold("1.2")
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -121,16 +121,16 @@ def test_removing_forgets_only_the_files_named(spool):
 def test_object_is_stored_into_a_folder_that_was_removed_meanwhile(spool):
     spool.add("1.2", "1", [b"x"], origin="test")
     spool.remove("1.2", spool.files("1.2"))
-    assert spool.add("1.2", "2", [b"y"], origin="test") is Outcome.STORED
+    assert spool.add("1.2", "2", [b"y"], origin="test") is SpoolOutcome.STORED
     assert [file.stem for file in spool.files("1.2")] == ["2"]
 
 
 WRITE = """
 import sys, pathlib
-from kaapana_assets.ingest.spool import Outcome, Spool
+from kaapana_assets.ingest.spool import SpoolOutcome, Spool
 spool = Spool(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), min_free_bytes=0)
 for number in range(int(sys.argv[3]), int(sys.argv[3]) + 150):
-    assert spool.add("1.2", str(number), [b"x"], origin="test") is Outcome.STORED
+    assert spool.add("1.2", str(number), [b"x"], origin="test") is SpoolOutcome.STORED
 """
 
 
@@ -225,7 +225,7 @@ def test_full_disk_refuses_the_object_and_keeps_what_is_there(small_disk):
         spool.add("1.2", "2", [b"y" * 900_000], origin="test")
     assert [file.stem for file in spool.files("1.2")] == ["1"]
     assert list((spool.incoming / ".tmp").iterdir()) == []
-    assert spool.add("1.2", "3", [b"z" * 1000], origin="test") is Outcome.STORED
+    assert spool.add("1.2", "3", [b"z" * 1000], origin="test") is SpoolOutcome.STORED
 
 
 def test_copy_of_a_file_has_its_content(spool, tmp_path):
@@ -261,7 +261,7 @@ TAKER = """
 import sys
 from pathlib import Path
 from kaapana_assets.ingest.spool import Spool
-with Spool(Path(sys.argv[1]), Path(sys.argv[2])).one_taker():
+with Spool(Path(sys.argv[1]), Path(sys.argv[2])).ingest_lock():
     print("in", flush=True)
     sys.stdin.read()
 """
@@ -271,17 +271,17 @@ def test_one_at_a_time_takes_files_out_and_one_that_was_killed_hinders_nobody(sp
     entered = threading.Event()
 
     def enter():
-        with spool.one_taker():
+        with spool.ingest_lock():
             entered.set()
 
-    assert not spool.has_taker()
+    assert not spool.is_ingest_locked()
     with python(TAKER, spool.incoming, tmp_path / "quarantine") as other:
         assert other.stdout.readline() == b"in\n"
-        assert spool.has_taker()
+        assert spool.is_ingest_locked()
         thread = threading.Thread(target=enter)
         thread.start()
         assert not entered.wait(0.2)
         other.kill()
         thread.join(10)
     assert entered.is_set()
-    assert not spool.has_taker()
+    assert not spool.is_ingest_locked()

@@ -207,8 +207,8 @@ def test_a_series_that_a_run_works_on_is_refused_by_name_of_the_run(lived_in):
 
 def test_a_series_that_is_being_received_is_refused(lived_in):
     settings = load_settings()
-    with open_spool(settings).open_association() as mark:
-        mark.touch(GONE)
+    with open_spool(settings).mark_association() as marker:
+        marker.hold(GONE)
         with pytest.raises(TemporaryError, match="being received"):
             forget.carry_out(settings, forget.plan(settings, "series", GONE, now=now()), lambda _: None)
 

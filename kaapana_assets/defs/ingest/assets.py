@@ -11,8 +11,8 @@ from kaapana_assets.defs.resources import Platform
 from kaapana_assets.dicom.identifiers import is_uid
 from kaapana_assets.dicom.limits import limits_of
 from kaapana_assets.errors import KaapanaAssetsError, SeriesSetAside, StoreUnavailable
-from kaapana_assets.ingest.abnormal_ends import SET_ASIDE_AFTER
-from kaapana_assets.ingest.arrival import Arrival, Reception
+from kaapana_assets.ingest.crashes import MAX_CRASHES
+from kaapana_assets.ingest.ingestor import IngestedSeries, Ingestor
 from kaapana_assets.ingest.spool import open_spool
 
 GROUP = "ingest"
@@ -61,15 +61,15 @@ _AWAY_ENOUGH = 3
 def ingest_series(context: dg.AssetExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN201
     """Bring the series of the partition range from the spool into the PACS and the index."""
     settings = platform.settings
-    reception = Reception(
+    ingestor = Ingestor(
         spool=open_spool(settings),
         pacs=platform.pacs(),
         index=platform.index(),
         scratch=settings.paths.scratch,
         limits=limits_of(settings),
     )
-    with reception.spool.one_taker():
-        failed = _take_in(context, reception)
+    with ingestor.spool.ingest_lock():
+        failed = _ingest(context, ingestor)
     if failed:
         for key in context.selected_asset_keys:
             record_failed(context.op_execution_context, key, sorted(failed))
@@ -83,19 +83,19 @@ def ingest_series(context: dg.AssetExecutionContext, platform: Platform):  # typ
     yield  # what was made is recorded per series; Dagster only has to see a generator
 
 
-def _take_in(context: dg.AssetExecutionContext, reception: Reception) -> dict[str, str]:
-    """The series that failed, with the reason; all others are recorded and out of the spool."""
+def _ingest(context: dg.AssetExecutionContext, ingestor: Ingestor) -> dict[str, str]:
+    """The series that failed, with reasons; all others are recorded and removed from the spool."""
     failed: dict[str, str] = {}
-    arrivals: list[Arrival] = []
-    series = _in_order(context, reception)
-    ends = reception.spool.abnormal_ends
+    ingested: list[IngestedSeries] = []
+    series = _in_order(context, ingestor)
+    crashes = ingestor.spool.crashes
     away = place = 0
     for place, uid in enumerate(series, start=1):
-        if ends.of(uid):
-            # It may take this process along: what was done before must not be lost with it.
-            _finish(context, reception, arrivals)
+        if crashes.count(uid):
+            # It may crash this process, which must not lose the series before it.
+            _finish(context, ingestor, ingested)
         try:
-            arrivals.append(_arrival(reception, uid))
+            ingested.append(_ingested(ingestor, uid))
             away = 0
         except KaapanaAssetsError as exc:
             failed[uid] = str(exc)
@@ -105,8 +105,8 @@ def _take_in(context: dg.AssetExecutionContext, reception: Reception) -> dict[st
             failed[uid] = f"{type(exc).__name__} in {_place(exc)}"
             context.log.error("series %s: %s", uid, failed[uid])
         is_last = place == len(series) or away == _AWAY_ENOUGH
-        if len(arrivals) == _RECORD_TOGETHER or is_last:
-            _finish(context, reception, arrivals)
+        if len(ingested) == _RECORD_TOGETHER or is_last:
+            _finish(context, ingestor, ingested)
             context.log.info("%d of %d series are in the PACS and the index", place - len(failed), len(series))
         if is_last:
             break
@@ -118,10 +118,10 @@ def _take_in(context: dg.AssetExecutionContext, reception: Reception) -> dict[st
     return failed
 
 
-def _in_order(context: dg.AssetExecutionContext, reception: Reception) -> list[str]:
-    """The series to take in; those over which a process died come last, so that all others are done before."""
-    ends = reception.spool.abnormal_ends
-    suspect = ends.count_last()
+def _in_order(context: dg.AssetExecutionContext, ingestor: Ingestor) -> list[str]:
+    """The series to ingest; those that crashed a process come last, so that all others are ingested first."""
+    crashes = ingestor.spool.crashes
+    suspect = crashes.record_last()
     if suspect is not None:
         context.log.warning(
             "the last ingest died (killed, out of memory, a crash) over series %s, which now comes last",
@@ -129,37 +129,37 @@ def _in_order(context: dg.AssetExecutionContext, reception: Reception) -> list[s
         )
     series = list(context.partition_keys)
     if context.run.tags.get(ARRIVALS_TAG):
-        series = [uid for uid in series if is_uid(uid) and reception.spool.files(uid)]
-    return sorted(series, key=ends.of)
+        series = [uid for uid in series if is_uid(uid) and ingestor.spool.files(uid)]
+    return sorted(series, key=crashes.count)
 
 
-def _arrival(reception: Reception, uid: str) -> Arrival:
-    """A series taken in; one over which too many processes died is set aside.
+def _ingested(ingestor: Ingestor, uid: str) -> IngestedSeries:
+    """Ingest a series; one that crashed too many processes goes to the quarantine.
 
     Raises:
-        KaapanaAssetsError: see ``Reception.take_in``; SeriesSetAside of one that is set aside.
+        KaapanaAssetsError: see ``Ingestor.ingest``; SeriesSetAside if the series goes to the quarantine.
     """
-    ends = reception.spool.abnormal_ends
-    died = ends.of(uid)
-    if died >= SET_ASIDE_AFTER:
+    crashes = ingestor.spool.crashes
+    died = crashes.count(uid)
+    if died >= MAX_CRASHES:
         reason = (
             f"series {uid}: ingest died {died} times (killed, out of memory, a crash) while it took this series in, "
             "the last time after all others"
         )
-        files = reception.set_aside(uid, reason)
-        ends.forget(uid)
+        files = ingestor.quarantine(uid, reason)
+        crashes.forget(uid)
         raise SeriesSetAside(f"{reason}: its {files} files are in the quarantine, `import` them to try again")
-    with ends.noted(uid):
-        return reception.take_in(uid, now=datetime.now(timezone.utc))
+    with crashes.watching(uid):
+        return ingestor.ingest(uid, now=datetime.now(timezone.utc))
 
 
-def _finish(context: dg.AssetExecutionContext, reception: Reception, arrivals: list[Arrival]) -> None:
-    """Record arrivals and take them out of the spool; none are left in the list."""
-    _record(context.op_execution_context, arrivals)
-    if DICOM_SERIES in context.selected_asset_keys:  # else it waits for a run that records it
-        for arrival in arrivals:
-            reception.release(arrival)
-    arrivals.clear()
+def _finish(context: dg.AssetExecutionContext, ingestor: Ingestor, ingested: list[IngestedSeries]) -> None:
+    """Record the ingested series, remove their files from the spool and empty the list."""
+    _record(context.op_execution_context, ingested)
+    if DICOM_SERIES in context.selected_asset_keys:  # else the files wait for a run that records them
+        for series in ingested:
+            ingestor.remove_from_spool(series)
+    ingested.clear()
 
 
 def _place(exc: Exception) -> str:
@@ -168,10 +168,10 @@ def _place(exc: Exception) -> str:
     return f"{frame.filename}:{frame.lineno}"
 
 
-def _record(context: dg.OpExecutionContext, arrivals: list[Arrival]) -> None:
+def _record(context: dg.OpExecutionContext, ingested: list[IngestedSeries]) -> None:
     made = [
         Made(partition=a.stored.series_instance_uid, data_version=a.stored.digest, metadata=_series_metadata(a))
-        for a in arrivals
+        for a in ingested
     ]
     selected = context.selected_asset_keys
     if DICOM_SERIES in selected:
@@ -183,35 +183,35 @@ def _record(context: dg.OpExecutionContext, arrivals: list[Arrival]) -> None:
             inputs={DICOM_SERIES: a.stored.digest},
             metadata={"attributes": dg.MetadataValue.int(len(a.document))},
         )
-        for a in arrivals
+        for a in ingested
     ]
     if SERIES_METADATA in selected:
         record_made(context, SERIES_METADATA, documents)
-    record_checks(context, [_evaluation(a) for a in arrivals])
+    record_checks(context, [_evaluation(a) for a in ingested])
 
 
-def _series_metadata(arrival: Arrival) -> dict[str, dg.MetadataValue]:
-    stored = arrival.stored
+def _series_metadata(series: IngestedSeries) -> dict[str, dg.MetadataValue]:
+    stored = series.stored
     metadata: dict[str, dg.MetadataValue] = {
         "instances": dg.MetadataValue.int(len(stored.instances)),
-        "new instances": dg.MetadataValue.int(arrival.new_instances),
+        "new instances": dg.MetadataValue.int(series.new_instances),
         "size (bytes)": dg.MetadataValue.int(sum(instance.size_bytes for instance in stored.instances)),
-        "modality": dg.MetadataValue.text(str(arrival.document.get("Modality", ""))),
+        "modality": dg.MetadataValue.text(str(series.document.get("Modality", ""))),
         "StudyInstanceUID": dg.MetadataValue.text(stored.study_instance_uid),
     }
-    if arrival.quarantined:
-        metadata["files set aside"] = dg.MetadataValue.int(arrival.quarantined)
+    if series.quarantined:
+        metadata["files set aside"] = dg.MetadataValue.int(series.quarantined)
     return metadata
 
 
-def _evaluation(arrival: Arrival) -> dg.AssetCheckEvaluation:
-    found = [f"{finding.kind.value}: {finding.message}" for finding in arrival.findings]
+def _evaluation(series: IngestedSeries) -> dg.AssetCheckEvaluation:
+    found = [f"{finding.kind.value}: {finding.message}" for finding in series.findings]
     return dg.AssetCheckEvaluation(
         asset_key=DICOM_SERIES,
         check_name=CHECK,
         passed=not found,
         severity=dg.AssetCheckSeverity.WARN,
-        partition=arrival.stored.series_instance_uid,
+        partition=series.stored.series_instance_uid,
         metadata={"findings": dg.MetadataValue.json(found)} if found else {},
     )
 

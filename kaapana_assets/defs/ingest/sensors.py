@@ -114,7 +114,7 @@ def _running(instance: dg.DagsterInstance, spool: Spool) -> str | None:
         if (record.update_timestamp > heard_since and not is_future(record.update_timestamp.timestamp()))
         or record.dagster_run.status is dg.DagsterRunStatus.QUEUED
     ]
-    if records and not alive and spool.has_taker():
+    if records and not alive and spool.is_ingest_locked():
         alive = list(records)
     return alive[0].dagster_run.run_id if alive else None
 

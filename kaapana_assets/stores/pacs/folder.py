@@ -16,9 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kaapana_assets.dicom.digests import content_digest
+from kaapana_assets.dicom.equality import same_object, syntax_difference
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
-from kaapana_assets.dicom.sameness import same_object, syntax_difference
 from kaapana_assets.durable import make_folder, sync_folder
 from kaapana_assets.errors import NotFound, StoreUnavailable
 from kaapana_assets.locks import locked

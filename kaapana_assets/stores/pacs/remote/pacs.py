@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kaapana_assets.dicom.digests import content_digest
+from kaapana_assets.dicom.equality import same_object
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
-from kaapana_assets.dicom.sameness import same_object
 from kaapana_assets.durable import make_folder
 from kaapana_assets.errors import ConfigurationError, ConflictingContent, NotFound, StoreUnavailable
 from kaapana_assets.locks import locked

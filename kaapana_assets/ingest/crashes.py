@@ -1,13 +1,13 @@
-"""Which series was being taken in when the process of an ingest was killed.
+"""Counts the crashes of the ingest process per series.
 
-An out-of-memory kill or a crash of a decoder leaves no exception behind. So the series is noted before
-it is taken in and the note is removed after it, whatever came of it: a note that the next one finds
-belongs to a process that died. Only the holder of ``Spool.one_taker`` may use this.
+An out-of-memory kill or a crash of a decoder raises no exception. So ingest writes the series to a file
+before it starts and removes the file afterwards, whether the series succeeded or failed. If the next
+ingest finds the file, the last process crashed. Only the holder of ``Spool.ingest_lock`` may use this.
 
 Layout::
 
-    <folder>/now        SeriesInstanceUID that is being taken in
-    <folder>/<series>   how many processes died over it
+    <folder>/now        SeriesInstanceUID that is being ingested
+    <folder>/<series>   number of crashes during its ingest
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from kaapana_assets.dicom.identifiers import is_uid
 from kaapana_assets.durable import write_file
 from kaapana_assets.errors import SpoolUnavailable
 
-SET_ASIDE_AFTER = 2
+MAX_CRASHES = 2
 
 _NOW = "now"
 
 
-class AbnormalEnds:
-    """The notes in one folder."""
+class IngestCrashes:
+    """The crash counts in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def count_last(self) -> str | None:
-        """Count the end of the last process, if it died, against its series; gives that series.
+    def record_last(self) -> str | None:
+        """Count the crash of the last process, if it crashed, and return the series it was ingesting.
 
         Raises:
             SpoolUnavailable: the folder cannot be written.
@@ -43,20 +43,20 @@ class AbnormalEnds:
                 uid = note.read_text("ascii", "replace").strip()
             except FileNotFoundError:
                 return None
-            if is_uid(uid):  # not if the process, or the machine, died while it was written
-                write_file(self._folder / uid, str(self.of(uid) + 1))
+            if is_uid(uid):  # no UID if the process or the machine died during the write
+                write_file(self._folder / uid, str(self.count(uid) + 1))
             note.unlink()
         return uid if is_uid(uid) else None
 
-    def of(self, series_instance_uid: str) -> int:
-        """How many processes died over a series since it was taken in last."""
+    def count(self, series_instance_uid: str) -> int:
+        """The number of crashes of a series since it was last ingested."""
         with suppress(FileNotFoundError, ValueError):
             return int((self._folder / series_instance_uid).read_text("ascii", "replace"))
         return 0
 
     @contextmanager
-    def noted(self, series_instance_uid: str) -> Iterator[None]:
-        """Says, inside, that this series is being taken in; a series that went well is not under suspicion any more.
+    def watching(self, series_instance_uid: str) -> Iterator[None]:
+        """Record that this series is being ingested; resets its count unless an exception is raised.
 
         Raises:
             SpoolUnavailable: the folder cannot be written.
@@ -72,7 +72,7 @@ class AbnormalEnds:
         self.forget(series_instance_uid)
 
     def forget(self, series_instance_uid: str) -> None:
-        """Count anew from here on."""
+        """Reset the count of a series."""
         with _unavailable(self._folder):
             (self._folder / series_instance_uid).unlink(missing_ok=True)
 
@@ -82,4 +82,4 @@ def _unavailable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise SpoolUnavailable(f"{folder} cannot be written ({exc.strerror or exc}): mend its rights") from exc
+        raise SpoolUnavailable(f"{folder} cannot be written ({exc.strerror or exc}): fix its permissions") from exc

@@ -1,4 +1,4 @@
-"""The command sets of DIMSE messages, read without trusting them, and the answers to them.
+"""Decodes the command sets of DIMSE requests without trusting them, and encodes the responses.
 
 References:
     PS3.7 6.3 (command set), 9.3 (messages), Annex C (status), Annex E (fields).
@@ -23,12 +23,12 @@ _FIELD, _MESSAGE_ID, _RESPONDED_TO, _DATASET_TYPE, _STATUS = 0x0100, 0x0110, 0x0
 
 
 class ProtocolViolation(InputError):
-    """A peer does what the protocol does not allow: its association is aborted."""
+    """The peer violates the protocol; its association is aborted."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A request; the UIDs are as they were sent, without padding, and may be anything."""
+    """The command set of a request; its UIDs are stripped of padding but not validated."""
 
     field: int
     message_id: int
@@ -38,14 +38,14 @@ class Command:
 
 
 def read_command(data: bytes) -> Command:
-    """The request in an encoded command set.
+    """Decode the command set of a request.
 
     Args:
-        data: all fragments of it, joined.
+        data: all its fragments, joined.
 
     Raises:
-        ProtocolViolation: it cannot be read, or is nothing that can be answered: a response, a
-            C-CANCEL, or without command field, message ID or data set type.
+        ProtocolViolation: it cannot be decoded, lacks command field, message ID or data set type, or
+            is a response or a C-CANCEL.
     """
     elements = _elements(data)
     field = _number(elements, _FIELD, "command field")
@@ -74,7 +74,7 @@ def response_to(command: Command, status: int) -> bytes:
 
 
 def _elements(data: bytes) -> dict[int, bytes]:
-    """Values by element number; always implicit VR little endian, always of group 0000 (PS3.7 6.3.1)."""
+    """Values by element number, from group 0000 in implicit VR little endian (PS3.7 6.3.1)."""
     found = {}
     offset = 0
     while offset < len(data):
@@ -102,7 +102,7 @@ def _text(elements: dict[int, bytes], *numbers: int) -> str:
 
 
 def _uid(value: str) -> bytes:
-    # Answered as it came, but an answer has to fit into any PDU.
+    # Returned as received, but truncated so that a response fits into any PDU.
     encoded = value.encode("ascii", "replace")[:64]
     return encoded + b"\0" * (len(encoded) % 2)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kaapana_assets.dicom.geometry import FindingKind, check_series
+from kaapana_assets.dicom.consistency import FindingKind, check_series
 from kaapana_assets.dicom.headers import read_header
 
 AXIAL = [1, 0, 0, 0, 1, 0]
@@ -126,7 +126,10 @@ FAULTY = {
     "slice-sent-again": (lambda image: [*volume(image), image(5)], DUPLICATE),
     "all-sent-again": (lambda image: volume(image, InstanceNumber=1) + volume(image, InstanceNumber=1), DUPLICATE),
     "size": (lambda image: [*volume(image), image(20, Rows=128)], FindingKind.MIXED_SIZE),
-    "orientation": (lambda image: [*volume(image), image(20, orientation=SAGITTAL)], FindingKind.MIXED_ORIENTATION),
+    "orientation": (
+        lambda image: [*volume(image), image(20, orientation=SAGITTAL)],
+        FindingKind.MIXED_ORIENTATION,
+    ),
     "frame-of-reference": (
         lambda image: [*volume(image), image(20, FrameOfReferenceUID="1.8")],
         FindingKind.MIXED_FRAME_OF_REFERENCE,

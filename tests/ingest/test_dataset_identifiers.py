@@ -17,7 +17,7 @@ from pydicom.uid import (
 
 from kaapana_assets.dicom.headers import read_identity
 from kaapana_assets.errors import InputError, UnreadableDicom
-from kaapana_assets.ingest.dataset_start import file_head, read_dataset_start
+from kaapana_assets.ingest.dataset_identifiers import part10_header, read_dataset_identifiers
 
 
 def encoded(ds, syntax: str) -> bytes:
@@ -35,7 +35,7 @@ def encoded(ds, syntax: str) -> bytes:
 )
 def test_identifiers_are_found_in_every_encoding(instance, syntax):
     ds = instance(series="1.2.7")
-    start = read_dataset_start(encoded(ds, syntax), syntax)
+    start = read_dataset_identifiers(encoded(ds, syntax), syntax)
     assert (start.sop_class_uid, start.sop_instance_uid) == (ds.SOPClassUID, ds.SOPInstanceUID)
     assert (start.study_instance_uid, start.series_instance_uid) == ("1.2.3", "1.2.7")
 
@@ -51,7 +51,7 @@ def test_identifiers_agree_with_pydicom_on_its_test_files():
         except InputError:
             continue
         dataset = data[144 + struct.unpack_from("<L", data, 140)[0] :]
-        start = read_dataset_start(dataset, identity.transfer_syntax_uid)
+        start = read_dataset_identifiers(dataset, identity.transfer_syntax_uid)
         assert start.series_instance_uid == identity.series_instance_uid, path
         assert start.sop_instance_uid == identity.sop_instance_uid, path
         compared += 1
@@ -66,7 +66,7 @@ DAMAGED = {
     "empty": b"",
     "random": bytes(range(7, 250)),
     "text": b"this is a text and no dataset" * 10,
-    "item outside of a sequence": struct.pack("<HHL", 0xFFFE, 0xE000, 4) + b"abcd",
+    "item outside a sequence": struct.pack("<HHL", 0xFFFE, 0xE000, 4) + b"abcd",
     "sequence without end": struct.pack("<HH2sHL", 8, 0x1110, b"SQ", 0, 0xFFFFFFFF),
     "value longer than the data": struct.pack("<HH2sH", 8, 0x16, b"UI", 60) + b"1.2",
     "UID of a megabyte": struct.pack("<HHL", 8, 0x18, 1 << 20) + b"1" * (1 << 20),
@@ -94,10 +94,10 @@ def test_element_out_of_order_is_the_reason_and_not_that_it_is_missing(instance,
     data = moved(encoded(instance(), ExplicitVRLittleEndian), b"\x28\0\x10\0US", b"\x20\0\x0d\0UI")
     reason = r"not in ascending order \(PS3\.5 7\.1\): StudyInstanceUID \(0020,000D\) stands after \(0028,0010\)"
     with pytest.raises(UnreadableDicom, match=reason):
-        read_dataset_start(data, ExplicitVRLittleEndian)
+        read_dataset_identifiers(data, ExplicitVRLittleEndian)
     path = tmp_path / "x.dcm"
     meta = {"sop_class_uid": "1.2", "sop_instance_uid": "1.3", "implementation": "1.2.3"}
-    path.write_bytes(file_head(transfer_syntax_uid=ExplicitVRLittleEndian, **meta) + data)
+    path.write_bytes(part10_header(transfer_syntax_uid=ExplicitVRLittleEndian, **meta) + data)
     with pytest.raises(UnreadableDicom, match=reason) as caught:
         read_identity(path)
     assert "missing" not in str(caught.value)
@@ -112,7 +112,7 @@ def test_element_that_is_nowhere_is_missing(instance, tmp_path):
     del ds.StudyInstanceUID
     data = encoded(ds, ExplicitVRLittleEndian)
     with pytest.raises(UnreadableDicom, match="StudyInstanceUID is missing"):
-        read_dataset_start(data, ExplicitVRLittleEndian)
+        read_dataset_identifiers(data, ExplicitVRLittleEndian)
 
 
 @pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED.keys())
@@ -121,7 +121,7 @@ def test_element_that_is_nowhere_is_missing(instance, tmp_path):
 )
 def test_damaged_bytes_are_refused_with_a_reason(data, syntax):
     with pytest.raises(InputError) as caught:
-        read_dataset_start(data, syntax)
+        read_dataset_identifiers(data, syntax)
     assert str(caught.value)
 
 
@@ -131,7 +131,7 @@ def test_every_truncation_is_refused_or_read_right(instance):
     refused = 0
     for length in range(len(data)):
         try:
-            start = read_dataset_start(data[:length], ExplicitVRLittleEndian)
+            start = read_dataset_identifiers(data[:length], ExplicitVRLittleEndian)
         except InputError:
             refused += 1
         else:
@@ -143,12 +143,12 @@ def test_deflated_bomb_is_not_inflated():
     compressor = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     bomb = compressor.compress(b"\0" * 50_000_000) + compressor.flush()
     with pytest.raises(UnreadableDicom):
-        read_dataset_start(bomb, DeflatedExplicitVRLittleEndian)
+        read_dataset_identifiers(bomb, DeflatedExplicitVRLittleEndian)
 
 
-def test_file_head_is_read_by_pydicom(instance, tmp_path):
+def test_part10_header_is_read_by_pydicom(instance, tmp_path):
     ds = instance()
-    head = file_head(
+    head = part10_header(
         sop_class_uid=ds.SOPClassUID,
         sop_instance_uid=ds.SOPInstanceUID,
         transfer_syntax_uid=ExplicitVRLittleEndian,

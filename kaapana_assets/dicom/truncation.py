@@ -1,4 +1,4 @@
-"""Whether a file holds all the bytes that its elements claim; pydicom does not look at the last ones."""
+"""Detects files that are cut short: pydicom does not check that the last element is complete."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _PIXEL_VRS = (b"OB", b"OD", b"OF", b"OW", b"UN")
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
-def check_complete(header: Dataset, source: BinaryIO, *, path: Path) -> None:
-    """Compare the lengths that elements claim with what the file holds.
+def check_not_truncated(header: Dataset, source: BinaryIO, *, path: Path) -> None:
+    """Check that the file is as long as the lengths of its elements require.
 
     Args:
-        header: as read from ``source``, up to the pixel data.
+        header: read from ``source``, up to the pixel data.
         source: positioned at the pixel data element, or at the end of the file.
-        path: to name in the error.
+        path: named in the error.
 
     Raises:
         UnreadableDicom: the file is cut short.
@@ -40,7 +40,7 @@ def check_complete(header: Dataset, source: BinaryIO, *, path: Path) -> None:
     start = source.read(8)
     if len(start) < 8:
         return
-    # Some files say explicit VR and are implicit; a length is even, a VR read as one is odd.
+    # Some files claim explicit VR and are implicit. A length is even, a VR read as a length is odd.
     length_field = source.read(4) if start[4:6] in _PIXEL_VRS else start[4:]
     byte_order = ">" if header.original_encoding[1] is False else "<"
     (length,) = struct.unpack(byte_order + "L", length_field)
@@ -52,11 +52,11 @@ def check_complete(header: Dataset, source: BinaryIO, *, path: Path) -> None:
 
 
 def _check_fragments(source: BinaryIO, *, size: int, path: Path) -> None:
-    """Walk the fragments of encapsulated pixel data (PS3.5 A.4), which are little endian always."""
+    """Check each fragment of encapsulated pixel data (PS3.5 A.4), which is always little endian."""
     while True:
         item = source.read(8)
         if not item:
-            return  # some writers leave the delimiter out; every fragment was whole
+            return  # some writers omit the delimiter; every fragment was complete
         if len(item) < 8:
             raise UnreadableDicom(f"{path}: cut short between two fragments of the pixel data")
         group, element, length = struct.unpack("<HHL", item)

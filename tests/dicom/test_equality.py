@@ -13,8 +13,8 @@ from pydicom.uid import (
 )
 
 from kaapana_assets.dicom.digests import content_digest
+from kaapana_assets.dicom.equality import same_object
 from kaapana_assets.dicom.limits import ReadingLimits
-from kaapana_assets.dicom.sameness import same_object
 
 SYNTAXES = [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
 

@@ -1,7 +1,7 @@
-"""Connections that have not requested an association yet.
+"""Connections that have not yet requested an association.
 
-They cost a socket each and no thread, and take no place of an association. One thread reads them all,
-each no further than the end of its first PDU.
+Each costs a socket but no thread, and does not count as an association. One thread reads all of them,
+each up to the end of its first PDU.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ MAXIMUM_PENDING = 128
 
 _HEADER_BYTES = 6
 _REQUEST = 0x01
-# From the fixed fields (PS3.8 table 9-11) to twice 128 presentation contexts with 60 transfer syntaxes each.
+# From the fixed fields (PS3.8 table 9-11) to twice the size of 128 contexts with 60 transfer syntaxes.
 _REQUEST_BYTES = 68, 1024**2
 _ABORT = 0x07
 _ABORT_HEADER = b"\x07\x00\x00\x00\x00\x04"
-# PS3.8 9.3.8: by the service provider; PDU not recognised, not expected, with an invalid value.
+# PS3.8 9.3.8: source service provider; reason unrecognized PDU, unexpected PDU, invalid PDU parameter.
 _UNRECOGNIZED, _UNEXPECTED, _INVALID = b"\0\0\2\1", b"\0\0\2\2", b"\0\0\2\6"
-# A socket that is closed with bytes unread takes back what was sent: the peer is given this to close first.
-_FAREWELL_S = 0.5
-_DROPPED_BYTES = 64 * 1024
+# Closing a socket with unread bytes may discard what was sent, so the peer has this time to close first.
+_CLOSE_TIMEOUT_S = 0.5
+_READ_BYTES = 64 * 1024
 
 _logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class _Pending:
     refused: bool = False
 
     def missing_bytes(self) -> int:
-        """How many bytes of the header, then of the PDU, are not there yet."""
+        """The number of bytes missing from the header, or else from the PDU."""
         size = _HEADER_BYTES
         if len(self.received) >= size:
             size += int.from_bytes(self.received[2:6], "big")
@@ -51,12 +51,13 @@ class _Pending:
 
 
 class PendingConnections:
-    """Reads each new connection until it has requested an association, closed or run out of time.
+    """Reads each new connection until it requests an association, closes or times out.
 
     Args:
-        selector: where sockets are registered, each with this object as data.
-        timeout_s: how long a connection may take to bring its whole request.
-        on_request: takes over the socket of a whole A-ASSOCIATE-RQ, or gives the PDU that refuses it.
+        selector: registers the sockets, each with this object as data.
+        timeout_s: time for the whole association request.
+        on_request: called with socket, address and A-ASSOCIATE-RQ PDU. Returns the PDU that refuses the
+            request, or nothing, and then owns the socket.
     """
 
     def __init__(self, selector: selectors.BaseSelector, *, timeout_s: float, on_request: OnRequest) -> None:
@@ -64,21 +65,21 @@ class PendingConnections:
         self._waiting: dict[socket.socket, _Pending] = {}  # the oldest first
 
     def add(self, sock: socket.socket, address: tuple[str, int]) -> None:
-        """Wait for the request of a new connection; when there are too many, the oldest of the busiest peer goes."""
+        """Add a new connection; above the limit, close the oldest of the peer that has most."""
         sock.setblocking(False)
         self._waiting[sock] = _Pending(sock, address, time.monotonic() + self._timeout_s)
         self._selector.register(sock, selectors.EVENT_READ, self)
         if len(self._waiting) > MAXIMUM_PENDING:
-            self.drop_one()
+            self.close_oldest()
 
     def read(self, sock: socket.socket) -> None:
-        """Take what has arrived on a connection."""
+        """Read the bytes that have arrived on a connection."""
         pending = self._waiting.get(sock)
-        if pending is None:  # closed for another one since it was found readable
+        if pending is None:  # closed by ``close_oldest`` after the selector reported it
             return
         try:
-            size = _DROPPED_BYTES if pending.refused else pending.missing_bytes()
-            received = sock.recv(min(size, _DROPPED_BYTES))
+            size = _READ_BYTES if pending.refused else pending.missing_bytes()
+            received = sock.recv(min(size, _READ_BYTES))
         except BlockingIOError:
             return
         except OSError:
@@ -87,10 +88,10 @@ class PendingConnections:
             self._close(pending)
         elif not pending.refused:
             pending.received += received
-            self._look(pending)
+            self._check_pdu(pending)
 
     def expire(self) -> None:
-        """Close the connections whose time is over."""
+        """Close the connections that have timed out."""
         now = time.monotonic()
         for pending in [each for each in self._waiting.values() if each.deadline < now]:
             if not pending.refused:
@@ -102,23 +103,26 @@ class PendingConnections:
                 )
             self._close(pending)
 
-    def drop_one(self) -> None:
-        """Close the oldest connection of the address that has most of them."""
+    def close_oldest(self) -> None:
+        """Close the oldest connection of the address with the most connections."""
         counts = Counter(each.address[0] for each in self._waiting.values())
         if counts:
             ((busiest, number),) = counts.most_common(1)
             oldest = next(each for each in self._waiting.values() if each.address[0] == busiest)
             _logger.warning(
-                "connection from %s closed: it has %d of %d without a request", busiest, number, len(self._waiting)
+                "connection from %s closed: the address has %d of %d connections without a request",
+                busiest,
+                number,
+                len(self._waiting),
             )
             self._close(oldest)
 
     def close(self) -> None:
-        """Close them all."""
+        """Close all connections."""
         for pending in list(self._waiting.values()):
             self._close(pending)
 
-    def _look(self, pending: _Pending) -> None:
+    def _check_pdu(self, pending: _Pending) -> None:
         kind, length = pending.received[0], int.from_bytes(pending.received[2:6], "big")
         if kind == _ABORT:
             self._close(pending)
@@ -140,7 +144,7 @@ class PendingConnections:
 
     def _refuse(self, pending: _Pending, pdu: bytes) -> None:
         pending.refused = True
-        pending.deadline = time.monotonic() + _FAREWELL_S
+        pending.deadline = time.monotonic() + _CLOSE_TIMEOUT_S
         try:
             pending.sock.send(pdu)
             pending.sock.shutdown(socket.SHUT_WR)

@@ -1,7 +1,6 @@
-"""The identifiers at the start of an encoded dataset, found without decoding it.
+"""Reads the identifiers at the start of an encoded dataset, without decoding the dataset.
 
-The receiver looks at every object with this and with nothing else, so it has to be cheap and must
-stand whatever bytes a network brings.
+This is all that the receiver reads of an object, so it must be cheap and robust against any bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from kaapana_assets.dicom.headers import out_of_order
+from kaapana_assets.dicom.headers import out_of_order_message
 from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.durable import Buffer
 from kaapana_assets.errors import UnreadableDicom
@@ -18,10 +17,9 @@ from kaapana_assets.errors import UnreadableDicom
 IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 IMPLEMENTATION_UID = "2.25.300836402116098362071870146962041371297"
-"""Of file meta information that import writes (PS3.5 B.2)."""
+"""Implementation Class UID of file meta information that import writes (PS3.5 B.2)."""
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
-
 
 _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
 _KEYWORDS = {
@@ -39,8 +37,8 @@ _INFLATED_LIMIT_BYTES = 4 * 1024**2
 
 
 @dataclass(frozen=True)
-class DatasetStart:
-    """The identifiers of an object, each checked to be a UID."""
+class DatasetIdentifiers:
+    """The identifiers in a dataset, each checked to be a UID."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -48,16 +46,16 @@ class DatasetStart:
     series_instance_uid: str
 
 
-def read_dataset_start(data: Buffer, transfer_syntax_uid: str) -> DatasetStart:
-    """The identifiers in an encoded dataset.
+def read_dataset_identifiers(data: Buffer, transfer_syntax_uid: str) -> DatasetIdentifiers:
+    """Read the identifiers of an encoded dataset.
 
     Args:
-        data: the dataset without file meta information; enough of it to hold SeriesInstanceUID.
-        transfer_syntax_uid: how it is encoded; an unknown one is taken for explicit VR little endian,
-            as the standard wants of every new one.
+        data: the dataset without file meta information, at least up to SeriesInstanceUID.
+        transfer_syntax_uid: encoding of the dataset; an unknown one is read as explicit VR little
+            endian, which the standard requires of every new transfer syntax.
 
     Raises:
-        UnreadableDicom: the bytes are no such dataset, or an identifier is missing.
+        UnreadableDicom: the bytes are not such a dataset, or an identifier is missing.
         InvalidIdentifier: an identifier is not a UID.
 
     References:
@@ -68,42 +66,42 @@ def read_dataset_start(data: Buffer, transfer_syntax_uid: str) -> DatasetStart:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, _INFLATED_LIMIT_BYTES)
         except zlib.error as exc:
             raise UnreadableDicom(f"the dataset is not deflated as its transfer syntax says ({exc})") from exc
-    walk = _Walk(
+    elements = _ElementReader(
         data,
         implicit=_is_implicit(data, transfer_syntax_uid),
         order=">" if transfer_syntax_uid == EXPLICIT_BIG_ENDIAN else "<",
     )
     try:
-        found = walk.identifiers()
+        found = elements.identifiers()
     except struct.error as exc:
         raise UnreadableDicom("the dataset ends before SeriesInstanceUID") from exc
     uids = {}
     for tag, keyword in _KEYWORDS.items():
         if not found.get(tag, b"").strip(b"\0 "):
-            if late := walk.late(tag):
-                raise UnreadableDicom(out_of_order(keyword, tag, after=late))
+            if late := elements.misplaced(tag):
+                raise UnreadableDicom(out_of_order_message(keyword, tag, after=late))
             raise UnreadableDicom(f"{keyword} is missing in the dataset")
         uids[tag] = checked_uid(found[tag].decode("ascii", "replace"), keyword=keyword)
-    return DatasetStart(uids[_SOP_CLASS], uids[_SOP_INSTANCE], uids[_STUDY], uids[_SERIES])
+    return DatasetIdentifiers(uids[_SOP_CLASS], uids[_SOP_INSTANCE], uids[_STUDY], uids[_SERIES])
 
 
 def _is_implicit(data: Buffer, transfer_syntax_uid: str) -> bool:
-    """Whether VRs are left out; the bytes are believed, because some files say one and do the other."""
+    """Whether the VR is implicit; the bytes decide, because some files contradict their transfer syntax."""
     first_vr = bytes(data[4:6])
     if transfer_syntax_uid == IMPLICIT_LITTLE_ENDIAN:
         return first_vr not in (b"CS", b"UI", b"UL", b"LO", b"SH")
     return len(first_vr) == 2 and not (first_vr.isalpha() and first_vr.isupper())
 
 
-class _Walk:
-    """Goes from element to element; sequences of undefined length are walked through, others jumped over."""
+class _ElementReader:
+    """Reads element by element; enters sequences of undefined length and skips others."""
 
     def __init__(self, data: Buffer, *, implicit: bool, order: str) -> None:
         self._data = data
         self._position = 0
         self._start = 0
-        # One entry for the dataset and one for each sequence or item of undefined length around the
-        # position, which says whether its elements are of implicit VR.
+        # Whether the VR is implicit: one entry for the dataset, and one for each sequence or item of
+        # undefined length around the position.
         self._implicit = [implicit]
         self._tag = struct.Struct(order + "HH")
         self._short = struct.Struct(order + "H")
@@ -119,7 +117,7 @@ class _Walk:
             if tag in (_ITEM, _ITEM_END, _SEQUENCE_END):
                 self._nest(tag, length)
             elif length == _UNDEFINED:
-                # PS3.5 6.2.2: what is inside UN of undefined length is always implicit VR.
+                # PS3.5 6.2.2: the content of UN of undefined length is always implicit VR.
                 self._implicit.append(self._implicit[-1] or vr == b"UN")
             elif len(self._implicit) > 1:
                 self._position += length
@@ -134,8 +132,8 @@ class _Walk:
                 self._position += length
         raise UnreadableDicom(f"no SeriesInstanceUID in the first {_ELEMENT_LIMIT} elements of the dataset")
 
-    def late(self, wanted: int) -> int | None:
-        """The element before which ``wanted`` should stand, if it comes later in the dataset than it may."""
+    def misplaced(self, wanted: int) -> int | None:
+        """The tag that ``wanted`` should precede, if it stands after it; None if it is not found."""
         before = 0
         try:
             for _ in range(_ELEMENT_LIMIT):
@@ -154,7 +152,7 @@ class _Walk:
                 else:
                     self._position += length
         except (struct.error, UnreadableDicom):
-            pass  # what cannot be walked through holds nothing that could be found
+            pass  # the rest of the dataset cannot be read, so the element cannot be found in it
         return None
 
     def _next(self) -> tuple[int, bytes, int]:
@@ -177,7 +175,7 @@ class _Walk:
 
     def _nest(self, tag: int, length: int) -> None:
         if len(self._implicit) == 1:
-            raise UnreadableDicom("an item outside of a sequence")
+            raise UnreadableDicom("an item outside a sequence")
         if tag != _ITEM:
             self._implicit.pop()
         elif length == _UNDEFINED:
@@ -194,8 +192,8 @@ class _Walk:
         return value
 
 
-def file_head(*, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, implementation: str) -> bytes:
-    """Preamble and file meta information to put before a dataset.
+def part10_header(*, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, implementation: str) -> bytes:
+    """The preamble and file meta information that precede a dataset in a file.
 
     References:
         PS3.10 7.1.

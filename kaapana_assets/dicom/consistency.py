@@ -1,9 +1,9 @@
-"""What is wrong with the instances of one series, taken together: duplicates, gaps, mixtures.
+"""Checks that the instances of one series fit together: no duplicates, gaps or mixed attributes.
 
-Findings are for people and asset checks; nothing is refused here. Only objects with one frame and a
-position in the patient are looked at for geometry: SR, SEG, PDF, projections and multi-frame objects
-hold theirs elsewhere or have none. Localizers (ImageType, or a series named so) cross their slices
-on purpose and have no gaps.
+Findings are for people and asset checks; nothing is refused here. Geometry is checked only for
+single-frame objects with a position in the patient: SR, SEG, PDF, projections and multi-frame objects
+have none, or keep it elsewhere. The slices of localizers (by ImageType or series description)
+intersect on purpose, so they are not checked for gaps.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from kaapana_assets.dicom.headers import PYDICOM_ERRORS, pydicom_quiet
+from kaapana_assets.dicom.headers import PYDICOM_ERRORS, captured_pydicom_warnings
 
 SAME_POSITION_MM = 0.01
 SPACING_TOLERANCE = 0.1
 ORIENTATION_TOLERANCE = 1e-3
 
-# What makes two images at one place two images (PS3.3 C.7.6.16.2, C.8.3.1, C.8.13).
+# Attributes that distinguish two images at the same position (PS3.3 C.7.6.16.2, C.8.3.1, C.8.13).
 _DISTINGUISHING_KEYWORDS = (
     "TemporalPositionIdentifier",
     "TemporalPositionIndex",
@@ -53,7 +53,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 class FindingKind(str, Enum):
-    """What a finding is about."""
+    """The kind of inconsistency."""
 
     DUPLICATE_INSTANCE = "duplicate_instance"
     SLICE_GAP = "slice_gap"
@@ -65,8 +65,8 @@ class FindingKind(str, Enum):
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong with a series; the message holds no patient data."""
+class SeriesFinding:
+    """One inconsistency of a series; the message holds no patient data."""
 
     kind: FindingKind
     message: str
@@ -81,22 +81,22 @@ class _Slice:
     header: Dataset
 
 
-def check_series(headers: Sequence[Dataset]) -> list[Finding]:
-    """What is wrong with a series; empty when nothing is.
+def check_series(headers: Sequence[Dataset]) -> list[SeriesFinding]:
+    """The inconsistencies of a series; empty if there are none.
 
-    Two positions are the same within 0.01 mm. A distance between neighbours is a gap when its vector
-    differs from the usual (median) one by more than a tenth of its length and more than 0.01 mm: a
-    constant shift from slice to slice, as of a tilted gantry, is none. Orientations are the same
-    when all direction cosines agree within 0.001.
+    Two positions are the same within 0.01 mm. There is a gap between two neighbouring slices if the
+    vector between them differs from the median one by more than a tenth of its length and by more than
+    0.01 mm. A constant shift from slice to slice, as with a tilted gantry, is not a gap. Orientations
+    are the same if all direction cosines agree within 0.001.
 
-    Images at one position are no duplicates when an attribute tells them apart (echo, time point,
-    b-value, image type, ...), or when every position has as many of them (the last volume may be
-    incomplete) with other times or instance numbers.
+    Images at the same position are not duplicates if an attribute distinguishes them (echo, time point,
+    b-value, image type, ...). Nor are they if every position has the same number of images (the last
+    volume may be incomplete) with different times or instance numbers.
 
     References:
         PS3.3 C.7.6.2.1.1 (image position and orientation), C.7.4.1 (frame of reference).
     """
-    with pydicom_quiet():
+    with captured_pydicom_warnings():
         findings = _repeated_uids(headers)
         findings += _mixed(headers, "PatientID", FindingKind.MIXED_PATIENT, show=False)
         findings += _mixed(headers, "StudyInstanceUID", FindingKind.MIXED_STUDY, show=True)
@@ -110,7 +110,7 @@ def check_series(headers: Sequence[Dataset]) -> list[Finding]:
                 findings.append(_mixed_orientation(groups))
             return findings
         for group in groups:
-            findings += _at_one_position(group)
+            findings += _duplicates_and_gaps(group)
         return findings
 
 
@@ -132,16 +132,18 @@ def _slices(headers: Iterable[Dataset]) -> list[_Slice]:
     return slices
 
 
-def _repeated_uids(headers: Iterable[Dataset]) -> list[Finding]:
+def _repeated_uids(headers: Iterable[Dataset]) -> list[SeriesFinding]:
     counts = Counter(str(_value(header, "SOPInstanceUID")) for header in headers)
     repeated = tuple(sorted(uid for uid, count in counts.items() if count > 1))
     if not repeated:
         return []
-    return [Finding(FindingKind.DUPLICATE_INSTANCE, f"{len(repeated)} SOPInstanceUIDs are there twice", repeated)]
+    return [
+        SeriesFinding(FindingKind.DUPLICATE_INSTANCE, f"{len(repeated)} SOPInstanceUIDs occur more than once", repeated)
+    ]
 
 
-def _mixed(headers: Sequence[Dataset], keyword: str, kind: FindingKind, *, show: bool) -> list[Finding]:
-    """A finding if instances differ in an attribute that a series has once; patient data is not shown."""
+def _mixed(headers: Sequence[Dataset], keyword: str, kind: FindingKind, *, show: bool) -> list[SeriesFinding]:
+    """A finding if instances differ in an attribute that must be the same; ``show`` puts its values in."""
     groups: dict[str, list[str]] = defaultdict(list)
     for header in headers:
         value = _value(header, keyword)
@@ -150,10 +152,10 @@ def _mixed(headers: Sequence[Dataset], keyword: str, kind: FindingKind, *, show:
     if len(groups) < 2:
         return []
     shown = ": " + ", ".join(f"{value} ({len(uids)})" for value, uids in sorted(groups.items())[:5]) if show else ""
-    return [Finding(kind, f"{len(groups)} different {keyword} in one series{shown}", _minority(groups))]
+    return [SeriesFinding(kind, f"{len(groups)} different {keyword} in one series{shown}", _minority(groups))]
 
 
-def _mixed_size(slices: Sequence[_Slice]) -> list[Finding]:
+def _mixed_size(slices: Sequence[_Slice]) -> list[SeriesFinding]:
     groups: dict[str, list[str]] = defaultdict(list)
     for item in slices:
         rows, columns = _value(item.header, "Rows"), _value(item.header, "Columns")
@@ -162,12 +164,14 @@ def _mixed_size(slices: Sequence[_Slice]) -> list[Finding]:
         return []
     shown = ", ".join(f"{size} ({len(uids)})" for size, uids in sorted(groups.items())[:5])
     return [
-        Finding(FindingKind.MIXED_SIZE, f"different sizes (rows x columns) in one series: {shown}", _minority(groups))
+        SeriesFinding(
+            FindingKind.MIXED_SIZE, f"different sizes (rows x columns) in one series: {shown}", _minority(groups)
+        )
     ]
 
 
 def _minority(groups: dict[str, list[str]]) -> tuple[str, ...]:
-    """All instances but those of the largest group."""
+    """The instances outside the largest group."""
     largest = max(groups, key=lambda name: len(groups[name]))
     return tuple(uid for name, uids in groups.items() if name != largest for uid in uids)
 
@@ -184,21 +188,23 @@ def _by_orientation(slices: Iterable[_Slice]) -> list[list[_Slice]]:
     return groups
 
 
-def _mixed_orientation(groups: Sequence[Sequence[_Slice]]) -> Finding:
+def _mixed_orientation(groups: Sequence[Sequence[_Slice]]) -> SeriesFinding:
     ordered = sorted(groups, key=len, reverse=True)
     shown = ", ".join(f"{np.round(group[0].orientation, 3).tolist()} ({len(group)})" for group in ordered[:5])
     rest = tuple(item.sop_instance_uid for group in ordered[1:] for item in group)
-    return Finding(FindingKind.MIXED_ORIENTATION, f"{len(groups)} ImageOrientationPatient in one series: {shown}", rest)
+    return SeriesFinding(
+        FindingKind.MIXED_ORIENTATION, f"{len(groups)} ImageOrientationPatient in one series: {shown}", rest
+    )
 
 
-def _at_one_position(group: Sequence[_Slice]) -> list[Finding]:
-    """Duplicates and gaps among slices of one orientation."""
+def _duplicates_and_gaps(group: Sequence[_Slice]) -> list[SeriesFinding]:
+    """The duplicates and gaps among slices of one orientation."""
     row, column = group[0].orientation[:3], group[0].orientation[3:]
     normal = np.cross(row, column)
     ordered = sorted(group, key=lambda item: float(item.position @ normal))
     stacks = [[ordered[0]]]
     for item in ordered[1:]:
-        # Every slice against the first at that place: steps under the tolerance must not add up.
+        # Compare with the first slice at that position: steps below the tolerance must not add up.
         if np.linalg.norm(item.position - stacks[-1][0].position) <= SAME_POSITION_MM:
             stacks[-1].append(item)
         else:
@@ -206,10 +212,10 @@ def _at_one_position(group: Sequence[_Slice]) -> list[Finding]:
     return _duplicates(stacks) + _gaps(stacks)
 
 
-def _duplicates(stacks: Sequence[Sequence[_Slice]]) -> list[Finding]:
+def _duplicates(stacks: Sequence[Sequence[_Slice]]) -> list[SeriesFinding]:
     counts = [len(stack) for stack in stacks]
     most = max(counts)
-    # A volume at each time point; the last one may have been interrupted.
+    # One volume for each time point; the last one may be incomplete.
     repeated_volumes = min(counts) == most or (most > 2 and min(counts) >= most - 1)
     keywords = _DISTINGUISHING_KEYWORDS + (_TIME_KEYWORDS if repeated_volumes else ())
     duplicates: list[str] = []
@@ -222,11 +228,11 @@ def _duplicates(stacks: Sequence[Sequence[_Slice]]) -> list[Finding]:
             seen.add(identity)
     if not duplicates:
         return []
-    message = f"{len(duplicates)} instances are at the position of another one and nothing tells them apart"
-    return [Finding(FindingKind.DUPLICATE_INSTANCE, message, tuple(duplicates))]
+    message = f"{len(duplicates)} instances have the same position as another one, and no attribute distinguishes them"
+    return [SeriesFinding(FindingKind.DUPLICATE_INSTANCE, message, tuple(duplicates))]
 
 
-def _gaps(stacks: Sequence[Sequence[_Slice]]) -> list[Finding]:
+def _gaps(stacks: Sequence[Sequence[_Slice]]) -> list[SeriesFinding]:
     if len(stacks) < 3:
         return []
     steps = np.diff(np.stack([stack[0].position for stack in stacks]), axis=0)
@@ -241,10 +247,10 @@ def _gaps(stacks: Sequence[Sequence[_Slice]]) -> list[Finding]:
         dict.fromkeys(uid for i in odd for uid in (_first_uid(stacks[int(i)]), _first_uid(stacks[int(i) + 1])))
     )
     message = (
-        f"{len(odd)} of {len(steps)} distances between neighbouring slices are not the usual {usual_mm:.3f} mm "
+        f"{len(odd)} of {len(steps)} distances between neighbouring slices differ from the median {usual_mm:.3f} mm "
         f"(tolerance {tolerance_mm:.3f} mm): {shown} mm"
     )
-    return [Finding(FindingKind.SLICE_GAP, message, uids)]
+    return [SeriesFinding(FindingKind.SLICE_GAP, message, uids)]
 
 
 def _first_uid(stack: Sequence[_Slice]) -> str:

@@ -1,4 +1,4 @@
-"""Whether two files hold the same object, also where one of them was written anew on its way."""
+"""Compares two files attribute by attribute, even if one of them was re-encoded on its way."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pydicom.uid import UID
 from pydicom.valuerep import VR
 
 from kaapana_assets.dicom.file_meta import skip_file_meta
-from kaapana_assets.dicom.headers import PYDICOM_ERRORS, identity_of, opened, pydicom_quiet
+from kaapana_assets.dicom.headers import PYDICOM_ERRORS, captured_pydicom_warnings, identity_of, open_dicom
 from kaapana_assets.dicom.limits import DEFAULT_LIMITS, ReadingLimits
 from kaapana_assets.errors import InputError
 
 _DATASET_TRAILING_PADDING = 0xFFFCFFFC
 _PIXEL_DATA = 0x7FE00010
 _UNDEFINED_LENGTH = 0xFFFFFFFF
-# Bytes of one number, by VR, which lie the other way round in a big endian file.
+# Bytes of one number by VR, which are reversed in a big endian file.
 _WORD_BYTES = {"AT": 2, "OW": 2, "SS": 2, "US": 2, "FL": 4, "OF": 4, "OL": 4, "SL": 4, "UL": 4}
 _WORD_BYTES |= {"FD": 8, "OD": 8, "OV": 8, "SV": 8, "UV": 8}
 _TEXT_VRS = frozenset(
@@ -31,22 +31,22 @@ _TEXT_VRS = frozenset(
 
 
 def same_object(one: Path, other: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> bool:
-    """Whether all attributes of two files are equal, pixel data included, in whatever encoding.
+    """Whether all attributes of two files are equal, pixel data included, in any encoding.
 
-    Implicit and explicit VR, byte order, deflation, lengths of sequences, padding, group lengths and
-    file meta information do not count. Pixel data in another compression is another object: that it
-    is the same could be known only by decoding it. Both are read into memory: of larger files, as of
-    those that cannot be read, nothing is known, so they are not the same.
+    Implicit or explicit VR, byte order, deflation, lengths of sequences, padding, group lengths and
+    file meta information do not count. Pixel data in a different compression makes a different object,
+    because only decoding could prove it equal. Both files are read into memory. A file that cannot be
+    read, or that exceeds the limit, equals no other.
 
     Args:
-        one: a file.
-        other: another.
-        limits: of what is read into memory, deflated or not.
+        one: the first file.
+        other: the second file.
+        limits: for reading a file into memory, deflated or not.
     """
     try:
         if max(one.stat().st_size, other.stat().st_size) > limits.inflated_bytes:
             return False
-        with pydicom_quiet():
+        with captured_pydicom_warnings():
             first, second = _read(one, limits), _read(other, limits)
             return _compression(first) == _compression(second) and _equal(first, second)
     except (InputError, *PYDICOM_ERRORS):
@@ -54,7 +54,7 @@ def same_object(one: Path, other: Path, *, limits: ReadingLimits = DEFAULT_LIMIT
 
 
 def syntax_difference(one: Path, other: Path) -> str:
-    """In which transfer syntaxes two files are, for a message; empty where in the same."""
+    """The transfer syntaxes of two files, for a message; empty if they are the same."""
     syntaxes = []
     for path in (one, other):
         try:
@@ -68,14 +68,14 @@ def syntax_difference(one: Path, other: Path) -> str:
 
 
 def _read(path: Path, limits: ReadingLimits) -> Dataset:
-    with opened(path, limits=limits) as file:
-        ds = pydicom.dcmread(file, force=True)  # one of them may have been stored without file meta information
+    with open_dicom(path, limits=limits) as file:
+        ds = pydicom.dcmread(file, force=True)  # a file may have been stored without file meta information
     identity_of(ds)
     return ds
 
 
 def _compression(ds: Dataset) -> str:
-    """The transfer syntax of compressed pixel data; nothing of any other."""
+    """The transfer syntax of compressed pixel data; empty if it is not compressed."""
     element = ds.get_item(_PIXEL_DATA) if _PIXEL_DATA in ds else None
     is_compressed = isinstance(element, RawDataElement) and element.length == _UNDEFINED_LENGTH
     return str(ds.file_meta.TransferSyntaxUID) if is_compressed else ""
@@ -101,7 +101,7 @@ def _equal_element(one: Dataset, other: Dataset, tag: BaseTag) -> bool:
         if _are_one_kind(kinds) and _canonical(first, vr) == _canonical(second, vr):
             return True
     if isinstance(one[tag].value, bytes) or _known_vr(first, tag) != _known_vr(second, tag):
-        return False  # pydicom leaves such bytes in the order of their file
+        return False  # pydicom keeps such bytes in the byte order of the file
     return bool(one[tag] == other[tag])  # numbers written as other text, such as 1.0 and 1.00
 
 
@@ -120,7 +120,7 @@ def _known_vr(element: RawDataElement | DataElement | None, tag: BaseTag) -> str
 
 
 def _are_one_kind(vrs: set[str]) -> bool:
-    """Whether values of these VRs can be the same value: bytes are called OB or OW, as writers like."""
+    """Whether values of these VRs can be equal: writers choose freely between OB and OW."""
     return len(vrs) <= 1 or vrs in ({"OB", "OW"}, {"US", "SS"})
 
 
@@ -134,7 +134,7 @@ def _canonical(element: RawDataElement, vr: str) -> bytes:
 
 
 def _items(ds: Dataset, tag: BaseTag) -> list[Dataset]:
-    """The items of a sequence; one that lost its VR on the way (UN) is implicit VR little endian (PS3.5 6.2.2)."""
+    """The items of a sequence; as UN, without its VR, it is in implicit VR little endian (PS3.5 6.2.2)."""
     value = ds[tag].value
     if isinstance(value, bytes):
         value = read_sequence(

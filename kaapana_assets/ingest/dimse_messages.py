@@ -1,4 +1,4 @@
-"""DIMSE messages put together from the fragments that a peer sends.
+"""Assembles DIMSE requests from the fragments that a peer sends.
 
 References:
     PS3.7 6.3 (message structure), PS3.8 E.2 (fragments).
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kaapana_assets.ingest.commands import COMMAND_LIMIT_BYTES, Command, ProtocolViolation, read_command
+from kaapana_assets.ingest.dimse_commands import COMMAND_LIMIT_BYTES, Command, ProtocolViolation, read_command
 from kaapana_assets.ingest.received_dataset import ReceivedDataset
 
 _IS_COMMAND, _IS_LAST = 1, 2
 
 
 @dataclass(frozen=True)
-class Context:
+class AcceptedContext:
     """An accepted presentation context."""
 
     context_id: int
@@ -26,42 +26,42 @@ class Context:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A whole request; ``dataset`` is that of a C-STORE that can be taken, all others are dropped."""
+    """A complete request; ``dataset`` is None if it has none or its dataset was dropped."""
 
     command: Command
-    context: Context
+    context: AcceptedContext
     dataset: ReceivedDataset | None
 
 
 class MessageReader:
-    """Puts the requests of one association together.
+    """Assembles the requests of one association.
 
     Args:
-        find_context: the accepted presentation context of an ID.
-        new_dataset: what takes the bytes of a request's dataset; none drops them.
+        find_context: returns the accepted presentation context with an ID.
+        new_dataset: returns the receiver of a request's dataset, or None to drop the dataset.
     """
 
     def __init__(
         self,
-        find_context: Callable[[int], Context | None],
-        new_dataset: Callable[[Command, Context], ReceivedDataset | None],
+        find_context: Callable[[int], AcceptedContext | None],
+        new_dataset: Callable[[Command, AcceptedContext], ReceivedDataset | None],
     ) -> None:
         self._find_context, self._new_dataset = find_context, new_dataset
-        self._context: Context | None = None
+        self._context: AcceptedContext | None = None
         self._encoded = b""
         self._command: Command | None = None
         self._dataset: ReceivedDataset | None = None
 
     @property
     def receiving(self) -> bool:
-        """Whether a request was begun and is not complete."""
+        """Whether a request is incomplete."""
         return self._context is not None
 
-    def take(self, context_id: int, fragment: bytes) -> Request | None:
-        """Take the next fragment, message control header first; gives the request that it completes.
+    def add_fragment(self, context_id: int, fragment: bytes) -> Request | None:
+        """Add the next fragment, with its message control header; returns the request it completes.
 
         Raises:
-            ProtocolViolation: it does not belong here.
+            ProtocolViolation: the fragment may not follow the last one.
         """
         if not fragment:
             raise ProtocolViolation("a fragment without message control header")
@@ -75,7 +75,7 @@ class MessageReader:
             raise ProtocolViolation("a command within a dataset" if is_command else "a dataset without command")
         self._context = context
         if is_command:
-            self._take_command(fragment, context, is_last=bool(is_last))
+            self._add_command_fragment(fragment, context, is_last=bool(is_last))
         elif self._dataset is not None:
             self._dataset.write(memoryview(fragment)[1:])
         command = self._command
@@ -86,13 +86,13 @@ class MessageReader:
         return request
 
     def discard(self) -> None:
-        """Forget the request that was begun, with what was received of it."""
+        """Discard the incomplete request and its dataset."""
         if self._dataset is not None:
             self._dataset.discard()
         self._context = self._command = self._dataset = None
         self._encoded = b""
 
-    def _take_command(self, fragment: bytes, context: Context, *, is_last: bool) -> None:
+    def _add_command_fragment(self, fragment: bytes, context: AcceptedContext, *, is_last: bool) -> None:
         self._encoded += fragment[1:]
         if len(self._encoded) > COMMAND_LIMIT_BYTES:
             raise ProtocolViolation(f"a command set of more than {COMMAND_LIMIT_BYTES} bytes")
