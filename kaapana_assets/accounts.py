@@ -9,17 +9,11 @@ from __future__ import annotations
 import os
 import pwd
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
 from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.settings import Settings
+from kaapana_assets.settings.user_ids import NOBODY_UID
 
-if TYPE_CHECKING:
-    from kaapana_assets.settings import Settings
-
-# systemd's table of user numbers (UIDS-GIDS) gives 60706 to 61183 to nobody; distributions end people's at 60000.
-OPERATOR_UID = 60810
-POSTGRES_UID = 60811
-NOBODY_UID = 65534
 _NO_LOGIN = ("nologin", "false", "true", "sync")
 
 

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from kaapana_assets.accounts import POSTGRES_UID
 from kaapana_assets.addresses import split_database_address
 from kaapana_assets.settings.section import Password, Section
+from kaapana_assets.settings.user_ids import POSTGRES_UID
 
 
 class DagsterSettings(Section):

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from kaapana_assets.accounts import OPERATOR_UID
 from kaapana_assets.settings.section import AbsolutePath, Section
+from kaapana_assets.settings.user_ids import OPERATOR_UID
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import psutil
 
-from kaapana_assets.accounts import NOBODY_UID, POSTGRES_UID
 from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.settings.user_ids import NOBODY_UID, POSTGRES_UID
 from kaapana_assets.supervision.postgres_upgrade import Upgrade
 from kaapana_assets.withheld import without_secrets
 

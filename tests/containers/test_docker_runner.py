@@ -20,11 +20,11 @@ from services.container_engine import ENGINES, REGISTRY, ContainerEngine
 from services.images import BASE_IMAGE
 from services.plugin import engine
 
-from kaapana_assets.accounts import OPERATOR_UID
 from kaapana_assets.containers.docker.runner import DockerRunner
 from kaapana_assets.containers.protocol import Launch, Outcome
 from kaapana_assets.errors import ConfigurationError, EngineUnavailable, NotFound, OperatorTimeout
 from kaapana_assets.image_builds.references import reference_of
+from kaapana_assets.settings.user_ids import OPERATOR_UID
 from kaapana_assets.workflows.loader import load_workflow_files
 
 pytestmark = pytest.mark.services
@@ -223,7 +223,7 @@ class Worker:
     _SCRIPT = """
 import sys
 from pathlib import Path
-from kaapana_assets.accounts import OPERATOR_UID
+from kaapana_assets.settings.user_ids import OPERATOR_UID
 from kaapana_assets.containers.docker.runner import DockerRunner
 from kaapana_assets.containers.protocol import Launch
 images, url, directory, timeout = sys.argv[1:]

@@ -23,11 +23,12 @@ import pytest
 from system.conftest import Platforms
 from workflows.conftest import EACH_SERIES, write_dicom
 
-from kaapana_assets.accounts import NOBODY_UID, OPERATOR_UID, POSTGRES_UID, check_operator_account, strange_accounts
+from kaapana_assets.accounts import check_operator_account, strange_accounts
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.home import keep_private, make_home
 from kaapana_assets.locks import is_locked, open_lock
 from kaapana_assets.settings import Settings, load_settings
+from kaapana_assets.settings.user_ids import NOBODY_UID, OPERATOR_UID, POSTGRES_UID
 from kaapana_assets.stores.objects.folder import FolderObjects
 from kaapana_assets.supervision.record import lock_home
 

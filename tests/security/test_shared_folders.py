@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kaapana_assets.accounts import NOBODY_UID
 from kaapana_assets.home import make_home
+from kaapana_assets.settings.user_ids import NOBODY_UID
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
 SETTINGS = "KAAPANA_WEBSERVER_PORT=no-number\n"  # whoever takes them says so

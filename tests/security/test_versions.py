@@ -18,12 +18,12 @@ from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
 from supervision.test_postgres import query, serving
 
 from kaapana_assets import __version__, home_record
-from kaapana_assets.accounts import NOBODY_UID
 from kaapana_assets.defs import storage_migration as dagster_storage
 from kaapana_assets.defs.assembly import build_definitions
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.home import check_home, make_home
 from kaapana_assets.settings import load_settings
+from kaapana_assets.settings.user_ids import NOBODY_UID
 from kaapana_assets.stores.pacs.folder import FolderPacs
 from kaapana_assets.stores.sqlite_index import SqliteIndex
 from kaapana_assets.supervision.postgres import Postgres

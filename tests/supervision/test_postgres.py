@@ -14,7 +14,7 @@ import psutil
 import psycopg2
 import pytest
 
-from kaapana_assets.accounts import POSTGRES_UID
+from kaapana_assets.settings.user_ids import POSTGRES_UID
 from kaapana_assets.supervision.postgres import Postgres
 
 
