@@ -16,7 +16,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from types import TracebackType
 
@@ -82,8 +82,8 @@ class Child:
         keep_open: file descriptors of this process that it keeps open.
         grace_s: seconds between SIGTERM and SIGKILL.
         umask: of its processes; -1: that of this one.
-        mark: a path in its environment and in that of nothing else. By it also those of its processes are found
-            that went to a session of their own; only one that throws away its environment as well is not.
+        own_variables: of its environment, with values that no other process has. By them also those of its processes
+            are found that went to a session of their own; only one that throws away its environment as well is not.
 
     Raises:
         OSError: it cannot be started.
@@ -99,10 +99,10 @@ class Child:
         keep_open: Sequence[int] = (),
         grace_s: float = 5.0,
         umask: int = -1,
-        mark: Path | None = None,
+        own_variables: Sequence[str] = (),
     ) -> None:
         limit = "-" if data_limit_mb is None else str(data_limit_mb * 1024)
-        self._mark = mark
+        self._marks = {os.fsencode(f"{name}={environment[name]}") for name in own_variables}
         self._is_over = False
         self._began = time.monotonic()
         self._process = subprocess.Popen(
@@ -212,7 +212,7 @@ class Child:
         self._signal(signal.SIGKILL)
         is_short = time.monotonic() - self._began < _SHORT_S
         for _ in range(_ROUNDS):
-            marked = _marked(self._mark, above=self._process.pid if is_short else 0) if self._mark else []
+            marked = _marked(self._marks, above=self._process.pid if is_short else 0) if self._marks else []
             if not marked:
                 break
             for pid in marked:
@@ -245,11 +245,11 @@ def _open_pidfd(pid: int) -> int | None:
         return None
 
 
-def _marked(mark: Path, *, above: int) -> list[int]:
-    """The processes with a path in their environment; none where there is no ``/proc``.
+def _marked(variables: Set[bytes], *, above: int) -> list[int]:
+    """The processes with one of some variables in their environment; none where there is no ``/proc``.
 
     Args:
-        mark: the path.
+        variables: with their values.
         above: processes with lower numbers were there before, unless numbers began anew since; 0 looks at all.
     """
     found = []
@@ -258,7 +258,7 @@ def _marked(mark: Path, *, above: int) -> list[int]:
         for pid in [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdecimal()]:
             if pid > above or newest < above:
                 with contextlib.suppress(OSError):  # it is gone, or another user's
-                    if os.fsencode(mark) in Path(f"/proc/{pid}/environ").read_bytes():
+                    if not variables.isdisjoint(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")):
                         found.append(pid)
     return found
 

@@ -151,7 +151,7 @@ class ProcessRunner:
                     environment=variables,
                     data_limit_mb=launch.memory_mb,
                     grace_s=self._grace_s,
-                    mark=place,
+                    own_variables=("HOME", "TMPDIR"),
                 )
             except OSError as exc:
                 raise OperatorFailed(f"{named(launch)} cannot be started: {exc}") from exc
