@@ -15,7 +15,7 @@ INDENT = "  "
 """Precedes each line of an operator's output in a message, to set it off from the platform's own words."""
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")
-_BARE = re.compile(r"^[\s│╰╭├└─▶\u00d7✗*>|-]+(?=\S)")  # drawn before a line by installers and test runners
+_BARE = re.compile(r"^[\s│╰╭├└─▶\u00d7✗*>|-]+(?=\S)")  # drawn by installers and test runners
 _PROGRESS = re.compile(
     r"\d+ ?%\s*\||\d(?:it|s|B|MB|kB|batch|file|slice)/(?:s|it)\b|\[[#=>.\s-]{5,}\]|^\s*\d{1,3} ?%\s*$"
 )

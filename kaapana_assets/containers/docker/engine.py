@@ -23,7 +23,7 @@ from kaapana_assets.retry import Patience, repeating
 _ANSWER_WITHIN_S = 60
 _LOGS_SILENT_S = 30  # the log is requested again after this long without output
 _AGAIN_AFTER_S = 0.5
-_HEADER = struct.Struct(">BxxxL")  # stream and length of the following piece, https://docs.docker.com/reference/api/engine
+_HEADER = struct.Struct(">BxxxL")  # stream and length of the piece, https://docs.docker.com/reference/api/engine
 _STDERR = 2
 # Podman answers with status 500 where Docker answers with 400.
 _NEVER = re.compile(

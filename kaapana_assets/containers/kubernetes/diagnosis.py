@@ -51,7 +51,7 @@ class PodState:
         words: the reason that the cluster gives; "" if it gives none.
         image_id: ID of the image that the node ran.
         node: name of the node.
-        started: whether the container has started.
+        started: whether the container may have started, so that it may have a log.
     """
 
     stage: Stage

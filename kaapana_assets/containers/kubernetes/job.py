@@ -25,7 +25,7 @@ Manifest = dict[str, Any]
 PREFIX = "kaapana-assets"
 MANAGED = {"app.kubernetes.io/managed-by": PREFIX}
 RUN = f"{PREFIX}/run"
-"""Label: the run directory's name of a launch."""
+"""Label: name of a launch's run directory."""
 LAUNCH_SLOT = f"{PREFIX}/launch-slot"
 """Label: digest of a launch's run, operator and directory, which one launch at a time may use."""
 FORMER_LAUNCH_SLOT = f"{PREFIX}/place"

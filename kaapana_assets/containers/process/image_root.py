@@ -80,7 +80,7 @@ def lay_out(tree: Tree, folder: Path, *, linked: bool) -> None:
     Args:
         tree: the files.
         folder: the target folder.
-        linked: whether large files are symbolic links instead of copies.
+        linked: whether large files are symbolic links: for launches, not for environments that are kept.
 
     Raises:
         ConfigurationError: a file is no longer a regular file.

@@ -66,7 +66,7 @@ class ProcessRunner:
         """Check that the folder of images exists, and the files that KAAPANA_BASE_REQUIREMENTS names.
 
         Raises:
-            ConfigurationError: one of them does not exist.
+            ConfigurationError: the folder does not exist, or a file cannot be read.
         """
         if not self._images.is_dir():
             raise ConfigurationError(f"KAAPANA_IMAGES={self._images} is no folder")
@@ -164,7 +164,7 @@ class ProcessRunner:
         return outcome_of(code, launch, last)
 
     def _tell(self, image: Image, output: Callable[[str], None]) -> None:
-        """Print, once per image, the parts of its Dockerfile that this runner ignores and the operator may need."""
+        """Print, once per image, the findings in its Dockerfile that may explain the operator's failure."""
         key = (image.name, content_digest(image))
         if key in self._told:
             return
