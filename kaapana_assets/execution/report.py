@@ -1,6 +1,6 @@
 """The report of a cohort run: the state of each operator, the outcome of each series, and the outputs.
 
-Each step of a run writes it; ``last_report`` completes it for a run that ended before its last step.
+The steps of a run write it; ``last_report`` completes it for a run that ended before its last step.
 """
 
 from __future__ import annotations

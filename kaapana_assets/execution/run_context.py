@@ -28,7 +28,7 @@ class Request:
 
     Attributes:
         cohort: name of the cohort; empty for a backfill over series.
-        series: SeriesInstanceUID -> data version of the series when the run was requested.
+        series: SeriesInstanceUID -> data version of the series when the run was prepared.
         missing: SeriesInstanceUID -> why the series cannot be used.
         forgotten: number of the cohort's series that were forgotten since.
     """
@@ -132,7 +132,7 @@ class OperatorResult:
     Attributes:
         failed: why a series failed, with the last lines of the operator's log.
         launches: number of launches.
-        seconds: wall time of all launches together.
+        seconds: wall time of the operator, with all its launches.
         error: why the operator failed as a whole; empty if it did not.
         ended: whether the operator came to its end, so that this result is complete.
     """
