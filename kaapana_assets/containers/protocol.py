@@ -26,7 +26,7 @@ class Launch:
         cohort: name of the cohort; empty in a backfill over series.
         operator: name of the operator, unique in its workflow.
         image: reference as the author wrote it, such as ``dcm2nrrd`` or ``registry/x/dcm2nrrd:0.1.0``.
-        directory: the run directory, absolute; ``/data`` in a container. It holds
+        directory: the launch's view of the run directory, absolute; ``/data`` in a container. It holds
             ``<batch_name>/<series>/<folder>``, pooled folders and ``conf/``.
         operator_in_dir: name of the folder that the operator reads, the same for each series.
         operator_out_dir: name of the folder that the operator writes. The operator creates it itself.

@@ -18,8 +18,8 @@ def as_they_end(
 ) -> Iterator[_Result]:
     """Call a function for each item, up to ``at_once`` in parallel, and yield the results as they complete.
 
-    After an error no further call begins. The calls that run are completed and their results yielded, then
-    the error is raised. If the run is cancelled, the calls that run end their containers.
+    After an error no further call begins. The running calls complete and their results are yielded before the
+    error is raised. If the run is cancelled, the running calls end their containers.
 
     Raises:
         KaapanaAssetsError: the first error of a call.

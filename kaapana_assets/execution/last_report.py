@@ -31,7 +31,7 @@ class EndedRun:
     """A run that ended without success, according to Dagster.
 
     Attributes:
-        root_run_id: Dagster run ID of the first run of its re-executions; its own ID if it repeats none.
+        root_run_id: Dagster run ID of the original run if this run is a re-execution; else its own.
         ended: time of its end.
         state: how it ended, by operators instead of step keys; see ``state_of``.
     """

@@ -57,7 +57,7 @@ def stage_pooled(run: OperatorRun, inputs: Inputs) -> None:
 
 @contextmanager
 def _staged(directory: RunDirectory, *place: str) -> Iterator[Path | None]:
-    """Give a temporary folder to fill, then move it to its path in the directory; None if that folder exists.
+    """Yield a temporary folder to fill, then move it into the directory; yield None if the folder exists there.
 
     Raises:
         UnsafePath: something else than a folder is in the path.

@@ -1,7 +1,7 @@
 """The request to Dagster for a run of a workflow over a cohort, and the names of graphs and ops.
 
-Only this module knows these names: the compiler takes them from here, and so does everything that launches
-runs. It is plain data and does not import Dagster.
+The compiler and everything that launches runs take these names from here. The request is plain data; nothing
+here imports Dagster.
 """
 
 from __future__ import annotations

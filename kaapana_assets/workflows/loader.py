@@ -94,7 +94,7 @@ def load_workflow_files(home: Path, runner: Runner) -> Loaded:
         images = {image: _image(runner, image)[0] for image in loaded.plan.images}
         if read_plan_files(home).digests == files.digests and images == loaded.plan.images:
             return loaded
-    # The files kept changing, so this plan must be equal to that of no other process.
+    # The files kept changing, so this plan must not equal the plan of any other process.
     unlike_any = replace(loaded.plan, files={**loaded.plan.files, "files that change all the time": uuid.uuid4().hex})
     return replace(loaded, plan=unlike_any)
 

@@ -1,7 +1,7 @@
 """The runner for Docker and Podman: launches operators as containers on one machine.
 
-A container's name is derived from its operator and run directory. A worker process that replaces a dead
-one finds the container by this name, and adopts it if it was started for an equal launch.
+A container's name is derived from the operator and the directory of its launch. A worker process that replaces
+a dead one finds the container by this name, and adopts it if it was started for an equal launch.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class DockerRunner:
     ) -> None:
         self.parallel_launches = parallel_launches
         self.isolates = uid != own_uid
-        """True if operators run as another user: without capabilities they cannot write the platform's files."""
+        """True if operators run as another user, who without capabilities cannot write the platform's files."""
         self._home = str(home.absolute()) if home else ""
         self._images = images.absolute()
         self._uid = uid

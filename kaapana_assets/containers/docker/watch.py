@@ -1,8 +1,7 @@
 """Watches a container until it ends, is cancelled or reaches its deadline, and forwards its output.
 
-A thread follows the log; the calling thread forwards the lines. If the engine was unavailable, a new watch
-continues where the last one stopped: the engine keeps all output, and the part that was forwarded already
-is skipped.
+A thread follows the log; the calling thread forwards the lines. After the engine was unavailable, the watch
+can continue where it stopped: the engine keeps all output, and the part that was forwarded already is skipped.
 """
 
 from __future__ import annotations

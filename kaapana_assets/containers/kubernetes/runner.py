@@ -54,7 +54,7 @@ _ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
 
 
 class KubernetesRunner:
-    """Runs each launch as a Job with one pod, which sees its run directory at /data and nothing else.
+    """Runs each launch as a Job with one pod, which sees the launch's directory at /data and nothing else.
 
     Args:
         cluster: the cluster and namespace that run the Jobs.

@@ -2,7 +2,8 @@
 
 A virtual environment contains its own path, so each is built in its final folder, whose name no other
 builder uses. A link to that folder is set when the environment is complete; environments are found only by
-these links. The next builder removes what a killed one left. The lock only avoids that two build the same.
+these links. The next builder removes what a killed one left. The lock only keeps two builders from making the
+same environment.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class ImageRoot:
         return self._below(absolute(text)) if text.startswith("/") and self._has(absolute(text)) else text
 
     def search_path(self, value: str) -> list[str]:
-        """Return the translated folders of a PATH that the image has files for."""
+        """Return the folders of a PATH that are in the image's tree, as paths on this machine."""
         return [self._below(absolute(each)) for each in value.split(":") if each and self._has(absolute(each))]
 
     def workdir(self, path: str) -> Path:
