@@ -179,11 +179,13 @@ def test_inconsistent_series_fail_the_check_and_say_why_with_their_materializati
     ((first, last),) = arriving.tick()
     result = arriving.ingest(first, last)
     assert result.success
-    (evaluation,) = result.get_asset_check_evaluations()
+    events = [entry.dagster_event for entry in arriving.instance.all_logs(result.run_id) if entry.dagster_event]
+    (evaluation,) = (e.asset_check_evaluation_data for e in events if e.event_type_value == "ASSET_CHECK_EVALUATION")
     assert (evaluation.passed, evaluation.description) == (False, "1 of 2 series are inconsistent")
     (row,) = evaluation.metadata["findings"].records
     assert row.data["SeriesInstanceUID"] == "1.2.2"
-    found = {m.partition: m.metadata.get("findings") for m in result.asset_materializations_for_node("ingest_series")}
+    made = [e.step_materialization_data.materialization for e in events if e.is_step_materialization]
+    found = {each.partition: each.metadata.get("findings") for each in made if each.asset_key == DICOM_SERIES}
     assert found["1.2.1"] is None
     assert found["1.2.2"].data == [row.data["finding"]]
 
