@@ -80,7 +80,7 @@ class OverLimit(UnreadableDicom):
 
 
 class SeriesSetAside(InputError):
-    """A series that crashed the process that ingests it again and again; it is in the quarantine."""
+    """A series whose ingest crashed again and again; it is in the quarantine."""
 
 
 class ConflictingContent(InputError):

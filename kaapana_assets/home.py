@@ -42,7 +42,7 @@ _OF_EARLIER_VERSIONS = (
 
 @dataclass(frozen=True)
 class Site:
-    """The folder that a command works in.
+    """The folder whose settings and home a command uses.
 
     Attributes:
         folder: the default home is in it, and relative paths in settings start from it.

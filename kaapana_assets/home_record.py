@@ -42,7 +42,7 @@ class Identity:
     Attributes:
         path: absolute path of the folder.
         device: number of its file system; may change when the machine reboots or the file system is remounted.
-        inode: inode of the folder; the roots of all volumes have the same one.
+        inode: inode of the folder; roots of different volumes have the same number.
         marker: inode of the file MARKER in it; 0 if there is none.
         boot: id of the machine's boot; changes with each reboot.
     """
@@ -169,7 +169,7 @@ def settle(home: Path, servers: Mapping[str, str] | None = None, *, accept_copy:
 
 
 def is_there(identity: Identity) -> bool:
-    """Whether the folder that an identity names still exists on this machine; then it is another home."""
+    """Whether the folder that an identity names can be seen from this machine; then it is a home of its own."""
     try:
         return identity_of(Path(identity.path)).is_same_folder(identity)
     except ConfigurationError:

@@ -8,7 +8,7 @@ this, so they refuse
 a Host that is not theirs       theirs: names of this machine, the listening address, and the settings
 an Origin that is not theirs    theirs: the same host and port as Host, or one that a setting names
 Sec-Fetch-Site of another site  except when the user follows a link to this server
-a POST that is not JSON         a form, or a page without permission, can send any other
+a POST that is not JSON         forms, and pages without permission, can send such a POST
 a WebSocket without Origin      every browser sends Origin
 methods besides GET, HEAD, POST
 =============================== =====================================================================

@@ -1,4 +1,4 @@
-"""``kaapana-assets up``."""
+"""``kaapana-assets up``: starts the platform and supervises it."""
 
 from __future__ import annotations
 

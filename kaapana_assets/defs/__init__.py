@@ -1,1 +1,1 @@
-"""Everything that Dagster loads: assets, jobs, sensors, partitions and resources. No other room imports Dagster."""
+"""Everything that Dagster loads: assets, jobs, sensors, partitions, resources. Nothing outside imports Dagster."""

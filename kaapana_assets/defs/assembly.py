@@ -56,7 +56,7 @@ def build_definitions(settings: Settings, *, launched: Plan | None = None) -> dg
         jobs=[ingest_job, record_cohort_job, clean, *(made.job for made in compiled)],
         sensors=[arrivals, frozen_cohorts, *last_report_sensors(workflows)],
         schedules=[nightly_clean],
-        # Operators run in processes of their own; another process per step would only cost its start-up time.
+        # Steps mostly wait for operators, so a process per step would only add its start-up time.
         executor=dg.in_process_executor,
         resources={"platform": Platform(images=dict(loaded.images))},
     )

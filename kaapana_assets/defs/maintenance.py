@@ -1,4 +1,4 @@
-"""The nightly job that removes what failed runs left behind."""
+"""The nightly job that removes what failed runs left behind, and old logs."""
 
 from datetime import datetime, timedelta, timezone
 

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """The first argument of operations; for one thread at a time, closed at the end of its ``with`` block.
+    """The settings, stores and Dagster client that operations use, for one thread at a time.
+
+    The end of its ``with`` block closes it.
 
     Args:
         settings: the settings in use on a home; see ``settings_to_read``.

@@ -110,7 +110,7 @@ def take_environment(file: Path) -> None:
 
 
 def current_site() -> Site:
-    """Return the folder where settings are read and relative paths start.
+    """Return the site: the folder where settings are read and relative paths start.
 
     The search goes upwards from the working directory, unless ``KAAPANA_HOME`` is set.
 

@@ -25,9 +25,9 @@ paths_begin_in: ContextVar[Path | None] = ContextVar("folder of relative paths",
 
 
 class Section(BaseSettings):
-    """Settings that belong together; each field ``x`` is the variable ``KAAPANA_X``."""
+    """A group of settings; each field ``x`` is the variable ``KAAPANA_X``."""
 
-    # A value that is refused may be a secret at the wrong place: no error shows it.
+    # Errors do not show the refused value, which may be a misplaced secret.
     model_config = SettingsConfigDict(
         env_prefix="KAAPANA_", env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
     )

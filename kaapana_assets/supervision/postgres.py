@@ -37,7 +37,7 @@ class Postgres:
     Args:
         data: folder of its files.
         socket_folder: folder of its socket.
-        uid: id of the user and group that it runs as if this process is root.
+        uid: id of the user and the group for the server; used only if this process is root.
     """
 
     def __init__(self, data: Path, socket_folder: Path, *, uid: int = POSTGRES_UID) -> None:

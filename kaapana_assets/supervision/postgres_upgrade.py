@@ -37,7 +37,7 @@ class Upgrade:
         data: the folder of the database files.
         socket_folder: the folder for the sockets of both servers.
         binaries: the folder with the programs of the new version.
-        prefix: the begin of each command, which makes it run as the owner of the files.
+        prefix: the start of each command, which makes it run as the owner of the files.
         create: initializes an empty database in a folder.
     """
 
