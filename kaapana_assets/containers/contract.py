@@ -1,4 +1,4 @@
-"""The environment variables that an operator's container sees, the same for every runner."""
+"""The environment variables of an operator's container, the same for every runner."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def environment(launch: Launch, *, workflow_dir: str) -> dict[str, str]:
-    """The variables of one launch: the operator's own, the workflow's parameters, the contract's.
+    """Return the variables of one launch: the operator's own, the workflow's parameters, the contract's.
 
-    Later ones win: what a person chose for this run goes over what the author wrote, and nothing
-    goes over the contract.
+    Later ones win: a workflow parameter overrides the operator's variable of the same name, and nothing
+    overrides the contract.
 
     Args:
         launch: the launch.
         workflow_dir: absolute path of the run directory as the operator sees it. Scripts join it to
-            ``/``, which leaves an absolute path as it is.
+            ``/``, which leaves an absolute path unchanged.
 
     Raises:
-        ParameterError: a name that cannot be an environment variable, or a value with a NUL byte.
+        ParameterError: a name is not valid for an environment variable, or a value contains a NUL byte.
     """
     chosen = {name.upper(): value for name, value in launch.parameters.items()}
     contract = {

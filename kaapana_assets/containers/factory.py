@@ -1,4 +1,4 @@
-"""The runner that the settings name. What is large is imported where it is asked for."""
+"""Opens the runner that the settings name. Large client libraries are imported only when needed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from kaapana_assets.settings import Settings
 
 
 def open_runner(settings: Settings) -> Runner:
-    """What launches operators, as the settings say.
+    """Open the runner that the settings name.
 
     Raises:
-        ConfigurationError: they do not say where the engine or cluster is, or operators would be a person's.
+        ConfigurationError: the settings do not say where the engine or cluster is, or operators would run
+            under a person's account.
     """
     if settings.runner != "process":
         check_operator_account(settings)
@@ -29,5 +30,5 @@ def open_runner(settings: Settings) -> Runner:
 
 
 def base_requirements(settings: Settings) -> BaseRequirements:
-    """The Python packages of base images, as the settings say."""
+    """Return the Python packages of base images that the settings declare."""
     return BaseRequirements(settings.images.absolute(), settings.base_requirements)

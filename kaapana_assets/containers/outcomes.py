@@ -1,4 +1,4 @@
-"""How operators ended, the same words for every runner: outcomes, errors and the last lines of output."""
+"""Translates the end of an operator into an outcome or an error, in the same words for every runner."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from kaapana_assets.errors import OperatorError, OperatorFailed, OperatorOutOfMe
 
 LINES_SHOWN = 30
 SKIPPED = 126
-KILLED = 137  # SIGKILL, which is how the kernel ends what uses too much memory
+KILLED = 137  # SIGKILL, which the kernel's out-of-memory killer sends
 _NO_MEMORY = ("MemoryError", "std::bad_alloc", "Cannot allocate memory", "OutOfMemoryError", "ArrayMemoryError")
 
 
 def outcome_of(code: int, launch: Launch, last: deque[str], *, out_of_memory: bool = False) -> Outcome:
-    """What an exit code means.
+    """Return the outcome that an exit code stands for.
 
     Args:
         code: exit code; 128 + signal number for a signal.
-        launch: what was started.
-        last: the last lines of its output, which errors show.
-        out_of_memory: the runner knows that its memory limit was met.
+        launch: the launch that ended.
+        last: the last lines of its output, shown in errors.
+        out_of_memory: whether the runner knows that the memory limit was reached.
 
     Raises:
-        OperatorFailed: it is neither 0 nor 126.
-        OperatorOutOfMemory: the same, and memory was the reason as far as can be told.
+        OperatorFailed: the exit code is neither 0 nor 126.
+        OperatorOutOfMemory: likewise, and memory appears to be the reason.
     """
     if code == 0:
         return Outcome.DONE
@@ -46,17 +46,17 @@ def outcome_of(code: int, launch: Launch, last: deque[str], *, out_of_memory: bo
 
 
 def stopped(launch: Launch, cancelled: threading.Event | None, last: deque[str]) -> OperatorError:
-    """The error of an operator that was ended before its own end."""
+    """Return the error of an operator that was stopped: cancelled, or past its timeout."""
     if cancelled is not None and cancelled.is_set():
         return OperatorFailed(f"{named(launch)} was cancelled{tail(last)}")
     return OperatorTimeout(f"{named(launch)} ran longer than its limit of {launch.timeout_s:g} s{tail(last)}")
 
 
 def named(launch: Launch) -> str:
-    """The operator, as messages call it."""
+    """Return the operator's name for messages, with its run and image."""
     return f"operator {launch.operator} of {launch.run_id} (image {launch.image})"
 
 
 def tail(last: deque[str]) -> str:
-    """The last lines of output, as they are put at the end of a message."""
+    """Return the last lines of output, formatted for the end of a message."""
     return "".join(f"\n{INDENT}{line[:500]}" for line in last) if last else ", without output"

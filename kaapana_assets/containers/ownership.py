@@ -1,7 +1,8 @@
-"""A run directory handed to the user that operators run as, where that is not the platform's own.
+"""Hands a run directory over to the user that operators run as, if that is not the platform's own user.
 
-Operators get the folders: what they may write, and rename and remove what is in them. Files stay as they
-are, because some are links to the archive: read-only and of the platform, no operator can change them.
+Operators become owners of the folders, so they can create, rename and remove entries in them. Files keep
+their owner, because some are hard links to the archive: those are read-only and belong to the platform, so
+no operator can change them.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ _OF_THE_PLATFORM = {"conf", "launches"}
 
 
 def check_users(uid: int, *, own_uid: int) -> None:
-    """See that ``hand_over`` will be able to do its work.
+    """Check that ``hand_over`` will be permitted.
 
     Raises:
-        ConfigurationError: operators run as another user than the platform, and that is not root.
+        ConfigurationError: operators run as another user than the platform, which does not run as root.
     """
     if own_uid not in (uid, 0):
         raise ConfigurationError(
@@ -29,22 +30,22 @@ def check_users(uid: int, *, own_uid: int) -> None:
 
 
 def hand_over(directory: Path, uid: int) -> None:
-    """Let a user work in a run directory; nothing where the user is this process' own.
+    """Let a user work in a run directory. Does nothing if this process runs as that user.
 
-    The directory itself stays the platform's: its ``conf`` can be read there, but not be put aside by
-    an operator and another one be left in its place. Links are not followed, whoever made them.
+    The platform keeps ownership of the directory itself: an operator can read ``conf`` in it, but can
+    neither move it away nor replace it. Links are never followed.
 
     Args:
         directory: a run directory, or the view of one launch.
-        uid: the user, and the group of the same number.
+        uid: ID of the user, and of the group.
 
     Raises:
-        PermissionError: this process may not give folders away; only root may.
+        PermissionError: this process may not change owners; only root may.
     """
     if uid == os.geteuid():
         return
     with opened(directory) as top:
-        # Whoever is in the group may make entries, and with the sticky bit remove none of others.
+        # Members of the group may create entries; the sticky bit keeps them from removing those of others.
         os.fchown(top.fd, -1, uid)
         os.fchmod(top.fd, stat.S_ISVTX | 0o775)
         if top.status("conf") is not None:
@@ -56,7 +57,7 @@ def hand_over(directory: Path, uid: int) -> None:
 
 
 def _show(top: Folder) -> None:
-    """Let all read the platform's own folder and its files, whatever the umask was when they were made."""
+    """Make ``conf`` and its files readable for everyone, whatever umask they were created under."""
     with top.below("conf") as folder:
         os.fchmod(folder.fd, 0o755)
         for place, _, files in folder.walk(strict=False):

@@ -1,4 +1,4 @@
-"""A runner that launches only images that still hold what they held when the workflows were loaded."""
+"""A runner that refuses images whose content has changed since the workflows were loaded."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from kaapana_assets.errors import OperatorFailed
 
 
 class PinnedRunner:
-    """All that another runner does, for images as they were.
+    """Wraps a runner and refuses images that have changed.
 
     Args:
-        runner: the other.
-        images: what each image holds, by the reference that the author wrote.
+        runner: the wrapped runner.
+        images: expected content digest of each image, by the reference that the author wrote.
     """
 
     def __init__(self, runner: Runner, images: Mapping[str, str]) -> None:
@@ -44,10 +44,10 @@ class PinnedRunner:
         self._runner.end_left(run_id)
 
     def image_digest(self, image: str) -> str:
-        """Digest of what the image holds, as ``Runner.image_digest`` says.
+        """Return the digest of the image's content; see ``Runner.image_digest``.
 
         Raises:
-            OperatorFailed: it holds something else than it did.
+            OperatorFailed: the content has changed since the workflows were loaded.
         """
         found = self._runner.image_digest(image)
         if found != self._images.get(image, found):

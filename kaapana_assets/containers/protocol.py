@@ -1,7 +1,7 @@
-"""What it means to launch one operator: the launch, its outcome, and the protocol of all runners.
+"""The launch of one operator, its outcome, and the protocol that every runner implements.
 
-Implementations live in modules of their own (``process``). What a container sees in its
-environment is in ``contract``, the same for every runner.
+The runners live in packages of their own: ``process``, ``docker``, ``kubernetes``. ``contract`` makes the
+environment variables of a container, the same for every runner.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """One start of one container and everything it sees.
+    """One start of one operator, with everything that it sees.
 
     Attributes:
         run_id: name of the run directory, ``<workflow>-<time>``.
@@ -26,20 +26,20 @@ class Launch:
         cohort: name of the cohort; empty in a backfill over series.
         operator: name of the operator, unique in its workflow.
         image: reference as the author wrote it, such as ``dcm2nrrd`` or ``registry/x/dcm2nrrd:0.1.0``.
-        directory: the run directory, absolute; ``/data`` in a container. It holds
+        directory: the launch's view of the run directory, absolute; ``/data`` in a container. It holds
             ``<batch_name>/<series>/<folder>``, pooled folders and ``conf/``.
-        operator_in_dir: folder name that the operator reads, the same for each series.
-        operator_out_dir: folder name that the operator writes. The operator makes it itself.
-        batch_name: name of the folder of series.
+        operator_in_dir: name of the folder that the operator reads, the same for each series.
+        operator_out_dir: name of the folder that the operator writes. The operator creates it itself.
+        batch_name: name of the folder that holds one folder for each series.
         parameters: workflow parameters as strings; their names are upper-cased in the environment.
         env_vars: the operator's own variables; a workflow parameter of the same name wins.
         command: arguments that replace the image's ENTRYPOINT and CMD; None starts the image as built.
-        timeout_s: seconds after which the operator is ended; None for no limit.
+        timeout_s: seconds after which the runner ends the operator; None for no limit.
         memory_mb: memory limit in MiB; None for no limit.
         cpu: CPU cores (1.5 is one and a half); None for no limit. Runners without isolation ignore it.
-        gpus: GPUs that it gets for itself. Runners without isolation ignore it.
-        network: whether it may reach a network, where the runner can hold that.
-        image_pull_secrets: names of the secrets to pull the image with, where the cluster pulls it.
+        gpus: GPUs for its exclusive use. Runners without isolation ignore it.
+        network: whether it may reach a network, as far as the runner can enforce that.
+        image_pull_secrets: names of the secrets that a cluster pulls the image with.
     """
 
     run_id: str
@@ -63,7 +63,7 @@ class Launch:
 
 
 def launch_digest(launch: Launch) -> str:
-    """``sha256:<hex>`` of all that a launch says: equal for equal launches, also of other processes."""
+    """Return ``sha256:<hex>`` of all fields of a launch: equal launches have equal digests in every process."""
     values = {each.name: getattr(launch, each.name) for each in fields(launch)}
     text = json.dumps({**values, "directory": str(launch.directory.absolute())}, sort_keys=True, default=dict)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
@@ -83,77 +83,79 @@ class Runner(Protocol):
 
     @property
     def isolates(self) -> bool:
-        """True where a read-only file or one of another owner cannot be written by an operator."""
+        """Whether operators are kept from writing files that are read-only or belong to another user."""
         ...
 
     @property
     def parallel_launches(self) -> int:
-        """How many launches of one operator, of some series each, go on at once in batch mode."""
+        """How many launches of one operator run in parallel in batch mode, each for its own series."""
         ...
 
     def check(self) -> str:
-        """What would launch operators, in words with its version; see that it can.
+        """Check that operators can be launched; return the name and version of what launches them.
 
         Raises:
-            EngineUnavailable: it does not answer now.
-            ConfigurationError: it refuses, or cannot work with these settings.
+            EngineUnavailable: the engine does not answer now.
+            ConfigurationError: the engine refuses, or cannot work with these settings.
         """
         ...
 
     def adopts(self, launch: Launch) -> bool:
-        """Whether an equal launch of an earlier process is there, and ``run`` would go on with it.
+        """Whether ``run`` would adopt an equal launch that an earlier process left.
 
-        It runs, or it ended and nobody has been told how. What it writes, or wrote, must then be left
-        in place. False where nothing outlives the process that started it.
+        That launch still runs, or it has ended and no run has recorded its outcome. Its view must then be
+        left untouched. Always False for runners whose operators end with the process that started them.
 
         Raises:
-            EngineUnavailable: that cannot be found out now.
+            EngineUnavailable: the engine does not answer now.
         """
         ...
 
     def end_left(self, run_id: str) -> None:
-        """End what an earlier process of a run left and nobody went on with; the run is over.
+        """End the launches that earlier processes of a finished run left and no process adopted.
 
         Args:
-            run_id: as its launches have it.
+            run_id: the ``Launch.run_id`` of those launches.
 
         Raises:
-            EngineUnavailable: that cannot be done now.
+            EngineUnavailable: the engine does not answer now.
         """
         ...
 
     def image_digest(self, image: str) -> str:
-        """Digest of what the image holds, the same as long as its content is the same.
+        """Return the digest of the image's content; it changes only when the content does.
 
-        It goes into fingerprints and code versions, so it is called when Dagster loads definitions
-        and is quick, unless an engine has to be waited for.
+        It is part of fingerprints and code versions. Dagster calls it while it loads definitions, so it
+        must be quick, except while it waits for an engine that does not answer.
 
         Raises:
             NotFound: there is no such image.
-            EngineUnavailable: that cannot be found out now, also after some patience.
+            EngineUnavailable: the engine does not answer, even after retries.
         """
         ...
 
     def run(
         self, launch: Launch, *, output: Callable[[str], None], cancelled: threading.Event | None = None
     ) -> Outcome:
-        """Run one operator to its end; nothing that it started is left when this returns or raises.
+        """Run one operator to its end and return its outcome.
+
+        Except after EngineUnavailable, nothing that the operator started is left running.
 
         Args:
-            launch: what to start.
-            output: called in the calling thread with each line of stdout and stderr, without its
-                line end, as it comes.
+            launch: the launch to start or adopt.
+            output: called in the calling thread with each line of stdout and stderr as it arrives,
+                without its line end.
             cancelled: ends the operator when set.
 
         Raises:
-            OperatorFailed: exit code other than 0 and 126, or ``cancelled`` was set. The message
+            OperatorFailed: the exit code is neither 0 nor 126, or ``cancelled`` was set. The message
                 has the exit code and the last lines of output.
             OperatorTimeout: it ran longer than ``timeout_s``.
-            OperatorOutOfMemory: it was ended for its memory use, as far as the runner can tell.
+            OperatorOutOfMemory: it was killed for its memory use, as far as the runner can tell.
             NotFound: there is no such image.
-            ConfigurationError: the image or its environment cannot be prepared, or no place that the
-                runner has can hold what the launch asks for.
-            EngineUnavailable: the engine does not answer, also after some patience. What was started
-                may go on; the next ``run`` of an equal launch goes on with it.
+            ConfigurationError: the image or its environment cannot be prepared, or the runner cannot
+                provide the resources that the launch asks for.
+            EngineUnavailable: the engine does not answer, even after retries. The operator may still run;
+                the next ``run`` of an equal launch adopts it.
         """
         ...

@@ -1,7 +1,7 @@
-"""The one line that says why something failed, picked from all that a process printed.
+"""Picks the one line of a process' output that says why it failed.
 
-The same choice for the command line, reports, Dagster and the health page. How a process ended is in
-``endings``; nothing here knows of runs.
+The command line, reports, Dagster and the health page all show this line. ``outcomes`` translates exit
+codes; nothing here knows about runs.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from kaapana_assets.shown import shown
 
 INDENT = "  "
-"""Put before each line of output in a message, which so tells it from the platform's own words."""
+"""Precedes each line of an operator's output in a message, to set it off from the platform's own words."""
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")
-_BARE = re.compile(r"^[\s│╰╭├└─▶\u00d7✗*>|-]+(?=\S)")  # what installers and test runners draw before a line
+_BARE = re.compile(r"^[\s│╰╭├└─▶\u00d7✗*>|-]+(?=\S)")  # drawn by installers and test runners
 _PROGRESS = re.compile(
     r"\d+ ?%\s*\||\d(?:it|s|B|MB|kB|batch|file|slice)/(?:s|it)\b|\[[#=>.\s-]{5,}\]|^\s*\d{1,3} ?%\s*$"
 )
@@ -38,18 +38,18 @@ _FAILURE = re.compile(
 _AFTERWARDS = re.compile(r"^(?:Aborted|Execution halted|Exiting|make: \*\*\*)", re.IGNORECASE)
 _OPERATOR_ENDED = re.compile(r"^operator \S+ of \S+ \(image .*\) ended with exit code (\d+)$")
 _ENDED = re.compile(r"exit code \d+$")
-_WRAPPED = re.compile(r"(?<=\S)\n[ \t]+")  # Dagster breaks its own messages into lines and indents what follows
+_WRAPPED = re.compile(r"(?<=\S)\n[ \t]+")  # Dagster wraps its own messages and indents the continuation
 
 
 def telling_line(output: Sequence[str], *, series: str = "") -> str:
-    """The line of a process' output that says most about why it failed; empty if none says anything.
+    """Return the line of a process' output that best explains its failure; empty if no line does.
 
-    In this order, the last of each kind: an exception that names the series, a line that speaks of a
-    failure and names it, an exception, any line that names the series, any line at all.
+    The kinds of lines, best first: an exception that names the series, a failure that names the series, an
+    exception, any line that names the series, any line. Of the best kind found, the last line is returned.
 
     Args:
-        output: the last lines that it printed.
-        series: SeriesInstanceUID that the reason is for; "" where it is for no single one.
+        output: the last lines of the process' output.
+        series: SeriesInstanceUID that failed; "" if the failure concerns no single series.
     """
     lines = [_ANSI.sub("", line).expandtabs().rstrip() for line in output]
     exceptions = dict(_exceptions(lines))
@@ -71,11 +71,11 @@ def telling_line(output: Sequence[str], *, series: str = "") -> str:
 
 
 def short_reason(reason: str, *, series: str = "") -> str:
-    """One line of a message of the platform: why, where it quotes an operator's output.
+    """Shorten a message of the platform to one line, with the telling line of the output that it quotes.
 
     Args:
-        reason: a message, its quoted output indented as ``endings.tail`` does.
-        series: SeriesInstanceUID that the reason is for, if any.
+        reason: a message, in which quoted output is indented as by ``outcomes.tail``.
+        series: SeriesInstanceUID that failed; "" if the failure concerns no single series.
     """
     head, *rest = reason.strip().splitlines() or [""]
     said = telling_line([line.removeprefix(INDENT) for line in rest if line.startswith(INDENT)], series=series)
@@ -90,7 +90,7 @@ def short_reason(reason: str, *, series: str = "") -> str:
 
 
 def _of_frames(lines: Sequence[str]) -> Iterator[int]:
-    """The places of the frames of tracebacks with the source they show, which may name anything."""
+    """Yield the indices of traceback frames and their source lines, whose text may name anything."""
     in_frame = False
     for at, line in enumerate(lines):
         in_frame = bool(_FRAME.match(line)) or (in_frame and line.startswith((" ", "\t")))
@@ -99,7 +99,7 @@ def _of_frames(lines: Sequence[str]) -> Iterator[int]:
 
 
 def _exceptions(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """The places of lines that tell an exception, and what they say."""
+    """Yield the index and the text of each line that reports an exception."""
     in_traceback = False
     for at, line in enumerate(lines):
         if _FRAME.match(line):
@@ -107,14 +107,14 @@ def _exceptions(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
             continue
         is_last_of_traceback = in_traceback and bool(line) and not line[0].isspace()
         in_traceback = in_traceback and not is_last_of_traceback
-        # In a group each line of a traceback has bars before it.
+        # In the traceback of an exception group, bars precede each line.
         bare = _BARE.sub("", line) if line.lstrip().startswith(("|", "+")) else line
         if (is_last_of_traceback and _PYTHON.match(line)) or _EXCEPTIONS.match(bare):
             yield at, _with_next(bare, lines[at + 1 :])
 
 
 def _with_next(line: str, following: Sequence[str]) -> str:
-    """The line; one that ends before it says why, with the next that does."""
+    """Return the line; if it breaks off before the reason, append the next meaningful line."""
     line = re.sub(r"^what\(\):\s*", "", line.strip())
     if not line.endswith((":", ": ''", "panicked at")):
         return line

@@ -1,1 +1,1 @@
-"""A run of a workflow over series, without Dagster: staging, launches, verification, reports."""
+"""Runs the operators of a workflow on series, without Dagster: staging, launches, verification, reports."""

@@ -1,4 +1,4 @@
-"""Doing the same for several series, or chunks of them, at once, in a run that may be cancelled."""
+"""Parallel calls for series, or chunks of series, in a run that may be cancelled."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ _Result = TypeVar("_Result")
 def as_they_end(
     run: RunContext, call: Callable[[_Given], _Result], each: Iterable[_Given], *, at_once: int
 ) -> Iterator[_Result]:
-    """What the call gives for each, some at once, as they end.
+    """Call a function for each item, up to ``at_once`` in parallel, and yield the results as they complete.
 
-    After an error no further one begins; those under way end by themselves and count, before it is
-    raised. A cancelled run ends their containers.
+    After an error no further call begins. The running calls complete and their results are yielded before the
+    error is raised. If the run is cancelled, the running calls end their containers.
+
+    Raises:
+        KaapanaAssetsError: the first error of a call.
     """
     if at_once <= 1:
         for given in each:
@@ -43,7 +46,7 @@ def as_they_end(
                 else:
                     yield result
         except BaseException:
-            # Also when the run is cancelled: the other threads must end their containers before the pool joins them.
+            # Also on interruption: the other threads must end their containers before the pool joins them.
             run.cancelled.set()
             raise
     if error is not None:

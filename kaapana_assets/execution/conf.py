@@ -1,7 +1,7 @@
-"""What an operator may read in ``conf/conf.json``: what was asked, also under the keys of Kaapana.
+"""Writes ``conf/conf.json`` for operators: the request, also under the keys that Kaapana uses.
 
 Today's scripts read ``workflow_form``, ``data_form`` and ``project_form`` (``load_workflow_config`` of
-kaapanapy), those before 0.5 ``form_data``, the first ones ``conf.form_data``.
+kaapanapy). Scripts before Kaapana 0.5 read ``form_data``, and the first ones ``conf.form_data``.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from kaapana_assets.execution.run_context import OperatorRun, Request
 from kaapana_assets.stores.files.run_directory import RunDirectory
 from kaapana_assets.workflows.parameters import Value
 
-# What Kaapana calls them where nobody chose: there are no projects and no users of its kind here.
+# Kaapana's default names, because this platform has neither projects nor users of that kind.
 _PROJECT = {"id": "admin", "name": "admin", "opensearch_index": None}
 _USER = "system"
 
 
 def kaapana_keys(request: Request, *, parameters: Mapping[str, Value], series: Sequence[str]) -> dict[str, Any]:
-    """The keys of Kaapana.
+    """Return the request under the keys that Kaapana uses.
 
     Args:
-        request: what was asked.
-        parameters: those that the operator sees, with their types.
-        series: the SeriesInstanceUIDs that it is given.
+        request: the request of the run.
+        parameters: the parameters that the operator sees, with their types.
+        series: the SeriesInstanceUIDs of the launch.
     """
     form = {"single_execution": request.mode == "single", "username": _USER, **parameters}
     return {
@@ -38,10 +38,10 @@ def kaapana_keys(request: Request, *, parameters: Mapping[str, Value], series: S
 
 
 def show_conf(run: OperatorRun, directory: RunDirectory, series: Sequence[str]) -> None:
-    """Say in the directory of a launch what it is given.
+    """Write ``conf/conf.json`` into the view of a launch.
 
-    Only the parameters that the operator sees, and only its series: what is not part of a fingerprint
-    must not reach an output.
+    It holds only the parameters that the operator sees and only the series of the launch, because nothing
+    that is not part of the fingerprint may influence an output.
     """
     request = run.request
     parameters = run.operator.seen(request.parameters)

@@ -1,6 +1,6 @@
-"""What an operator of a run reads: by folder, which series have it and in which version.
+"""Finds the inputs of an operator: for each folder, the series that have it and their versions.
 
-How it is put where the operator sees it is in ``execution`` and ``views``.
+``staging`` brings the inputs into the run directory, and ``views`` shows them to the operator.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kaapana_assets.workflows.operators import Operator
 
 
 def inputs_of(run: OperatorRun) -> dict[str, dict[str, str]]:
-    """The inputs of an operator that are there, for the series that all operators before it have done."""
+    """Return the available inputs of an operator, for the series that all its predecessors have done."""
     folders = run.workflow.input_folders(run.operator)
     found = {
         folder: dict(run.request.series) if source is None else done_by(run, source)
@@ -30,25 +30,25 @@ def inputs_of(run: OperatorRun) -> dict[str, dict[str, str]]:
 
 
 def series_in(run: OperatorRun, inputs: Inputs) -> list[str]:
-    """The series that the operator works on; none for one that reads only pooled outputs."""
+    """Return the series that the operator works on; empty if it reads only pooled outputs."""
     sources = run.workflow.input_folders(run.operator)
     of_series = (folder for folder in inputs if (source := sources[folder]) is None or source.level == "series")
     return sorted(inputs[folder]) if (folder := next(of_series, None)) is not None else []
 
 
 def result_of(run: RunContext, operator: Operator) -> OperatorResult | None:
-    """What became of an operator in this run; None before its end."""
+    """Return the recorded result of an operator in this run; None if none is recorded yet."""
     return _result(run.directory, operator)
 
 
 def results_in(directory: RunDirectory, workflow: Workflow) -> dict[str, OperatorResult]:
-    """What became of the operators that have ended in a run, by their full names."""
+    """Return the recorded results of a run's operators, by their full names."""
     found = {operator.full_name: _result(directory, operator) for operator in workflow.operators}
     return {name: result for name, result in found.items() if result is not None}
 
 
 def done_by(run: RunContext, operator: Operator) -> dict[str, str]:
-    """The fingerprints of what an operator made, in this run or, in a backfill, ever."""
+    """Return the fingerprints of an operator's outputs: those of this run or, in a backfill, those on the shelf."""
     result = result_of(run, operator)
     if result is not None:
         return {key: done.fingerprint for key, done in result.done.items()}

@@ -1,7 +1,7 @@
-"""The report of a run that ended before its own last step: cancelled, killed, or with nothing prepared.
+"""Completes the report of a run that ended early: cancelled, killed, or failed before its last step.
 
-Written by whoever looks next: the command that follows the run, or Dagster's sensor. Nothing here asks
-Dagster how the run ended; that is given.
+The command that follows the run writes this report, or Dagster's sensor, whichever comes first. Nothing here
+asks Dagster how the run ended; the caller passes that.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from kaapana_assets.workflows.model import Workflow
 
 @dataclass(frozen=True, kw_only=True)
 class EndedRun:
-    """A run that Dagster says has ended without success.
+    """A run that ended without success, according to Dagster.
 
     Attributes:
-        root_run_id: of the run that it repeats, or its own.
-        ended: when.
-        state: how; its operators are named as steps are, see ``operator_of_step``.
+        root_run_id: Dagster run ID of the original run if this run is a re-execution; else its own.
+        ended: time of its end.
+        state: how it ended, by operators instead of step keys; see ``state_of``.
     """
 
     run_id: str
@@ -44,10 +44,10 @@ class EndedRun:
 
 
 def write_last_report(home: Path, workflow: Workflow, run: EndedRun) -> dict[str, Any] | None:
-    """Complete the report of an ended run, unless it is whole or a later run has written one; what it says.
+    """Write the report of an ended run, unless it is complete or a later run has replaced it.
 
     Returns:
-        The report of this run; None if another run's is there now.
+        The report of this run; None if a later run has written its own.
 
     Raises:
         StoreUnavailable: the shelf cannot be written.
@@ -77,7 +77,7 @@ def write_last_report(home: Path, workflow: Workflow, run: EndedRun) -> dict[str
 
 
 def state_of(workflow: Workflow, state: RunState) -> RunState:
-    """The state with operators instead of step keys, ``<job>_cohort.<job>_<operator>``, and in words of ours."""
+    """Replace step keys, ``<job>_cohort.<job>_<operator>``, by operators, and Dagster's reason by the platform's."""
 
     def named(steps: Mapping[str, str]) -> dict[str, str]:
         found = {operator_of_step(workflow, step): reason for step, reason in steps.items()}
@@ -92,7 +92,7 @@ def _is_later(report: Mapping[str, Any], ended: datetime) -> bool:
     if written is None:
         return False
     moment = datetime.fromisoformat(written)
-    # One from the future was written before the clock was set back.
+    # A report from the future was written before the clock was set back.
     return moment > ended and not is_future(moment.timestamp())
 
 
@@ -104,7 +104,7 @@ def _directory(home: Path, run: EndedRun) -> RunDirectory | None:
 
 
 def _request(home: Path, workflow: Workflow, run: EndedRun, directory: RunDirectory | None) -> Request:
-    """What was asked, as far as it was written down."""
+    """Return the recorded request of a run; if there is none, one made from the cohort."""
     try:
         if directory is not None:
             return Request.from_json(directory.conf())
@@ -127,7 +127,7 @@ def _request(home: Path, workflow: Workflow, run: EndedRun, directory: RunDirect
 
 
 def _left_by(workflow: Workflow, operator: str, shelf: Shelf, request: Request, *, run: str) -> OperatorResult:
-    """What an operator that did not come to its end had put on the shelf until then."""
+    """Return the result of an operator that was interrupted: the outputs that it had published until then."""
     kept = shelf.entries(workflow.name, operator, [*request.series, request.cohort])
     made = {key: manifest for key, manifest in kept.items() if manifest.run == run}
     done = {

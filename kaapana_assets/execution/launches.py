@@ -1,6 +1,6 @@
-"""One operator started on some series of a directory, and its outputs verified.
+"""Launches one operator on series of a directory, verifies the outputs, and retries what failed.
 
-Nothing here decides which series need work or what is kept; see ``execution``.
+``operator_run`` decides which series need to be computed, and publishes the outputs.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from kaapana_assets.workflows.parameters import as_text
 
 @dataclass
 class Attempt:
-    """What a launch, and the launches that mend it, left in the directory.
+    """The result of a launch and its retries.
 
     Attributes:
-        verified: series whose output is whole.
-        skipped: series for which the operator said that there is nothing to do.
-        failed: series and why.
-        launches: containers started.
+        verified: series whose output was verified.
+        skipped: series for which the operator found nothing to do.
+        failed: the reason of the failure, by series.
+        launches: number of launches.
     """
 
     verified: set[str] = field(default_factory=set)
@@ -36,7 +36,7 @@ class Attempt:
     launches: int = 0
 
     def add(self, other: Attempt) -> None:
-        """Take over what another attempt did with other series."""
+        """Add the result of another attempt, which worked on other series."""
         self.verified |= other.verified
         self.skipped |= other.skipped
         self.failed.update(other.failed)
@@ -44,19 +44,19 @@ class Attempt:
 
 
 def attempt_series(run: OperatorRun, directory: RunDirectory, series: Sequence[str]) -> Attempt:
-    """Run the operator on all the series at once; what goes wrong is tried again series by series.
+    """Run the operator on all series in one launch, and retry failed series one by one.
+
+    Only outputs of a successful launch count, because a failed one may have left an incomplete file for any
+    series. After a failure, the series that have an output are first retried together, without the others;
+    if that fails too, every series is retried alone.
 
     Args:
         run: the operator in its run.
-        directory: holds the input of the series, and gets their outputs.
+        directory: holds the inputs of the series, and receives their outputs.
         series: the SeriesInstanceUIDs.
 
-    Only outputs of a launch that ended well count: one that failed may have left half a file for
-    any of its series. After a failure the series that have an output are first made again together,
-    without those that have none; if that fails too, each series is tried alone.
-
     Raises:
-        KaapanaAssetsError: other than OperatorError: no launch can work (no such image, no store).
+        KaapanaAssetsError: any error but OperatorError: no launch can succeed (no such image, no store).
     """
     result, error = _launch(run, directory, series)
     if len(series) == 1 or (error is None and not result.failed):
@@ -89,10 +89,10 @@ def attempt_series(run: OperatorRun, directory: RunDirectory, series: Sequence[s
 
 
 def attempt_pooled(run: OperatorRun, directory: RunDirectory, series: Sequence[str]) -> int:
-    """Run the operator once for the whole cohort; the number of launches.
+    """Run the operator once for the whole cohort; return the number of launches.
 
     Raises:
-        OperatorError: it failed, or its output is not there.
+        OperatorError: the operator failed, or its output is missing or refused.
     """
     view = view_of(run.operator, directory, series)
     outcome, error, launches = _start(run, directory, view, series)
@@ -130,10 +130,10 @@ def _launch(run: OperatorRun, directory: RunDirectory, series: Sequence[str]) ->
         for uid in sorted(result.verified):
             try:
                 _take(run.operator, view, directory, *directory.place(uid, run.operator.out_dir))
-            except UnsafePath as exc:  # only now: somebody else writes there, or it may not be moved
+            except UnsafePath as exc:  # changed after its verification, or not permitted to be moved
                 result.verified.discard(uid)
                 result.failed[uid] = f"series {uid}: {_named_refusal(run.operator, str(exc))}"
-    # What failed together is tried alone; the last view of a series that failed is kept to be looked into.
+    # Series that failed together are retried alone; the view of a series that failed alone is kept for inspection.
     if not result.failed or len(series) > 1:
         remove_view(run, directory, view)
     return result, error
@@ -144,7 +144,7 @@ def _start(
 ) -> tuple[Outcome | None, OperatorError | None, int]:
     error: OperatorError | None = None
     for launches in range(1, run.operator.retries + 2):
-        # Also what a failed launch did to its input must not reach the next one.
+        # Each launch gets a new view, so that it never sees what a failed launch did to its input.
         try:
             if not _goes_on(run, view, series):
                 lay_out(run, directory, view, series)
@@ -164,7 +164,7 @@ def _start(
 
 
 def _goes_on(run: OperatorRun, view: RunDirectory, series: Sequence[str]) -> bool:
-    """Whether an equal launch of a process that died goes on in the view, or ended there."""
+    """Whether the runner adopts an equal launch that a dead process started in the view."""
     if not isinstance(run.operator, ContainerOperator):
         return False
     if not run.stores.runner.adopts(_container_launch(run, run.operator, view)):
@@ -212,7 +212,7 @@ def _call(run: OperatorRun, view: RunDirectory, series: Sequence[str]) -> Outcom
     try:
         run.operator.function(context)
     except StoreUnavailable:
-        raise  # no fault of the series: the step is repeated later
+        raise  # not a fault of the series: the step is retried later
     except KaapanaAssetsError as exc:
         raise OperatorFailed(f"operator {run.operator.full_name}: {exc}") from exc
     except Exception as exc:  # the function is the author's code and may raise anything
@@ -221,7 +221,7 @@ def _call(run: OperatorRun, view: RunDirectory, series: Sequence[str]) -> Outcom
 
 
 def _take(operator: Operator, view: RunDirectory, directory: RunDirectory, *place: str) -> None:
-    if operator.only_acts:  # an empty folder, which goes the way of all outputs
+    if operator.only_acts:  # an empty folder, which is published like any output
         view.remove(*place)
         with view.opened(*place, make=True):
             pass

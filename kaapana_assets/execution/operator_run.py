@@ -1,6 +1,6 @@
-"""One operator of a run, for all its series: reuse, launch, verify, publish.
+"""Runs one operator for all its series: reuse, launch, verify, publish.
 
-The one way that batch, single and backfill all go. Nothing here knows of Dagster.
+Batch runs, single runs and backfills all use this module. Nothing here knows about Dagster.
 """
 
 from __future__ import annotations
@@ -30,23 +30,26 @@ from kaapana_assets.workflows.operators import ContainerOperator, PythonOperator
 
 _Result = TypeVar("_Result")
 _Read = Mapping[str, Mapping[str, str]]
-"""What is read of each series: SeriesInstanceUID -> folder -> fingerprint."""
+"""The inputs of each series: SeriesInstanceUID -> folder -> fingerprint."""
 
-_SINGLE_GROUP = 64  # series worked on singly whose outputs become durable together
+_SINGLE_GROUP = 64  # series of single mode whose outputs are published together
 
 
 def run_operator(run: OperatorRun, inputs: Inputs) -> OperatorResult:
-    """What a series operator made of each series, all of it verified and on the shelf.
+    """Run a series operator; verify its outputs and publish them to the shelf.
 
-    Only series whose shelf entry is missing or has another fingerprint are computed, unless the
-    request says force.
+    Computes only series whose shelf entry is missing or has another fingerprint, unless the request has
+    ``force`` set or the operator is not reused.
 
     Args:
         run: the operator in its run.
         inputs: the folders that it reads, for the series to work on.
 
+    Returns:
+        The result of each series.
+
     Raises:
-        KaapanaAssetsError: nothing can be done for any series (no such image, a store is away, a full disk).
+        KaapanaAssetsError: no series can be computed (no such image, a store is unavailable, a full disk).
     """
     with full_disk_told(f"operator {run.operator.full_name}"):
         return _run_series(run, inputs)
@@ -92,15 +95,18 @@ def _run_series(run: OperatorRun, inputs: Inputs) -> OperatorResult:
 
 
 def run_pooled(run: OperatorRun, inputs: Inputs) -> OperatorResult:
-    """What a pooled operator made of the cohort, verified and on the shelf.
+    """Run a pooled operator; verify its output and publish it to the shelf.
 
     Args:
         run: the operator in its run.
-        inputs: the folders that it reads, for the series that came so far.
+        inputs: the folders that it reads, for the series that all its predecessors have done.
+
+    Returns:
+        The result of the cohort.
 
     Raises:
-        OperatorError: it failed.
-        StoreUnavailable: a store is away, or the disk is full.
+        OperatorError: the operator failed.
+        StoreUnavailable: a store is unavailable, or the disk is full.
     """
     with full_disk_told(f"operator {run.operator.full_name}"):
         return _run_pooled(run, inputs)
@@ -137,13 +143,13 @@ def _run_pooled(run: OperatorRun, inputs: Inputs) -> OperatorResult:
 def _attempts(
     run: OperatorRun, todo: _Read, *, made_here: Set[str]
 ) -> Iterator[tuple[Attempt, Mapping[str, RunDirectory]]]:
-    """Each attempt and the directories it left its outputs in, to be published before the next begins.
+    """Yield each attempt with the directories that hold its outputs, by series.
 
     Args:
         run: the operator in its run.
-        todo: what is read of each series.
-        made_here: what this run has made already, before its process died. The chunks are cut as they
-            were then, so that containers that go on are found again.
+        todo: the inputs of each series to compute.
+        made_here: series that this run computed before its process died. They are counted when the series are
+            divided into chunks, so that the chunks are the same again and running containers are adopted.
     """
     if run.request.mode == "single":
         for group in _chunks(list(todo), _SINGLE_GROUP):
@@ -185,7 +191,7 @@ def _one_by_one(run: OperatorRun, todo: _Read) -> tuple[Attempt, Mapping[str, Ru
 
 
 def _staged_attempt(run: OperatorRun, directory: RunDirectory, todo: _Read) -> Attempt:
-    """An attempt on the series whose inputs can be brought into the directory; the others have failed."""
+    """Stage the inputs and attempt the series; those whose inputs cannot be staged have failed."""
 
     def problem(uid: str) -> str | None:
         if run.cancelled.is_set():
@@ -205,9 +211,9 @@ def _staged_attempt(run: OperatorRun, directory: RunDirectory, todo: _Read) -> A
 
 
 def _at_once(run: RunContext, call: Callable[[str], _Result], series: Iterable[str]) -> list[_Result]:
-    """What the call gives for each series, as many at once as may be brought from the PACS at once.
+    """Call a function for each series, with as many in parallel as there may be retrievals from the PACS.
 
-    The first error ends it: those that have not begun are left alone.
+    After the first error, no further call begins.
     """
     if run.stores.parallel_retrievals == 1:
         return [call(uid) for uid in series]
@@ -229,8 +235,8 @@ def _read(inputs: Inputs, uid: str) -> dict[str, str]:
 
 
 def _is_current(run: OperatorRun, manifest: Manifest, fingerprint: str) -> bool:
-    # With force, and for what acts in every run, what this run made itself counts: repeated after a
-    # failure, it makes only what failed.
+    # With force, and for operators that are not reused, only outputs of this very run count, so that a
+    # re-execution after a failure computes only what failed.
     made_here = manifest.run == run.directory.name
     again = run.request.force or not run.operator.is_reused
     if manifest.fingerprint != fingerprint or (again and not made_here):
@@ -242,11 +248,11 @@ def _is_current(run: OperatorRun, manifest: Manifest, fingerprint: str) -> bool:
 
 
 def _forget_leftovers(run: OperatorRun, uid: str) -> None:
-    """Where a killed run is repeated, its directory may hold half of what the shelf has whole."""
+    """Remove the series' output from the run directory: a killed run may have left it there incomplete."""
     for directory in (run.directory, run.directory.of_series(uid)):
         try:
             directory.remove(*directory.place(uid, run.operator.out_dir))
-        except UnsafePath as exc:  # who reads it will refuse it, too
+        except UnsafePath as exc:  # whoever reads it refuses it, too
             run.log.warning("%s: %s", run.operator.full_name, exc)
 
 
@@ -267,7 +273,11 @@ def _origin(run: OperatorRun) -> Origin:
 
 
 def _check_unchanged(run: OperatorRun, code: str) -> None:
-    """What was made stands on the shelf for the code that made it; which code that was must be sure."""
+    """Check that the code did not change during the launch: outputs are published under its version.
+
+    Raises:
+        OperatorFailed: the image or function has changed.
+    """
     if run.code_version() != code:
         image = f"image {run.operator.image}" if isinstance(run.operator, ContainerOperator) else "function"
         raise OperatorFailed(f"operator {run.operator.full_name}: its {image} was changed while it ran: run it again")

@@ -1,6 +1,6 @@
-"""The report of a cohort run: what became of each operator and each series, and what was made.
+"""The report of a cohort run: the state of each operator, the outcome of each series, and the outputs.
 
-When it is written is decided in ``steps`` and, for a run that ended before its last step, in ``last_report``.
+The steps of a run write it; ``last_report`` completes it for a run that ended before its last step.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from kaapana_assets.workflows.operators import Operator
 
 Status = Literal["running", "success", "failed", "cancelled"]
 _GOES_ON = "the run goes on"
-# What an operator said is no markup: a browser would fetch its pictures.
+# An operator's output must not act as markup: a browser would load images that it refers to.
 _MARKUP = re.compile(r"[\\`*_\[\]<>|~&]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """How far a run has come, beside what its operators wrote down themselves.
+    """The state of a run, apart from the results that its operators recorded.
 
     Attributes:
-        reason: why the run as a whole ended as it did; empty while it goes on and after a success.
-        begun: the operators (and PREPARE) that began.
-        failed: by operator (or PREPARE): why its step failed.
+        reason: why the run as a whole ended as it did; empty while it runs and after a success.
+        begun: the operators (or PREPARE) that have begun.
+        failed: why a step failed, by operator (or PREPARE).
     """
 
     status: Status = "running"
@@ -47,12 +47,12 @@ class RunState:
 
 @dataclass(frozen=True, kw_only=True)
 class Reported:
-    """What a report is about: a run of a workflow over a cohort.
+    """The subject of a report: a run of a workflow over a cohort.
 
     Attributes:
-        run: name of the run directory; empty where none was made.
-        dagster_run_id: of the run itself, also where it repeats another one.
-        results: what operators wrote down, by their full names.
+        run: name of the run directory; empty if none was made.
+        dagster_run_id: ID of the run itself, even if it re-executes another run.
+        results: the recorded results of operators, by their full names.
     """
 
     workflow: Workflow
@@ -64,7 +64,7 @@ class Reported:
 
 
 def make_report(reported: Reported, shelf: Shelf) -> dict[str, Any]:
-    """The report as JSON: a row for each operator, and why series failed or were skipped."""
+    """Return the report as JSON: a row for each operator, and why series failed or were skipped."""
     request, state = reported.request, reported.state
     failed = {uid: {"operator": "initial-input", "reason": reason} for uid, reason in request.missing.items()}
     standing: dict[str, tuple[str, str]] = {}
@@ -96,12 +96,16 @@ def make_report(reported: Reported, shelf: Shelf) -> dict[str, Any]:
 
 
 def is_over(report: Mapping[str, Any]) -> bool:
-    """Whether no operator is left that may still begin, because of those that failed."""
+    """Whether no further operator can begin."""
     return not any(row["reason"] == _GOES_ON for row in report["operators"])
 
 
 def write_report(reported: Reported, shelf: Shelf) -> dict[str, Any]:
-    """Put the report on the shelf in the place of an earlier one; what it says."""
+    """Publish the report to the shelf, replacing an earlier one, and return it.
+
+    Raises:
+        StoreUnavailable: the shelf cannot be written.
+    """
     report = make_report(reported, shelf)
     origin = Origin(
         workflow=reported.workflow.name,
@@ -120,7 +124,7 @@ def write_report(reported: Reported, shelf: Shelf) -> dict[str, Any]:
 
 
 def read_report(shelf: Shelf, workflow: Workflow, cohort: str) -> dict[str, Any] | None:
-    """The report that is on the shelf; None where there is none."""
+    """Return the report that is on the shelf; None if there is none."""
     try:
         report: dict[str, Any] = json.loads(report_path(shelf, workflow, cohort).read_bytes())
     except (FileNotFoundError, ValueError):
@@ -129,12 +133,12 @@ def read_report(shelf: Shelf, workflow: Workflow, cohort: str) -> dict[str, Any]
 
 
 def report_path(shelf: Shelf, workflow: Workflow, cohort: str) -> Path:
-    """Where the report of a cohort is, or will be."""
+    """Return the path of a cohort's report, whether it exists or not."""
     return shelf.entry(workflow.name, REPORT, cohort) / "report.json"
 
 
 def as_markdown(report: Mapping[str, Any]) -> str:
-    """The operators of a report as a table for the web UI."""
+    """Return a report's operators as a Markdown table for Dagster's web UI."""
     lines = [
         "| operator | state | done | reused | skipped | failed | files | launches | s |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|",
@@ -169,7 +173,7 @@ def _row(operator: Operator, result: OperatorResult, standing: tuple[str, str], 
 
 
 def _standing(reported: Reported, operator: Operator, before: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
-    """The state of an operator and why it is in that state, given those of the operators before it."""
+    """Return the state of an operator and the reason for it, given those of the operators before it."""
     name, state = operator.full_name, reported.state
     result = reported.results.get(name)
     if result is not None and result.ended:

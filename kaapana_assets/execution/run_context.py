@@ -1,4 +1,4 @@
-"""What one run of a workflow works with, and what becomes of each operator in it."""
+"""The values that one run of a workflow works with: request, stores, context, and operator results."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Mode = Literal["batch", "single"]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What was asked of a workflow; kept in conf.json of the run's record.
+    """The request for a run of a workflow, kept in conf.json of the run's record.
 
     Attributes:
         cohort: name of the cohort; empty for a backfill over series.
-        series: SeriesInstanceUID -> data version of the series as it is worked on.
-        missing: SeriesInstanceUID -> why it cannot be worked on.
-        forgotten: how many series the cohort had that were forgotten.
+        series: SeriesInstanceUID -> data version of the series when the run was prepared.
+        missing: SeriesInstanceUID -> why the series cannot be used.
+        forgotten: number of the cohort's series that were forgotten since.
     """
 
     workflow: str
@@ -45,24 +45,24 @@ class Request:
     forgotten: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """For conf.json."""
+        """Return the request as conf.json holds it."""
         return asdict(self)
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Request:
-        """From conf.json, which has the keys of Kaapana beside these."""
+        """Read the request from conf.json; other keys are ignored."""
         return Request(**{each.name: values[each.name] for each in fields(Request) if each.name in values})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stores:
-    """The stores and the runner that a run uses, and how much at once.
+    """The stores and the runner of a run, with limits on parallel work.
 
     Attributes:
-        series_per_launch: at most this many series for one launch in batch mode.
-        parallel_series: series worked on at once in single mode.
-        parallel_retrievals: series brought from the PACS at once.
-        limits: how large one output may be.
+        series_per_launch: maximum number of series of one launch in batch mode.
+        parallel_series: how many series run in parallel in single mode.
+        parallel_retrievals: how many series are retrieved from the PACS in parallel.
+        limits: maximum size of one output.
     """
 
     pacs: Pacs
@@ -81,7 +81,7 @@ class RunContext:
 
     Attributes:
         output: called with each line that an operator prints.
-        cancelled: set to end all operators that run.
+        cancelled: ends all running operators when set.
     """
 
     workflow: Workflow
@@ -93,18 +93,18 @@ class RunContext:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def of(self, operator: Operator) -> OperatorRun:
-        """One operator in this run."""
+        """Return the context of one operator in this run."""
         return OperatorRun(**{each.name: getattr(self, each.name) for each in fields(RunContext)}, operator=operator)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorRun(RunContext):
-    """One operator in one run of a workflow."""
+    """The context of one operator in one run of a workflow."""
 
     operator: Operator
 
     def code_version(self) -> str:
-        """The version of all that the operator's outputs depend on but their input; see ``fingerprints``."""
+        """Return the version of all that the outputs depend on, except the inputs; see ``fingerprints``."""
         return code_version(self.workflow, self.operator, self.stores.runner, self.request.parameters)
 
 
@@ -113,9 +113,9 @@ class Done:
     """A verified output on the shelf.
 
     Attributes:
-        fingerprint: of the output.
-        input_fingerprint: of what it was made from.
-        reused: it was on the shelf already.
+        fingerprint: fingerprint of the output.
+        input_fingerprint: fingerprint of the inputs that it was made from.
+        reused: whether it was on the shelf already.
     """
 
     fingerprint: str
@@ -127,14 +127,14 @@ class Done:
 
 @dataclass(frozen=True)
 class OperatorResult:
-    """What became of one operator, by SeriesInstanceUID (or by cohort, for a pooled one).
+    """The result of one operator; the keys are SeriesInstanceUIDs, or the cohort for a pooled operator.
 
     Attributes:
-        failed: why, with the last lines of the operator's log.
-        launches: how many containers were started.
-        seconds: wall time, all launches included.
-        error: why it could do nothing for any series; empty where it could.
-        ended: whether it came to its end, so that this is all that became of it.
+        failed: why a series failed, with the last lines of the operator's log.
+        launches: number of launches.
+        seconds: wall time of the operator, with all its launches.
+        error: why the operator failed as a whole; empty if it did not.
+        ended: whether the operator came to its end, so that this result is complete.
     """
 
     code_version: str
@@ -147,11 +147,11 @@ class OperatorResult:
     ended: bool = True
 
     def as_json(self) -> dict[str, Any]:
-        """For the results folder of the run's record."""
+        """Return the result as the run's record holds it."""
         return asdict(self)
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> OperatorResult:
-        """From the results folder of the run's record."""
+        """Read the result from the run's record."""
         done = {key: Done(**value) for key, value in values["done"].items()}
         return OperatorResult(**{**values, "done": done})

@@ -1,6 +1,6 @@
-"""Inputs brought into the run directory, from the PACS and the shelf; what this run made is there already.
+"""Stages inputs into the run directory, from the PACS and the shelf. Outputs of the same run are there already.
 
-What operators see is made of it in ``views``.
+``views`` then shows an operator its part of the run directory.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from kaapana_assets.workflows.operators import Operator
 
 
 def stage_series(run: OperatorRun, directory: RunDirectory, uid: str, by_folder: Mapping[str, str]) -> None:
-    """See that the directory holds what the operator reads of a series.
+    """Stage the inputs of one series that the directory does not hold yet.
 
     Args:
         run: the operator in its run.
-        directory: of the run, or of the series in single mode.
+        directory: the run directory; in single mode, the directory of the series.
         uid: SeriesInstanceUID.
-        by_folder: the fingerprint of each folder that it reads.
+        by_folder: the fingerprint of each folder that the operator reads.
 
     Raises:
-        NotFound: it is not there any more, or another version of it.
-        UnsafePath: a link, or something else, stands where it belongs.
+        NotFound: an input no longer exists, or its version has changed.
+        UnsafePath: a link, or something else than a folder, is in the input's path.
     """
     sources = run.workflow.input_folders(run.operator)
     for name, fingerprint in by_folder.items():
@@ -37,7 +37,7 @@ def stage_series(run: OperatorRun, directory: RunDirectory, uid: str, by_folder:
             if staged is not None and source is not None:
                 _fetch(run, source, uid, staged, fingerprint)
             elif staged is not None:
-                # No operator sees these files themselves, see ``views``.
+                # Operators never see these files directly; see ``views``.
                 stored = run.stores.pacs.retrieve(uid, staged, writable_copy=False)
                 if stored.digest != run.request.series[uid]:
                     raise NotFound(
@@ -46,7 +46,7 @@ def stage_series(run: OperatorRun, directory: RunDirectory, uid: str, by_folder:
 
 
 def stage_pooled(run: OperatorRun, inputs: Inputs) -> None:
-    """See that the run directory holds what the operator reads of the cohort as a whole."""
+    """Stage the pooled inputs of an operator that the run directory does not hold yet."""
     cohort = run.request.cohort
     for name, source in run.workflow.input_folders(run.operator).items():
         if source is not None and source.level == "cohort":
@@ -57,10 +57,10 @@ def stage_pooled(run: OperatorRun, inputs: Inputs) -> None:
 
 @contextmanager
 def _staged(directory: RunDirectory, *place: str) -> Iterator[Path | None]:
-    """A place to put together what then stands in the directory; None when it is there.
+    """Yield a temporary folder to fill, then move it into the directory; yield None if the folder exists there.
 
     Raises:
-        UnsafePath: something else stands there, or above it.
+        UnsafePath: something else than a folder is in the path.
     """
     with directory.opened(*place[:-1], make=True) as above:
         if above.has_folder(place[-1]):

@@ -1,6 +1,6 @@
-"""What operators print, given to the step's own output, which Dagster captures and shows live.
+"""Prints the output of operators to the step's own stdout, which Dagster captures and shows live.
 
-An event of Dagster per line would cost 10 ms each.
+Logging each line as a Dagster event would cost 10 ms per line.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from kaapana_assets.shown import shown_output
 
 
 class StepOutput:
-    """Prints lines; those for which the disk has no room are counted, and that is said once there is room.
+    """Prints lines. Counts lines that are lost to a full disk, and reports their number once there is room.
 
-    A full disk is no reason to end an operator that may need none for what it makes.
+    A full disk must not end an operator that may not need the disk for its outputs.
     """
 
     def __init__(self) -> None:
@@ -25,10 +25,10 @@ class StepOutput:
         self._lost = 0
 
     def print_line(self, line: str) -> None:
-        """Print one line, but for what would steer a terminal, or count it as lost.
+        """Print one line without terminal control sequences, or count it as lost if the disk is full.
 
         Raises:
-            OSError: it cannot be printed for another reason than a full disk.
+            OSError: the line cannot be printed for another reason.
         """
         with self._lock:
             try:
@@ -43,7 +43,7 @@ class StepOutput:
 
 
 def _write(text: str) -> None:
-    # Past the buffer of sys.stdout: what that cannot write it keeps, and whoever flushes it next fails.
+    # Bypasses the buffer of sys.stdout: it would keep what it cannot write, and the next flush would fail.
     try:
         fd = sys.stdout.fileno()
     except io.UnsupportedOperation:

@@ -1,7 +1,7 @@
-"""What a launch left in its view, looked through as a whole before anything of it is used.
+"""Verifies everything that a launch left in its view, before any of it is used.
 
-Refused are links, special files, hard links to files that are not of the launch, and outputs over the limits:
-for the series that they belong to, and for the whole launch where they belong to none.
+Links, special files, hard links to files outside the launch, and outputs over the limits are refused: for the
+series that they belong to, or for the whole launch if they belong to no series.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from kaapana_assets.untrusted import DEEPEST, Folder, Found
 from kaapana_assets.workflows.operators import ContainerOperator, Operator
 
 _OF_ALL = ""
-"""The series of what belongs to none."""
+"""Stands for the SeriesInstanceUID of files that belong to no series."""
 
 
 @dataclass
 class Left:
-    """What a launch left.
+    """The findings in the view of a launch.
 
     Attributes:
-        fitting: by series (or "" for a pooled output): the patterns that a file of the output fits; none where there
-            is no folder.
-        refused: by series: why the platform does not touch what was left.
-        refused_launch: the same where it belongs to no series.
+        fitting: the patterns that some file of the output matches, by series ("" for a pooled output); a series
+            without an output folder has no entry.
+        refused: why a series' files are refused, by series.
+        refused_launch: why files that belong to no series are refused; None if they are not.
     """
 
     fitting: dict[str, set[str]] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Left:
     refused_launch: str | None = None
 
     def missing(self, operator: Operator, uid: str = _OF_ALL) -> str | None:
-        """What the output lacks; None when it is as declared."""
+        """Return what the output lacks; None if it is complete."""
         if operator.only_acts:
             return None
         if uid not in self.fitting:
@@ -54,7 +54,7 @@ class Left:
 
 
 def verify(run: OperatorRun, view: RunDirectory, series: Sequence[str]) -> Left:
-    """Look through the view of a launch that has ended, or failed."""
+    """Verify the view of a launch that has ended, successfully or not."""
     left = Left()
     names = _Names(is_given_linked=run.stores.runner.isolates and isinstance(run.operator, ContainerOperator))
     limits = run.stores.limits
@@ -82,7 +82,7 @@ def verify(run: OperatorRun, view: RunDirectory, series: Sequence[str]) -> Left:
 
 @dataclass(frozen=True)
 class _Search:
-    """What is looked for in a view, and what was found there."""
+    """The search through one view, which fills ``left`` and ``names``."""
 
     operator: Operator
     inputs: frozenset[str]
@@ -91,7 +91,7 @@ class _Search:
     left: Left
 
     def look(self, folder: Folder, owner: str, *, is_output_here: bool, beside: tuple[str, ...] = ()) -> None:
-        """Look through the folder of one series, or through the view but for its series."""
+        """Search the folder of one series, or the view without the folders of its series."""
         output = self.operator.out_dir if is_output_here else None
         for name in self.inputs - {output}:
             if folder.has_folder(name):
@@ -105,10 +105,10 @@ class _Search:
 
 
 class _Names:
-    """The names of files that have several, counted over a view.
+    """Collects the names of files with several hard links, over a whole view.
 
     Args:
-        is_given_linked: whether the platform gave inputs as hard links.
+        is_given_linked: whether inputs may be hard links to files of the platform.
     """
 
     def __init__(self, *, is_given_linked: bool) -> None:
@@ -125,7 +125,7 @@ class _Names:
         patterns: Sequence[str] = (),
         is_given: bool = False,
     ) -> set[str]:
-        """Walk a tree; the patterns that a file in it fits."""
+        """Walk a tree, and return the patterns that some file in it matches."""
         fitting: set[str] = set()
         for place, folder, files in top.walk(limits=limits, without=without):
             for found in files:
@@ -138,7 +138,7 @@ class _Names:
         return fitting
 
     def foreign(self) -> dict[str, str]:
-        """Why, for each owner of a name of a file that has names outside of the view."""
+        """Return the refusals of files that have further hard links outside the view, by series."""
         reasons: dict[str, str] = {}
         for named in self._found.values():
             if len(named) < named[0][2].status.st_nlink:
@@ -153,22 +153,22 @@ def _patterns(operator: Operator) -> tuple[str, ...]:
 
 
 def _beside(limits: Limits) -> Limits:
-    """For what belongs to no output, and is not taken: how many names the platform looks at."""
+    """Return the limits for files outside of outputs, which are not published: only their number is limited."""
     return Limits(depth=DEEPEST, files=limits.files, size_bytes=0)
 
 
 def _given(limits: Limits) -> Limits:
-    """For inputs, which may be larger than outputs may."""
+    """Return the limits for inputs, which may be larger than outputs."""
     return Limits(depth=DEEPEST, files=max(limits.files, Limits().files), size_bytes=0)
 
 
 def _fits(path: str, pattern: str) -> bool:
-    """Whether ``Path.glob`` would find a file: ``*`` stays within a name, ``**`` is any number of folders."""
+    """Whether ``Path.glob`` would match a path: ``*`` matches within a name, ``**`` any number of folders."""
     *folders, last = PurePosixPath(pattern).parts
     *above, name = path.split("/")
     if last == "**" or not fnmatch.fnmatchcase(name, last):
         return False
-    reached = _past_any({0}, folders)  # how many of the pattern's folders those of the path have passed
+    reached = _past_any({0}, folders)  # how many of the pattern's folders the path's folders may have matched so far
     for each in above:
         stay = {at for at in reached if at < len(folders) and folders[at] == "**"}
         step = {at + 1 for at in reached - stay if at < len(folders) and fnmatch.fnmatchcase(each, folders[at])}
@@ -177,7 +177,7 @@ def _fits(path: str, pattern: str) -> bool:
 
 
 def _past_any(reached: set[int], folders: Sequence[str]) -> set[int]:
-    """With the places that are reached where ``**`` stands for no folder."""
+    """Add the positions that are reached if ``**`` matches no folder."""
     found = set(reached)
     for at, part in enumerate(folders):
         if at in found and part == "**":

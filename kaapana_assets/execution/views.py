@@ -1,9 +1,9 @@
-"""The view of one launch: a directory of its own with what its operator declared, of its series, and nothing else.
+"""The view of one launch: a directory with only the declared inputs of its series.
 
     <run directory>/launches/<operator>-<hash of the series>/
 
-Made anew for each launch, from the run directory, which no operator sees itself: what one operator does
-to its input reaches no other one.
+Each launch gets a new view, filled from the run directory, which no operator sees. An operator that changes
+its input therefore affects no other operator.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from kaapana_assets.workflows.operators import ContainerOperator, Operator
 
 
 def view_of(operator: Operator, directory: RunDirectory, series: Sequence[str]) -> RunDirectory:
-    """The view of a launch, there or not.
+    """Return the view of a launch, whether it exists or not.
 
-    The same for the same series: a process that takes over from one that died looks there again.
+    Equal series have the same view, so that a process that replaces a dead one finds it again.
     """
     which = hashlib.sha256("\n".join(sorted(series)).encode()).hexdigest()[:16]
     return directory.view(f"{operator.full_name}-{which}")
 
 
 def lay_out(run: OperatorRun, directory: RunDirectory, view: RunDirectory, series: Sequence[str]) -> None:
-    """Fill a view with the declared folders, which the directory holds; what was in it is removed.
+    """Empty a view, and fill it with the declared inputs from the directory.
 
     Raises:
-        UnsafePath: something else than plain files of the platform, or of an operator, is there.
+        UnsafePath: an input holds a link, a special file or a foreign hard link, or the view cannot be emptied.
     """
     view = directory.empty_view(view.path.name)
     show_conf(run, view, series)
-    # A file is shared only where its owner keeps the operator from writing to it.
+    # Files are hard-linked only if the operator cannot write to them.
     isolates = run.stores.runner.isolates
     writable_copy = not (isolates and isinstance(run.operator, ContainerOperator))
     for folder, source in run.workflow.input_folders(run.operator).items():
@@ -46,7 +46,7 @@ def lay_out(run: OperatorRun, directory: RunDirectory, view: RunDirectory, serie
         places = [(folder,)] if is_pooled else [view.place(uid, folder) for uid in series]
 
         def may_be_linked(status: os.stat_result, *, is_dicom: bool = source is None) -> bool:
-            """What operators left was verified to have one name only; the rest is the platform's."""
+            """Outputs of operators were verified to have one name only; other names are the platform's."""
             return is_dicom or (isolates and status.st_uid == os.geteuid())
 
         for place in places:
@@ -59,16 +59,16 @@ def lay_out(run: OperatorRun, directory: RunDirectory, view: RunDirectory, serie
 
 
 def take_output(view: RunDirectory, directory: RunDirectory, *place: str) -> None:
-    """Move an output from a view to the run directory, in the place of an earlier one, and make it plain.
+    """Move an output from a view to the run directory, replacing an earlier one, and make its files plain.
 
     Raises:
-        UnsafePath: it is not what was verified any more, a link stands above it, or it may not be moved.
+        UnsafePath: the output changed after its verification, a link is in its path, or it may not be moved.
     """
     directory.remove(*place)
     try:
         with view.opened(*place[:-1]) as source, directory.opened(*place[:-1], make=True) as target:
             with source.below(place[-1]) as output:
-                output.make_writable()  # to move a folder is to write to it, and to the one above
+                output.make_writable()  # moving a folder needs write permission on it and on its parent
             source.make_writable()
             source.rename(place[-1], target, place[-1])
         with directory.opened(*place) as output:
@@ -80,6 +80,6 @@ def take_output(view: RunDirectory, directory: RunDirectory, *place: str) -> Non
 
 
 def remove_view(run: RunContext, directory: RunDirectory, view: RunDirectory) -> None:
-    """Remove a view, and say what cannot be removed: the nightly clean tries again."""
+    """Remove a view, and log what cannot be removed: the nightly clean tries again."""
     for problem in directory.remove_view(view.path.name):
         run.log.warning("not removed: %s", problem)

@@ -128,14 +128,15 @@ def _operators(shelf: Shelf) -> list[Path]:
 
 
 def _listed(shelf: Shelf, forgetting: Forgetting) -> Iterator[tuple[str, str]]:
-    """Bucket and name of each object that an output on the shelf lists."""
+    """Bucket and name of each object that an output on the shelf lists as its own, see ``objects_operator``."""
     entries = [operator / uid for operator in _operators(shelf) for uid in forgetting.series]
     for entry in (*entries, *(shelf.entry(*names) for names in forgetting.pooled)):
         try:
-            for each in json.loads((entry / _LISTING).read_bytes()):
-                yield str(each["bucket"]), str(each["name"])
+            listed = [(str(each["bucket"]), str(each["name"])) for each in json.loads((entry / _LISTING).read_bytes())]
         except (OSError, ValueError, TypeError, KeyError, InvalidIdentifier):
             continue  # no listing, or an operator's own file of that name
+        # An operator may write what it likes: objects of other series and cohorts are not its own.
+        yield from ((bucket, name) for bucket, name in listed if name.startswith(f"{entry.name}/"))
 
 
 def _removed(folders: Iterable[Path]) -> list[str]:

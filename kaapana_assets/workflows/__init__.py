@@ -1,6 +1,6 @@
-"""The model that authors write, its compilation to Dagster, and the built-in workflows.
+"""The model that authors write, the loader of workflow files, and the built-in workflows.
 
-What an author of a workflow file imports is here.
+Authors of workflow files import everything that they need from here.
 """
 
 from kaapana_assets.workflows.model import Workflow

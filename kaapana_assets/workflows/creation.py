@@ -1,4 +1,4 @@
-"""Which workflows come into being while a file is loaded, and where in it."""
+"""Records the workflows that are created while a file is loaded, and the lines that create them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Created:
-    """A workflow that was made.
+    """A workflow that was created while a file was loaded.
 
     Attributes:
-        workflow: it.
-        file: of the line that made it.
+        workflow: the workflow.
+        file: path of the file with the line that created it.
         line: number of that line.
     """
 
@@ -28,11 +28,11 @@ _noted: ContextVar[list[Created] | None] = ContextVar("created workflows", defau
 
 
 def note_created(workflow: object, *, model: str) -> None:
-    """Note a workflow for who loads a file now.
+    """Record a workflow in the enclosing ``created_workflows``; do nothing if there is none.
 
     Args:
-        workflow: it.
-        model: the file of the model, whose lines are not the author's.
+        workflow: the workflow.
+        model: path of the model's own file, whose lines are not the author's.
     """
     noted = _noted.get()
     if noted is None:
@@ -45,7 +45,7 @@ def note_created(workflow: object, *, model: str) -> None:
 
 @contextmanager
 def created_workflows() -> Iterator[list[Created]]:
-    """The workflows that are made within it."""
+    """Collect the workflows that are created within the block."""
     noted: list[Created] = []
     token = _noted.set(noted)
     try:

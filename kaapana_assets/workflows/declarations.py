@@ -1,6 +1,6 @@
-"""Mistakes in what an operator declares that it reads.
+"""Finds mistakes in the inputs that an operator declares.
 
-How operators are ordered by it is in ``model``.
+``model`` orders operators by their inputs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from kaapana_assets.workflows.parameters import Parameter
 
 
 def problem_with_input_names(operator: Operator, names: Collection[str]) -> str | None:
-    """What is wrong with the inputs as such; None when each is one of ``names`` or the DICOM files."""
+    """Return what is wrong with an operator's inputs; None if each is one of ``names`` or the DICOM files."""
     have = f"which has {', '.join(names)}"
     if operator.input_name is not None and operator.input_name not in names:
         return f"its input operator {operator.input_name!r} is not in the workflow, {have}"
@@ -32,13 +32,13 @@ def problem_with_undeclared_folders(
     writers: Mapping[str, str],
     parameters: tuple[Parameter, ...],
 ) -> str | None:
-    """Says which value that the operator is given names a folder that it will not find.
+    """Return which variable or parameter names a folder that the operator does not declare; None if none does.
 
     Args:
-        operator: one of a workflow.
-        declared: the folders that it may read.
-        writers: by folder the full name of the operator of the workflow that writes it.
-        parameters: of the workflow.
+        operator: an operator of a workflow.
+        declared: the folders that the operator may read.
+        writers: full name of the operator that writes a folder, by folder.
+        parameters: parameters of the workflow.
     """
     hidden = {INITIAL_INPUT: INITIAL_INPUT, **writers}
     hidden = {folder: name for folder, name in hidden.items() if folder not in (*declared, operator.out_dir)}

@@ -1,8 +1,7 @@
-"""The state of one workflow file: what it defines that can be run, and what is wrong with it.
+"""The state of one workflow file: the workflows that it defines, and the problems that it has.
 
-All that tell a person of workflow files ask here or show what was asked here: the command line, the health
-page and Dagster's assets ``workflow_errors``. What else stands in the way of a workflow, such as an image
-that is not there or a name that another file has, is found by ``loader``.
+The command line, the health page and Dagster's assets ``workflow_errors`` all show this state. ``loader``
+adds the problems that a file alone does not show, such as a missing image or a name that another file uses.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from kaapana_assets.workflows.creation import Created, created_workflows
 from kaapana_assets.workflows.model import REPORT, Workflow
 from kaapana_assets.workflows.operators import name_in_dagster
 
-# Dagster's own words, which no job and no output may have as a name.
+# Dagster's reserved words, which no job and no output may use as a name.
 _DAGSTERS_WORDS = {
     "context", "conf", "config", "meta", "arg_dict", "dict", "input_arg_dict", "output_arg_dict", "int", "str",
     "float", "bool", "input", "output", "type",
@@ -33,14 +32,14 @@ _NOT_THE_AUTHORS = {__file__, plan_imports.__file__, importlib.__file__}
 
 @dataclass(frozen=True)
 class FileState:
-    """What there is to be said of one workflow file.
+    """The workflows and problems of one workflow file.
 
     Attributes:
-        name: its path below the folder of workflow files.
-        path: where it is.
-        workflows: those that can be run.
-        problems: what is wrong with it, each as a text for its author; empty where all is well.
-        names: of all workflows that it defines, also of those that cannot be run.
+        name: path of the file, relative to the folder of workflow files.
+        path: absolute path of the file.
+        workflows: the workflows that can be run.
+        problems: problems of the file, each as a text for its author; empty if there are none.
+        names: names of all workflows that the file defines, even if they cannot be run.
     """
 
     name: str
@@ -50,13 +49,13 @@ class FileState:
     names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # File names, and what authors' code raises, may hold anything.
+        # File names, and the messages of errors in authors' code, may contain control characters.
         object.__setattr__(self, "name", shown(self.name))
         object.__setattr__(self, "problems", tuple(map(shown_lines, self.problems)))
 
 
 def load_file(path: Path, source: bytes, *, name: str) -> FileState:
-    """The state of a file by itself, executed from its source as it was read."""
+    """Execute a file's source as it was read, and return the state of the file by itself."""
     try:
         with created_workflows() as created:
             module = plan_imports.execute(path, source)
@@ -73,12 +72,12 @@ def load_file(path: Path, source: bytes, *, name: str) -> FileState:
 
 
 def last_line(problem: str) -> str:
-    """The line of a problem that says why: a traceback ends with it."""
+    """Return the last line of a problem, in which a traceback gives its reason."""
     return problem.strip().splitlines()[-1]
 
 
 def makes_workflows(source: bytes) -> bool:
-    """Whether a Python file has a line that makes a workflow."""
+    """Whether a Python file has a line that creates a workflow."""
     try:
         return any(True for _ in _calls(ast.parse(source)))
     except (SyntaxError, ValueError):
@@ -86,7 +85,7 @@ def makes_workflows(source: bytes) -> bool:
 
 
 def names_in_dagster(workflow: Workflow) -> set[str]:
-    """The names of its job, graph and steps, which must be unlike those of all other workflows."""
+    """Return the names of a workflow's job, graph, ops and assets, which no other workflow may use."""
     job = workflow.job_name
     operators = [name_in_dagster(operator.full_name) for operator in workflow.operators]
     own = {job, *(f"{job}_{name}" for name in ("cohort", "prepare", REPORT, *operators))}
@@ -94,7 +93,7 @@ def names_in_dagster(workflow: Workflow) -> set[str]:
 
 
 def word_of_dagster(workflow: Workflow) -> str | None:
-    """A name in a workflow that Dagster or Python uses itself, None where there is none."""
+    """Return a name in a workflow that Dagster or Python reserves; None if there is none."""
     names = [workflow.name, *(operator.full_name for operator in workflow.operators)]
     return next((name for name in names if _is_word(name_in_dagster(name))), None)
 
@@ -109,7 +108,7 @@ def _top_level(module: ModuleType) -> list[Workflow]:
 
 
 def _hidden(created: Sequence[Created], found: Sequence[Workflow], path: Path) -> Iterator[str]:
-    """Of each workflow that the file made and that no name at its top level stands for."""
+    """Yield a problem for each workflow that the file creates but does not assign to a top-level name."""
     operators = [workflow.operators for workflow in found]
     for each in created:
         workflow = each.workflow
@@ -122,7 +121,7 @@ def _hidden(created: Sequence[Created], found: Sequence[Workflow], path: Path) -
 
 
 def _not_called(created: Sequence[Created], path: Path, source: bytes) -> Iterator[str]:
-    """Of each line in a function that would make a workflow, and that was not come by."""
+    """Yield a problem for each line in a function that would create a workflow but was not executed."""
     lines = {each.line for each in created if each.file == str(path)}
     for function, call in _calls(ast.parse(source)):
         if function is not None and not lines & set(range(call.lineno, (call.end_lineno or call.lineno) + 1)):
@@ -134,7 +133,7 @@ def _not_called(created: Sequence[Created], path: Path, source: bytes) -> Iterat
 
 
 def _calls(tree: ast.AST, function: str | None = None) -> Iterator[tuple[str | None, ast.Call]]:
-    """Each call of ``Workflow`` below a node, with the function that it is in."""
+    """Yield each call of ``Workflow`` below a node, with the name of the function that contains it."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Call):
             called = node.func

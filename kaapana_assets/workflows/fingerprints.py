@@ -1,4 +1,4 @@
-"""Fingerprints: what an output depends on, as one short text. The same one is not computed twice."""
+"""Fingerprints: one digest of all that an output depends on. No output is computed twice for one fingerprint."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from kaapana_assets.workflows.parameters import Value, as_text
 Inputs = Mapping[str, Mapping[str, str]]
 """By folder: SeriesInstanceUID (the cohort's name for a pooled output) -> fingerprint.
 
-All folders of series hold the same series: those that have all of them.
+All folders of series have the same keys: the series for which every one of these folders exists.
 """
 
 
 def code_version(workflow: Workflow, operator: Operator, runner: Runner, parameters: Mapping[str, Value]) -> str:
-    """Digest of all that an operator's output depends on but its input.
+    """Return the digest of all that an operator's output depends on, except its inputs.
 
-    Image and its content, command, environment, the parameters it sees, the folders it reads and
-    writes, and what it must write. Limits of time and memory are left out: they decide whether
-    there is an output, not what it is.
+    It covers the image and its content, the command, the environment, the parameters that the operator sees,
+    the folders that it reads and writes, and the output patterns. Timeouts and memory limits are left out:
+    they decide whether there is an output, not what it contains.
 
     Raises:
         NotFound: there is no such image.
-        WorkflowError: what a Python operator's function does cannot be told from its source.
+        WorkflowError: the source of a Python operator's function cannot be read.
     """
     seen = operator.seen(parameters)
     return _digest(
@@ -45,17 +45,17 @@ def code_version(workflow: Workflow, operator: Operator, runner: Runner, paramet
 
 
 def input_fingerprint(by_folder: Mapping[str, str]) -> str:
-    """The fingerprint of all that an operator reads of one series: of a single folder, or of several as one."""
+    """Return the fingerprint of all inputs of one series: that of its single folder, or one digest of several."""
     return next(iter(by_folder.values())) if len(by_folder) == 1 else _digest({"inputs": dict(by_folder)})
 
 
 def series_fingerprint(code: str, input_fingerprint: str) -> str:
-    """The fingerprint of one series' output."""
+    """Return the fingerprint of one series' output."""
     return _digest({"code": code, "input": input_fingerprint})
 
 
 def pooled_fingerprint(code: str, inputs: Inputs) -> str:
-    """The fingerprint of a cohort's output."""
+    """Return the fingerprint of a cohort's output."""
     found = {folder: sorted(versions.items()) for folder, versions in inputs.items()}
     return _digest({"code": code, "inputs": next(iter(found.values())) if len(found) == 1 else found})
 

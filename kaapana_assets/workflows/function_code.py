@@ -1,8 +1,8 @@
-"""What a Python function does, as text that changes when it may do something else.
+"""Collects the code of a Python function as text that changes whenever the function may behave differently.
 
-The text of a function is not enough: helpers and constants beside it, the values that it closes over
-and the modules that it imports decide as well. Installed packages are left out, as those of the
-platform's own environment.
+The function's own source is not enough: its behaviour also depends on helpers and constants beside it, on the
+values that it closes over and on the modules that it imports. Installed packages are left out, because they
+belong to the platform's environment.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _OURS = __name__.partition(".")[0]
 
 @functools.cache
 def code_of(function: Callable[..., Any]) -> str:
-    """The function's name, the values bound to it, and the files that it is written in.
+    """Return the function's name, the values bound to it, and the text of the files that define it.
 
-    Read when first asked, which is when workflows are loaded: a file that is edited while a run
-    works does not change what the run stands for.
+    The files are read at the first call, while workflows are loaded, and the result is cached: editing a file
+    during a run does not change the run's fingerprints.
 
     Raises:
-        OSError: there is no file with its source.
-        TypeError: it is no plain function, or is bound to a value that has no lasting text.
-        ValueError: a file is no Python text.
+        OSError: the function has no source file.
+        TypeError: it is not a plain function, or it is bound to a value without a stable text.
+        ValueError: a file is not valid Python.
     """
     if not inspect.isfunction(function):
         raise TypeError(f"{type(function).__name__} is no plain function")
@@ -56,7 +56,7 @@ def _text(value: object) -> str:
 
 
 def _files(first: Path) -> Iterator[str]:
-    """The text of a file and of all that it imports of its author's, each once."""
+    """Yield the text of a file and of all files of the author that it imports, each once."""
     waiting, seen = [first], {first}
     while waiting:
         text = waiting.pop().read_text(encoding="utf-8")
@@ -69,7 +69,7 @@ def _files(first: Path) -> Iterator[str]:
 
 
 def _imported(text: str) -> set[str]:
-    """The top-level modules that are imported anywhere in a file."""
+    """Return the top-level modules that a file imports, without the standard library and this package."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -82,7 +82,7 @@ def _imported(text: str) -> set[str]:
 def _of_author(name: str) -> list[Path]:
     try:
         spec = importlib.util.find_spec(name)
-    except ValueError:  # a module that was made up, without a file
+    except ValueError:  # a module that was created at run time, without a file
         return []
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return []

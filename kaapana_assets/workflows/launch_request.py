@@ -1,6 +1,7 @@
-"""What Dagster is asked for when a cohort is sent to a workflow, and the names that the compiler gives its ops.
+"""The request to Dagster for a run of a workflow over a cohort, and the names of graphs and ops.
 
-Plain data: the compiler makes ops of these names, and whoever launches asks for them by this module alone.
+The compiler and everything that launches runs take these names from here. The request is plain data; nothing
+here imports Dagster.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ class LaunchRequest:
 
     Attributes:
         job: name of the job.
-        partition: key of the cohort's partition.
+        partition: partition key of the cohort.
         run_config: Dagster run config.
-        tags: of the run.
+        tags: tags of the run.
     """
 
     job: str
@@ -48,16 +49,16 @@ def launch_request(
     force: bool = False,
     plan_digest: str = "",
 ) -> LaunchRequest:
-    """The run of a workflow over a cohort.
+    """Return the request for a run of a workflow over a cohort.
 
     Args:
-        workflow: what to run.
+        workflow: the workflow to run.
         cohort: name of a frozen cohort.
-        mode: all series at once, or a run directory and launches for each.
-        parameters: those that differ from their defaults, as values or their text.
-        force: compute again what is on the shelf already.
-        plan_digest: of the workflow files, plugins and images that were looked at; a worker that loaded others
-            refuses the run.
+        mode: ``batch``: one run directory for all series; ``single``: one, with its own launches, per series.
+        parameters: values, or their text, of the parameters that differ from their defaults.
+        force: whether to compute outputs again that are on the shelf already.
+        plan_digest: digest of the plan that the caller loaded; a worker that loaded another plan refuses the
+            run. Empty: any plan is accepted.
 
     Raises:
         ParameterError: an unknown name, or a value of the wrong type.
@@ -73,27 +74,27 @@ def launch_request(
 
 
 def cohort_run_config(job: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The run config of a job over a cohort, from that of its first step (mode, force, parameters)."""
+    """Return the run config of a cohort job, given the config of its first step (mode, force, parameters)."""
     return {"ops": {graph_name(job): {"ops": {op_name(job, PREPARE): {"config": dict(config)}}}}}
 
 
 def graph_name(job: str) -> str:
-    """The graph of all steps of a run over a cohort."""
+    """Return the name of the graph that contains all steps of a run over a cohort."""
     return f"{job}_cohort"
 
 
 def op_name(job: str, step: str) -> str:
-    """The op of a step: PREPARE, an operator by its name in Dagster, or ``model.REPORT``."""
+    """Return the name of a step's op; the step is PREPARE, an operator's name in Dagster, or ``model.REPORT``."""
     return f"{job}_{step}"
 
 
 def step_name(job: str, step_key: str) -> str:
-    """The step that an op's key, ``<graph>.<op>``, is of; as ``op_name`` takes it."""
+    """Return the step of a Dagster step key, ``<graph>.<op>``; the inverse of ``op_name``."""
     return step_key.rpartition(".")[2].removeprefix(f"{job}_")
 
 
 def operator_of_step(workflow: Workflow, step_key: str) -> str | None:
-    """The full name of the operator of a step, or PREPARE; None for any other step."""
+    """Return the full name of a step's operator, or PREPARE; None for any other step."""
     name = step_name(workflow.job_name, step_key)
     if name == PREPARE:
         return PREPARE

@@ -1,6 +1,6 @@
-"""Workflows read from Python files: the built-in ones and the user's, by the same way.
+"""Loads workflows from Python files, both the built-in and the user's.
 
-A file that cannot be loaded takes nothing down with it; it is told of beside those that can.
+A file that cannot be loaded does not affect the others; its problems are reported beside them.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ _READINGS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """All workflow files of a platform, with the plan that they are.
+    """All workflow files of a platform, and the plan made of them.
 
     Attributes:
-        versions: by workflow and operator, the version of its code with the parameters' defaults.
-        images: by the name that workflows have for them, what those hold that are there.
+        files: the state of each file.
+        plan: the plan of all files and images.
+        versions: by workflow and operator, the code version for the parameters' defaults.
+        images: content digest of each image that exists, by the reference that workflows use.
     """
 
     files: tuple[FileState, ...]
@@ -46,19 +48,19 @@ class Loaded:
 
     @property
     def workflows(self) -> dict[str, Workflow]:
-        """All that can be run, by name."""
+        """The workflows that can be run, by name."""
         return {workflow.name: workflow for file in self.files for workflow in file.workflows}
 
     @property
     def problems(self) -> dict[str, str]:
-        """What is wrong, by the name of the file; only files with which something is."""
+        """The problems of each file that has any, by the name of the file."""
         return {file.name: "\n\n".join(file.problems) for file in self.files if file.problems}
 
     def named(self, name: str) -> Workflow:
-        """The workflow of that name, written with hyphens or underscores.
+        """Return the workflow of that name, written with hyphens or underscores.
 
         Raises:
-            NotFound: there is none, or it cannot be run, or more than one file has it; says which file and why.
+            NotFound: it does not exist, cannot be run, or is defined in more than one file; names file and reason.
         """
         job = name_in_dagster(name)
         wrong = [
@@ -78,13 +80,13 @@ class Loaded:
 
 
 def load_workflow_files(home: Path, runner: Runner) -> Loaded:
-    """The built-in workflows and those of the user's folder in ``home``, and what is wrong with any file.
+    """Load the built-in workflows and those of the user's folder, with the problems of each file.
 
-    What was loaded is what the plan's digest speaks of: files that change meanwhile are read again.
+    The plan's digest always describes what was loaded: if files change during loading, all are read again.
 
     Args:
-        home: of the platform.
-        runner: tells what each image holds.
+        home: the platform's home.
+        runner: returns the content digest of each image.
     """
     for _ in range(_READINGS):
         files = read_plan_files(home)
@@ -92,7 +94,7 @@ def load_workflow_files(home: Path, runner: Runner) -> Loaded:
         images = {image: _image(runner, image)[0] for image in loaded.plan.images}
         if read_plan_files(home).digests == files.digests and images == loaded.plan.images:
             return loaded
-    # No other process can have read the same.
+    # The files kept changing, so this plan must not equal the plan of any other process.
     unlike_any = replace(loaded.plan, files={**loaded.plan.files, "files that change all the time": uuid.uuid4().hex})
     return replace(loaded, plan=unlike_any)
 
@@ -145,13 +147,13 @@ def _state(files: PlanFiles, key: str, path: Path) -> FileState:
 def _checked(
     state: FileState, runner: Runner, versions: dict[str, Mapping[str, str]], taken: dict[str, Workflow]
 ) -> FileState:
-    """The state with what is only seen beside the other files and the images.
+    """Add the problems that show only in comparison with other files and images.
 
     Args:
-        state: of the file by itself.
-        runner: tells what each image holds.
-        versions: gets those of each workflow that can be run.
-        taken: the names in Dagster of all before; gets those of this file.
+        state: state of the file by itself.
+        runner: returns the content digest of each image.
+        versions: receives the code versions of each workflow that can be run.
+        taken: names in Dagster that earlier files use; receives those of this file.
     """
     good: list[Workflow] = []
     problems = list(state.problems)
@@ -175,7 +177,7 @@ def _checked(
 
 def _problem(workflow: Workflow, taken: Mapping[str, Workflow]) -> str | None:
     first = taken.get(workflow.job_name)
-    if first is workflow:  # imported by this file from what another imports, too
+    if first is workflow:  # the same workflow, which two files import from one plugin
         return None
     if first is not None and first.job_name == workflow.job_name:
         return f"a workflow named {workflow.name!r} is defined in {first.source} already: rename one of them"

@@ -1,6 +1,6 @@
-"""What authors write: workflows of operators. Mistakes are told when a workflow is defined.
+"""The model that authors write: workflows of operators. Defining a workflow reports its mistakes.
 
-Nothing here knows of Dagster or of how operators are run.
+Nothing here knows about Dagster, or about how operators are run.
 
     extract = ContainerOperator(name="extract-study-id", image="extract-study-id")
     pool = ContainerOperator(name="pool-jsons", image="pool-jsons", input_operator=extract, level="cohort")
@@ -29,7 +29,7 @@ from kaapana_assets.workflows.operators import (
 from kaapana_assets.workflows.parameters import Parameter
 
 REPORT = "report"
-"""The output that every workflow has for each cohort: what became of each series."""
+"""The output that every workflow has for each cohort: the outcome of each series."""
 
 _RESERVED_WORKFLOWS = {"clean", "cohort", "ingest", "ingest_series", "record_cohort", "workflow_errors"}
 _RESERVED = {INITIAL_INPUT, REPORT, "batch", "conf", "launches", "prepare"}
@@ -44,7 +44,7 @@ class Workflow:
             ends at the operator at which a series failed.
 
     Raises:
-        WorkflowError: a definition that cannot work; names the file and the operator.
+        WorkflowError: the definition is not valid; names the file and the operator.
     """
 
     name: str
@@ -67,27 +67,28 @@ class Workflow:
 
     @property
     def job_name(self) -> str:
-        """Its name in Dagster, where names have no hyphens."""
+        """The workflow's name in Dagster, where names have no hyphens."""
         return name_in_dagster(self.name)
 
     def operator(self, name: str) -> Operator:
-        """The operator of that full name."""
+        """Return the operator with that full name."""
         return next(operator for operator in self.operators if operator.full_name == name)
 
     def in_dir(self, operator: Operator) -> str:
-        """The name of the folder it reads first."""
+        """Return the name of the folder that an operator reads first."""
         if operator.operator_in_dir is not None:
             return operator.operator_in_dir
         return INITIAL_INPUT if operator.input_name is None else self.operator(operator.input_name).out_dir
 
     def source_of(self, operator: Operator) -> Operator | None:
-        """The operator that writes the folder it reads first; None for the DICOM files."""
+        """Return the operator that writes the folder that ``operator`` reads first; None for the DICOM files."""
         return self.input_folders(operator)[self.in_dir(operator)]
 
     def input_folders(self, operator: Operator) -> dict[str, Operator | None]:
-        """All folders it may read, the first one first: by name who writes each, None for the DICOM files.
+        """Return the folders that an operator may read, with the operator that writes each; the first input first.
 
-        An operator that writes nothing is waited for and has no folder.
+        The writer of the DICOM files is None. An input operator that writes nothing is a predecessor, but has
+        no folder.
         """
         writers = {other.out_dir: other for other in self.operators}
         sources = [None if name == INITIAL_INPUT else self.operator(name) for name in operator.input_names]
@@ -97,13 +98,13 @@ class Workflow:
         return {folder: writer for folder, writer in found.items() if folder == first or not _writes_nothing(writer)}
 
     def predecessors(self, operator: Operator) -> tuple[Operator, ...]:
-        """The operators that must be done with a series before it may begin."""
+        """Return the operators that must be done with a series before ``operator`` may begin it."""
         folders = self.input_folders(operator).values()
         names = {source.full_name for source in folders if source is not None} | set(operator.input_names)
         return tuple(other for other in self.operators if other.full_name in names)
 
     def leaves(self) -> tuple[Operator, ...]:
-        """The series operators that no other series operator comes after."""
+        """Return the series operators without a successor among the series operators."""
         series = [operator for operator in self.operators if operator.level == "series"]
         before = {other.full_name for operator in series for other in self.predecessors(operator)}
         return tuple(operator for operator in series if operator.full_name not in before)

@@ -1,6 +1,6 @@
-"""What one processing step is, and what a step written in Python is given.
+"""The operators that authors write, in containers or in Python, and the context of a Python operator.
 
-Nothing here knows of Dagster, of workflows as a whole, or of how operators are run.
+Nothing here knows about Dagster, about whole workflows, or about how operators are run.
 """
 
 from __future__ import annotations
@@ -23,22 +23,24 @@ INITIAL_INPUT = "initial-input"
 
 
 def name_in_dagster(name: str) -> str:
-    """The name of a workflow, operator or output as Dagster has it: without hyphens."""
+    """Return the name of a workflow, operator or output in Dagster: without hyphens."""
     return name.replace("-", "_")
 
 
 @dataclass(frozen=True)
 class OperatorContext:
-    """What a Python operator is given: the same folders that a container sees, and the stores.
+    """The argument of a Python operator's function: the folders that a container sees, and the object store.
 
     Attributes:
-        directory: the run directory (``/data`` of containers).
+        directory: the directory of the launch (``/data`` in containers).
         series: the SeriesInstanceUIDs to work on.
-        parameters: the workflow's parameters by name.
-        settings: what the author configured the operator with.
+        operator_in_dir: name of the folder that the operator reads first.
+        operator_out_dir: name of the folder that the operator writes.
+        parameters: the workflow parameters that the operator sees, by name.
+        settings: the settings that the author gave the operator.
         cohort: name of the cohort; empty in a backfill over series.
         objects: the object store.
-        log: for what a person should read of the run.
+        log: logger for messages to the people who read the run's log.
     """
 
     directory: Path
@@ -52,25 +54,25 @@ class OperatorContext:
     log: logging.Logger
 
     def input_of(self, series_instance_uid: str, folder: str | None = None) -> Path:
-        """The folder with what the input operator made of a series, or that of another input."""
+        """Return the folder with a series' input: that of the input operator, or of another declared input."""
         return self.directory / "batch" / series_instance_uid / (folder or self.operator_in_dir)
 
     def output_of(self, series_instance_uid: str) -> Path:
-        """The folder for what this operator makes of a series; it exists."""
+        """Return the folder for this operator's output of a series; it exists."""
         return self._made("batch", series_instance_uid, self.operator_out_dir)
 
     @property
     def pooled_input(self) -> Path:
-        """The folder with what a pooled input operator made of the cohort."""
+        """The folder with the output of a pooled input operator."""
         return self.pooled_input_of(self.operator_in_dir)
 
     def pooled_input_of(self, folder: str) -> Path:
-        """The folder with what one of several pooled inputs made of the cohort."""
+        """Return the folder with one of several pooled inputs."""
         return self.directory / folder
 
     @property
     def pooled_output(self) -> Path:
-        """The folder for what this operator makes of the whole cohort; it exists."""
+        """The folder for this operator's pooled output of the cohort; it exists."""
         return self._made(self.operator_out_dir)
 
     def _made(self, *names: str) -> Path:
@@ -83,22 +85,22 @@ class Operator:
     """One processing step; authors use ContainerOperator or PythonOperator.
 
     Attributes:
-        name: unique in its workflow, with the parallel_id.
-        input_operator: the operator (or its name) whose output is read; None reads the DICOM files.
-        inputs: what is read besides: operators, their names, or INITIAL_INPUT for the DICOM files. What is
-            declared nowhere is not there when the operator runs.
-        operator_in_dir: the folder read first, when it is not the input operator's; an input, too.
-        operator_out_dir: the folder written, when it is not the name; the parallel_id is appended.
+        name: name of the operator; together with the parallel_id, unique in its workflow.
+        input_operator: the operator (or its name) whose output is read first; None reads the DICOM files.
+        inputs: further inputs: operators, their names, or INITIAL_INPUT for the DICOM files. Folders that are
+            not declared do not exist when the operator runs.
+        operator_in_dir: the folder that is read first, if it is not the input operator's; also an input.
+        operator_out_dir: the folder that is written, if it is not the name; the parallel_id is appended.
         level: ``series``: one output per series; ``cohort``: one pooled output.
-        output_patterns: globs; each output must hold a file for each of them. Empty: any file.
+        output_patterns: globs; each output must have a matching file for each of them. Empty: any file.
         outputs: ``folder``: it writes its output folder, which is verified; None: it only acts (prints,
-            notifies, deletes) and writes nothing, exit code 0 is success for all series it was given.
-        reuse: whether an earlier run's output is used again; None: unless it only acts, which it does in every run.
-        timeout_s: seconds that one launch may take; None has no limit.
-        retries: how often a failed launch is repeated before its series are tried alone.
-        parallel_id: tells several operators with one image apart.
-        parameters: names of the workflow parameters it sees; None sees all. Only these count for
-            what has to be computed again.
+            notifies, deletes) and writes nothing, so exit code 0 is success for all series of the launch.
+        reuse: whether outputs of earlier runs are reused; None: yes, unless the operator only acts.
+        timeout_s: seconds that one launch may take; None for no limit.
+        retries: how often a failed launch is retried before its series are tried one by one.
+        parallel_id: distinguishes operators with the same name.
+        parameters: names of the workflow parameters that it sees; None for all. Only these are part of its
+            fingerprints.
     """
 
     name: str
@@ -122,7 +124,7 @@ class Operator:
 
     @property
     def out_dir(self) -> str:
-        """The name of the folder it writes."""
+        """The name of the folder that it writes."""
         return self._with_parallel_id(self.operator_out_dir or self.name)
 
     @property
@@ -132,7 +134,7 @@ class Operator:
 
     @property
     def is_reused(self) -> bool:
-        """Whether what it did in an earlier run stands for this one."""
+        """Whether its outputs of earlier runs are reused."""
         return not self.only_acts if self.reuse is None else self.reuse
 
     @property
@@ -143,16 +145,16 @@ class Operator:
 
     @property
     def further_inputs(self) -> tuple[str, ...]:
-        """The full names of its further inputs, INITIAL_INPUT among them where it is declared."""
+        """The full names of its further inputs, with INITIAL_INPUT if it is declared."""
         return tuple(_name_of(each) for each in self.inputs)
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """The full names of all inputs that it names, without the folder that it reads where it names none."""
+        """The full names of all declared inputs; without INITIAL_INPUT if that is only the default."""
         return self.further_inputs if self.input_name is None else (self.input_name, *self.further_inputs)
 
     def seen(self, parameters: Mapping[str, Value]) -> dict[str, Value]:
-        """The parameters that it sees: only these are in its fingerprint, so no others may reach its output."""
+        """Return the parameters that it sees; only these are in its fingerprint, so it must get no others."""
         return {name: parameters[name] for name in (parameters if self.parameters is None else self.parameters)}
 
     def _with_parallel_id(self, name: str) -> str:
@@ -160,9 +162,9 @@ class Operator:
 
 
 def folder_of(source: Operator | str) -> str:
-    """The name of the folder that holds an input: what an operator writes, or INITIAL_INPUT.
+    """Return the name of the folder that holds an input: an operator's output folder, or INITIAL_INPUT.
 
-    For ``env_vars``, so that no folder's name is written twice: ``{"DICOM_DIR": folder_of(INITIAL_INPUT)}``.
+    For use in ``env_vars``, so that no folder name is written twice: ``{"DICOM_DIR": folder_of(INITIAL_INPUT)}``.
 
     Raises:
         WorkflowError: it is neither an operator nor INITIAL_INPUT.
@@ -180,17 +182,17 @@ def _name_of(source: Operator | str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerOperator(Operator):
-    """A step done by an image that keeps to the container contract.
+    """An operator that runs an image which follows the container contract.
 
     Attributes:
         image: name of a folder in images/, or a full reference.
-        command: replaces the image's entry point.
-        env_vars: added to the environment; contract variables win.
+        command: arguments that replace the image's ENTRYPOINT and CMD.
+        env_vars: further environment variables; parameters and contract variables of the same name win.
         image_pull_secrets: names of the secrets that give access to the image's registry.
-        memory_mb: limit in MiB.
-        cpu: limit in cores.
-        gpus: GPUs for each launch.
-        network: whether it may reach a network; without, runners that isolate give it none.
+        memory_mb: memory limit in MiB.
+        cpu: limit in CPU cores.
+        gpus: number of GPUs for each launch.
+        network: whether it may reach a network; if not, runners that isolate operators give it none.
     """
 
     image: str
@@ -205,13 +207,13 @@ class ContainerOperator(Operator):
 
 @dataclass(frozen=True, kw_only=True)
 class PythonOperator(Operator):
-    """A step done by a Python function of the platform, with access to its stores.
+    """An operator that calls a Python function in the platform's process, with access to the object store.
 
     Attributes:
-        function: called once with all series, like a container.
-        settings: what configures the function; changing it is a new version of the operator.
-        is_there: for one whose output tells of things outside the shelf: given the object store and an
-            output's folder, whether they are there. Asked before the output is used again.
+        function: called like a container is launched: once for all series of a launch.
+        settings: configuration of the function; a change makes a new version of the operator.
+        is_there: for outputs that record data outside the shelf, such as objects: whether that data still
+            exists, given the object store and an output's folder. Called before the output is reused.
     """
 
     function: Callable[[OperatorContext], None]

@@ -1,4 +1,4 @@
-"""The typed parameters of a workflow, and how text from a person becomes their values."""
+"""The typed parameters of a workflow, and the conversion of text to their values."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
 @dataclass(frozen=True)
 class Parameter:
-    """One thing that a person may choose when sending a cohort to a workflow.
+    """A parameter that a person may set when sending a cohort to a workflow.
 
-    Containers see it as an environment variable: the name in capitals, the value as a string
+    Containers see it as an environment variable, with its name in upper case and its value as a string
     (``true`` and ``false`` for bool).
 
     Attributes:
         name: lower-case letters, digits and underscores.
-        default: its type is the parameter's type: str, int, float or bool.
-        description: shown where the value is asked for.
+        default: the default value; its type is the parameter's type: str, int, float or bool.
+        description: shown to the person who sets the value.
         choices: if given, the only values allowed.
 
     Raises:
-        WorkflowError: a name or default that cannot work.
+        WorkflowError: the name or the default is not valid.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Parameter:
             raise WorkflowError(f"parameter {self.name!r}: the default {self.default!r} is not one of its choices")
 
     def parse(self, given: object) -> Value:
-        """The value in the parameter's type, from a value or its text.
+        """Convert a value or its text to the parameter's type.
 
         Raises:
-            ParameterError: not of the type, or not one of the choices.
+            ParameterError: the value is not of the parameter's type, or not one of its choices.
         """
         try:
             value = _converted(given, type(self.default))
@@ -78,10 +78,10 @@ def _converted(given: object, kind: type) -> Value:
 
 
 def complete(parameters: tuple[Parameter, ...], given: Mapping[str, object]) -> dict[str, Value]:
-    """All parameters with their values: those given, the defaults for the rest.
+    """Return the values of all parameters: the given ones, and the defaults of the others.
 
     Raises:
-        ParameterError: an unknown name, or a value of the wrong type.
+        ParameterError: a name is unknown, or a value has the wrong type or is not one of the choices.
     """
     known = {parameter.name: parameter for parameter in parameters}
     unknown = sorted(set(given) - set(known))
@@ -92,5 +92,5 @@ def complete(parameters: tuple[Parameter, ...], given: Mapping[str, object]) -> 
 
 
 def as_text(value: Value) -> str:
-    """The value as containers see it."""
+    """Return the value as the text that containers see."""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,7 +1,8 @@
 """The plan of all runs: the files and images that workflows are loaded from, and one digest of them.
 
-The files are read once, and what was read is what is imported (``plan_imports``): the digest is that of
-what was loaded, whatever is edited meanwhile. Who launches a run says the plan, who works it refuses another.
+The files are read once, and ``plan_imports`` imports exactly what was read: the digest describes what was
+loaded, whatever is edited meanwhile. Whoever launches a run names the plan, and a worker with another plan
+refuses the run.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from kaapana_assets.home_paths import HomePaths
 
 BUILT_IN = Path(__file__).parent / "built_in"
 PLAN_TAG = "kaapana_assets/plan"
-"""Tag of jobs and runs: the digest of the plan that they are of."""
+"""Tag of jobs and runs: the digest of their plan."""
 
 _NOT_CONTENT = {"__pycache__", ".git", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
 _LEFT_BY_EDITORS = (".pyc", ".swp", ".swx", "~")
@@ -28,13 +29,14 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class PlanFiles:
-    """What the files that workflows are loaded from hold, read at one moment.
+    """The content of all files that workflows are loaded from, read once.
 
     Attributes:
         dags: the user's folder of workflow files.
-        plugins: the folder of what those may import.
+        plugins: the folder of modules that those files may import.
         sources: the content of each Python file.
-        digests: SHA-256 of each file by its name, such as ``dags/study.py``; why not, of one that cannot be read.
+        digests: SHA-256 of each file by its name, such as ``dags/study.py``; of a file that cannot be read,
+            the reason.
         paths: the path of each file by the same name.
     """
 
@@ -47,11 +49,11 @@ class PlanFiles:
 
 @dataclass(frozen=True)
 class Plan:
-    """What runs work by.
+    """The files, images and operators that runs use.
 
     Attributes:
         files: SHA-256 of each file by its name.
-        images: what each image that a workflow names holds; empty where it is not there.
+        images: content digest of each image that a workflow names; empty if the image does not exist.
         operators: by workflow, the full name and the level of each operator.
     """
 
@@ -61,22 +63,22 @@ class Plan:
 
     @cached_property
     def digest(self) -> str:
-        """One short text for all of it."""
+        """The digest of the whole plan."""
         return hashlib.sha256(self.as_text().encode()).hexdigest()[:40]
 
     def as_text(self) -> str:
-        """For a run's snapshot, where another process finds it."""
+        """Return the plan as text for a run's snapshot, from which another process can read it."""
         values = {"files": self.files, "images": self.images, "operators": self.operators}
         return json.dumps(values, sort_keys=True, default=dict)
 
     @staticmethod
     def from_text(text: str) -> Plan:
-        """From a run's snapshot."""
+        """Read the plan from a run's snapshot."""
         values: dict[str, Any] = json.loads(text)
         return Plan(values["files"], values["images"], values["operators"])
 
     def changes_to(self, now: Plan) -> str:
-        """What is other in a later plan, in words, the first few of it."""
+        """Describe the differences to a later plan; only the first few."""
         said = [*_changes(self.files, now.files), *(f"image {each}" for each in _changes(self.images, now.images))]
         if not said and self.operators != now.operators:
             said = ["the files define other operators than they did, though their text is the same"]
@@ -85,7 +87,7 @@ class Plan:
 
 
 def read_plan_files(home: Path) -> PlanFiles:
-    """Read the built-in workflow files, and all that is below the user's folders of workflows and plugins."""
+    """Read the built-in workflow files, and all files below the user's folders of workflows and plugins."""
     in_home = HomePaths(home)
     sources: dict[Path, bytes] = {}
     digests: dict[str, str] = {}
@@ -106,7 +108,7 @@ def read_plan_files(home: Path) -> PlanFiles:
 
 
 def files_below(root: Path) -> Iterator[Path]:
-    """All files below a folder in the order of their names, also by links; nothing that Python or editors leave."""
+    """Yield all files below a folder, sorted by name, following links; skip caches and editors' leftovers."""
     seen: set[tuple[int, int]] = set()
 
     def walk(folder: Path) -> Iterator[Path]:
@@ -114,7 +116,7 @@ def files_below(root: Path) -> Iterator[Path]:
             state = folder.stat()
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError:
-            return  # not there, or not for us to read: then none of it can be imported either
+            return  # missing or not readable, so nothing below it can be imported either
         if (state.st_dev, state.st_ino) in seen:
             return
         seen.add((state.st_dev, state.st_ino))
@@ -131,7 +133,7 @@ def files_below(root: Path) -> Iterator[Path]:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content."""
+    """Return the SHA-256 digest of a file's content."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(1 << 20):

@@ -1,8 +1,8 @@
-"""Imports of workflow files and plugins from what was read of them, not from the disk.
+"""Imports workflow files and plugins from the content that the plan has read, not from the disk.
 
-A plugin that is imported late, inside a function, is the one that the plan's digest speaks of, also
-when its file was edited meanwhile. No bytecode is written or read: by size and time of change Python would
-take that of a file which was edited twice in a second.
+A plugin that is imported late, inside a function, is therefore the version that the plan's digest covers, even
+if its file was edited meanwhile. Bytecode is neither written nor read: Python checks it by size and mtime, and
+would use outdated bytecode for a file that was edited twice within a second.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ _FILES = "kaapana_assets_workflow_files"
 
 
 class _ReadSource(importlib.machinery.SourceFileLoader):
-    """Loads a module from its source as it was read."""
+    """Loads a module from source that was read before."""
 
     def __init__(self, fullname: str, path: Path, source: bytes) -> None:
         super().__init__(fullname, str(path))
         self._source = source
 
     def get_data(self, path: str) -> bytes:
-        """The source; other files of a package, which are not code, from the disk."""
+        """Return the source that was read; read other files of a package, which are data, from the disk."""
         return self._source if path == self.path else super().get_data(path)
 
     def get_code(self, fullname: str) -> CodeType:
-        """Compiled each time."""
+        """Compile the source, without any bytecode cache."""
         code: CodeType = self.source_to_code(self._source, self.path)
         return code
 
 
 class _Plugins(MetaPathFinder):
-    """Finds what is below the folder of plugins, as it was read; what is installed goes before."""
+    """Finds plugins as they were read; an installed package of the same name takes precedence."""
 
     def __init__(self, files: PlanFiles) -> None:
         self._files = files
@@ -85,7 +85,7 @@ class _Plugins(MetaPathFinder):
 
 
 def use_plugins(files: PlanFiles) -> None:
-    """Let imports find the plugins that were read, instead of those of a former reading."""
+    """Let imports find the plugins that were read; forget those of an earlier reading."""
     roots = {files.plugins, *(each._files.plugins for each in sys.meta_path if isinstance(each, _Plugins))}
     for name, module in list(sys.modules.items()):
         if _is_below(module, roots) or name.startswith(_FILES + "."):
@@ -98,7 +98,11 @@ def use_plugins(files: PlanFiles) -> None:
 
 
 def execute(path: Path, source: bytes) -> ModuleType:
-    """The module of a workflow file, executed."""
+    """Execute a workflow file and return its module.
+
+    Raises:
+        WorkflowError: the path has no form that Python can load.
+    """
     name = f"{_FILES}.{path.parent.name}.{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path, loader=_ReadSource(name, path, source))
     if spec is None or spec.loader is None:

@@ -154,7 +154,7 @@ def test_scattered_late_slices_are_asked_for_a_few_ranges_at_a_time_and_none_is_
     assert sorted(asked) == late
 
 
-def test_ingest_materializes_both_assets_and_checks_each_series(arriving: Arriving) -> None:
+def test_ingest_materializes_both_assets_and_checks_its_series_at_once(arriving: Arriving) -> None:
     arriving.send("1.2.1", "1.2.2")
     ((first, last),) = arriving.tick()
     result = arriving.ingest(first, last)
@@ -167,10 +167,27 @@ def test_ingest_materializes_both_assets_and_checks_each_series(arriving: Arrivi
         }
     events = [entry.dagster_event for entry in arriving.instance.all_logs(result.run_id) if entry.dagster_event]
     evaluations = [e.asset_check_evaluation_data for e in events if e.event_type_value == "ASSET_CHECK_EVALUATION"]
-    assert sorted((e.check_name, e.partition, e.passed) for e in evaluations) == [
-        (CHECK, "1.2.1", True),
-        (CHECK, "1.2.2", True),
-    ]
+    assert [(e.check_name, e.partition, e.passed) for e in evaluations] == [(CHECK, None, True)]
+
+
+def test_inconsistent_series_fail_the_check_and_say_why_with_their_materialization(arriving: Arriving) -> None:
+    arriving.send("1.2.1")
+    for instance in (1, 2):
+        ds = arriving.make(series="1.2.2", sop=f"1.2.2.{instance}", pixels=64 * instance)
+        ds.save_as(arriving.folder / "mixed.dcm", enforce_file_format=True)
+        arriving.spool.add_file("1.2.2", f"1.2.2.{instance}", arriving.folder / "mixed.dcm", origin="test")
+    ((first, last),) = arriving.tick()
+    result = arriving.ingest(first, last)
+    assert result.success
+    events = [entry.dagster_event for entry in arriving.instance.all_logs(result.run_id) if entry.dagster_event]
+    (evaluation,) = (e.asset_check_evaluation_data for e in events if e.event_type_value == "ASSET_CHECK_EVALUATION")
+    assert (evaluation.passed, evaluation.description) == (False, "1 of 2 series are inconsistent")
+    (row,) = evaluation.metadata["findings"].records
+    assert row.data["SeriesInstanceUID"] == "1.2.2"
+    made = [e.step_materialization_data.materialization for e in events if e.is_step_materialization]
+    found = {each.partition: each.metadata.get("findings") for each in made if each.asset_key == DICOM_SERIES}
+    assert found["1.2.1"] is None
+    assert found["1.2.2"].data == [row.data["finding"]]
 
 
 def test_series_that_cannot_be_ingested_fails_alone(arriving: Arriving) -> None:

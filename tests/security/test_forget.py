@@ -179,10 +179,10 @@ def test_runs_that_wait_for_what_is_forgotten_are_cancelled(lived_in):
     waiting = {}
     for uid in (GONE, KEPT):
         tags = {"dagster/asset_partition_range_start": uid, "dagster/asset_partition_range_end": uid}
-        waiting[uid] = instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.QUEUED).run_id
+        waiting[uid] = instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.NOT_STARTED).run_id
     kaapana("forget", "--series", GONE, "--yes")
     found = {uid: instance.get_run_by_id(run_id).status for uid, run_id in waiting.items()}
-    assert found == {GONE: dg.DagsterRunStatus.CANCELED, KEPT: dg.DagsterRunStatus.QUEUED}
+    assert found == {GONE: dg.DagsterRunStatus.CANCELED, KEPT: dg.DagsterRunStatus.NOT_STARTED}
 
 
 def test_a_series_that_is_sent_again_is_new(lived_in, original):

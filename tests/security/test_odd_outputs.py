@@ -157,7 +157,9 @@ NAMES = {
 
 @pytest.mark.parametrize("case", NAMES)
 def test_odd_names_are_kept_on_the_shelf(flow: Platform, case: str):  # noqa: F811
-    attack(flow, f'name=$(printf -- "{NAMES[case]}"); : > "$out/$name"; mkdir "$out/d"; ln "$out/all.bin" "$out/d/$name"')
+    attack(
+        flow, f'name=$(printf -- "{NAMES[case]}"); : > "$out/$name"; mkdir "$out/d"; ln "$out/all.bin" "$out/d/$name"'
+    )
     flow.run()
     assert state(flow, "bad") == ([ONE, TWO], [])
     assert len(list(flow.place.shelf.fetch("my-chain", "bad", ONE, flow.place.home / "there").files)) == 3

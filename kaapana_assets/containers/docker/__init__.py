@@ -1,1 +1,1 @@
-"""Operators in containers of a Docker or Podman engine."""
+"""The runner that launches operators as containers of a Docker or Podman engine."""

@@ -1,4 +1,4 @@
-"""The API of a container engine, Docker's or Podman's: connections, images, and its errors in our words."""
+"""The API of a Docker or Podman engine: connections, images and containers, with errors of this package."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from kaapana_assets.errors import ConfigurationError, EngineUnavailable
 from kaapana_assets.retry import Patience, repeating
 
 _ANSWER_WITHIN_S = 60
-_LOGS_SILENT_S = 30  # after so long without output the log is asked for again
+_LOGS_SILENT_S = 30  # the log is requested again after this long without output
 _AGAIN_AFTER_S = 0.5
-_HEADER = struct.Struct(">BxxxL")  # stream and length of what follows, https://docs.docker.com/reference/api/engine
+_HEADER = struct.Struct(">BxxxL")  # stream and length of the piece, https://docs.docker.com/reference/api/engine
 _STDERR = 2
-# Podman answers 500 to what Docker answers 400.
+# Podman answers with status 500 where Docker answers with 400.
 _NEVER = re.compile(
     r"unable to start container process|executable file not found|permission denied|no such file|not a directory"
     r"|could not select device driver|exec format|invalid|no command",
@@ -42,7 +42,7 @@ class Engine:
 
     Args:
         url: its socket or address.
-        patience_s: seconds that calls made by ``patiently`` wait for one that does not answer.
+        patience_s: seconds for which ``patiently`` repeats a call while the engine does not answer.
     """
 
     def __init__(self, url: str, *, patience_s: float) -> None:
@@ -53,16 +53,16 @@ class Engine:
 
     @contextmanager
     def client(self) -> Iterator[APIClient]:
-        """A connection of its own, for one thread.
+        """Open a connection for one thread, and translate errors within the block.
 
         Raises:
-            EngineUnavailable: the engine does not answer, also later within the block.
-            ConfigurationError: it refuses what the block asks for, and would do so again.
+            EngineUnavailable: the engine does not answer, now or later within the block.
+            ConfigurationError: the engine refuses a request of the block, and would refuse it again.
         """
         client: APIClient | None = None
         try:
             client = APIClient(self.url, version=self._version or "auto", timeout=_ANSWER_WITHIN_S)
-            client.trust_env = False  # an engine is reached directly, whatever proxy this machine uses
+            client.trust_env = False  # the engine is reached directly, never through this machine's proxy
             self._version = client.api_version
             yield client
         except APIError as exc:
@@ -81,13 +81,13 @@ class Engine:
                 client.close()
 
     def patiently(self, call: Callable[[], _Given]) -> _Given:
-        """What the call gives; made again, for some time, while the engine does not answer.
+        """Return the result of the call, repeating it for a while if the engine does not answer.
 
-        Right after a call that waited in vain, the engine is asked once: loading workflows asks for many images, and
-        would otherwise wait for each of them.
+        For some seconds after a call has waited in vain, calls are not repeated: loading workflows looks up many
+        images, and would otherwise wait for each of them.
 
         Raises:
-            EngineUnavailable: it does not answer for all that time.
+            EngineUnavailable: the engine still does not answer.
         """
         patience = self.patience(0.0 if self._has_just_given_up() else self._patience_s)
         try:
@@ -100,13 +100,13 @@ class Engine:
         return self._given_up_at is not None and time.monotonic() - self._given_up_at < _GIVEN_UP_FOR_S
 
     def patience(self, seconds: float | None = None) -> Patience:
-        """A new one, of the length that this engine is given unless another is named."""
+        """Return a new Patience of so many seconds; by default, this engine's ``patience_s``."""
         return Patience(
             self._patience_s if seconds is None else seconds, first_s=_AGAIN_AFTER_S, longest_s=_AGAIN_AFTER_S
         )
 
     def repeating(self, patience: Patience, *, cancelled: threading.Event | None = None) -> Retrying:
-        """What repeats a call while the engine does not answer, as ``retry.repeating`` does."""
+        """Return a Retrying that repeats a call while the engine does not answer; see ``retry.repeating``."""
 
         def tell(error: BaseException, _pause_s: float) -> None:
             if patience.failures == 1:
@@ -117,40 +117,40 @@ class Engine:
         )
 
     def is_podman(self) -> bool:
-        """Whether it is Podman with Docker's API."""
+        """Whether the engine is Podman behind Docker's API."""
         with self.client() as client:
             parts = client.version().get("Components") or []
         return any(part.get("Name") == "Podman Engine" for part in parts)
 
     def find_image(self, reference: str) -> dict[str, Any] | None:
-        """What the engine says of an image that it has; None where it has none of that reference."""
+        """Inspect an image by its reference; None if the engine does not have it."""
         with self.client() as client:
             return _if_there(lambda: client.inspect_image(reference))  # type: ignore[no-untyped-call]
 
     def find_container(self, name: str) -> dict[str, Any] | None:
-        """What the engine says of a container, by name or ID; None where there is none."""
+        """Inspect a container by name or ID; None if there is none."""
         with self.client() as client:
             return _if_there(lambda: client.inspect_container(name))
 
     def signal(self, container: str, name: str) -> None:
-        """Send a signal to a container's first process; nothing where that has ended."""
+        """Send a signal to a container's main process. Does nothing if the container has ended."""
         with self.client() as client:
             _unless_gone(lambda: client.kill(container, name))
 
     def remove(self, container: str) -> None:
-        """End a container if it runs, and remove it with all that is its own."""
+        """Kill a container if it runs, and remove it with its anonymous volumes."""
         with self.client() as client:
-            # Podman would wait for it to end by itself otherwise.
+            # Without the kill, Podman would wait for the container to end by itself.
             _unless_gone(lambda: client.kill(container, "SIGKILL"))
             _unless_gone(lambda: client.remove_container(container, force=True, v=True))
 
     def logs(self, container: str, *, follow: bool) -> Iterator[tuple[bool, bytes]]:
-        """Pieces of a container's output from its beginning: whether to stderr, and the bytes.
+        """Yield a container's output from its beginning, in pieces: whether it is stderr, and the bytes.
 
         Args:
             container: its ID.
-            follow: go on until the container ends. Podman may give up earlier, and begins only when
-                there is output.
+            follow: whether to continue until the container ends. Podman may stop earlier, and responds
+                only once there is output.
         """
         wanted = {"stdout": 1, "stderr": 1, "follow": int(follow)}
         limits = (_ANSWER_WITHIN_S, _LOGS_SILENT_S)
@@ -166,7 +166,7 @@ class Engine:
 
 
 def said_by(exc: APIError) -> str:
-    """What the engine said, in one line."""
+    """Return the engine's explanation of an error, in one line."""
     return " ".join(str(exc.explanation or exc).split())[:1000]
 
 
@@ -180,22 +180,22 @@ def _if_there(call: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _unless_gone(call: Callable[[], object]) -> None:
-    """Make a call that ends something; that it has ended or is being removed is as good."""
+    """Make a call that ends a container; accept that it has ended or is being removed already."""
     try:
         call()
     except APIError as exc:
         is_gone = exc.status_code in (requests.codes.not_found, requests.codes.conflict)
-        if not is_gone and "state improper" not in said_by(exc):  # Podman's words, with 500
+        if not is_gone and "state improper" not in said_by(exc):  # Podman's wording, with status 500
             raise
 
 
 def _from_elsewhere(exc: BaseException) -> bool:
-    """Whether an OSError is of the caller's own doing within the block."""
+    """Whether the caller's own code within the block raised this OSError, not the connection."""
     return isinstance(exc, OSError) and not isinstance(exc, requests.RequestException | ConnectionError | TimeoutError)
 
 
 def _reason(exc: BaseException) -> str:
-    """The innermost of the errors that libraries wrap in each other, in one line."""
+    """Return the message of the innermost of nested library errors, in one line."""
     while exc.__cause__ is not None or exc.__context__ is not None:
         exc = exc.__cause__ or exc.__context__  # type: ignore[assignment]
     return " ".join(str(exc).split())[:300] or type(exc).__name__

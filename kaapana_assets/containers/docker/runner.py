@@ -1,7 +1,7 @@
-"""Operators in containers of one machine: the runner for Docker and Podman.
+"""The runner for Docker and Podman: launches operators as containers on one machine.
 
-A container has a name made of its operator and run directory. A worker process that takes over from one
-that died finds it by that, and goes on with it if it was started for an equal launch.
+A container's name is derived from the operator and the directory of its launch. A worker process that replaces
+a dead one finds the container by this name, and adopts it if it was started for an equal launch.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from kaapana_assets.settings import Settings
 
 WORKFLOW_DIR = "/data"
 _HOME = "/home/operator"
-_SCRATCH = "rw,exec,nosuid,nodev,mode=1777"  # compilers of GPU code run what they write there
+_SCRATCH = "rw,exec,nosuid,nodev,mode=1777"  # exec, because GPU compilers execute files that they write there
 _LAUNCH = "kaapana.launch"
 _HOME_OF = "kaapana.home"
 _RUN = "kaapana.run"
 _PROCESSES = 4096
 _SHARED_MEMORY_BYTES = 2 << 30  # data loaders pass images through it; it counts as memory
 _MIB = 1 << 20
-# What containers end with that an engine stops, or finds ended when the machine starts again.
+# Exit codes of containers that an engine stops, or finds dead after the machine has restarted.
 _ENDED_BY_ENGINE = {137, 143, 255}
 
 
 def open_docker(settings: Settings) -> DockerRunner:
-    """The runner that the settings describe.
+    """Open the Docker runner that the settings describe.
 
     Raises:
-        ConfigurationError: they cannot work together.
+        ConfigurationError: the operators' user differs from the platform's, which is not root.
     """
     return DockerRunner(
         settings.images,
@@ -65,16 +65,16 @@ class DockerRunner:
     """Runs operators in containers, through the API of Docker or Podman.
 
     Args:
-        images: folder of image folders, whose Dockerfiles say the version.
-        url: the engine's socket or address. It must see run directories under the same paths.
-        uid: user that operators run as, and group of the same number.
-        registry: registry and path before the names of image folders, or "".
-        tag_suffix: what the site appends to versions, or "".
-        parallel_launches: containers of one operator at once in batch mode.
-        own_uid: the user of this process.
-        grace_s: seconds that an operator has between SIGTERM and SIGKILL at its time limit.
-        patience_s: seconds that an engine that does not answer is waited for.
-        home: of the platform; containers of others, such as the original of a copied home, are not ended.
+        images: folder of image folders, whose Dockerfiles declare the version.
+        url: the engine's socket or address. The engine must see run directories under the same paths.
+        uid: ID of the user and of the group that operators run as.
+        registry: registry and path that precede the names of image folders, or "".
+        tag_suffix: suffix that the site appends to versions, or "".
+        parallel_launches: how many containers of one operator run in parallel in batch mode.
+        own_uid: ID of this process' user.
+        grace_s: seconds between SIGTERM and SIGKILL when an operator exceeds its timeout.
+        patience_s: seconds to wait for an engine that does not answer.
+        home: the platform's home; containers of other homes, such as the original of a copy, are left alone.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class DockerRunner:
     ) -> None:
         self.parallel_launches = parallel_launches
         self.isolates = uid != own_uid
-        """A file of the platform's user is another's for an operator, also with the rights of root taken away."""
+        """True if operators run as another user, who without capabilities cannot write the platform's files."""
         self._home = str(home.absolute()) if home else ""
         self._images = images.absolute()
         self._uid = uid
@@ -104,25 +104,26 @@ class DockerRunner:
         check_users(uid, own_uid=own_uid)
 
     def check(self) -> str:
-        """The engine and its version."""
+        """Return the engine's name and version; see ``Runner.check``."""
         with self._engine.client() as client:
             found = client.version()
         product = "Podman" if self._engine.is_podman() else "Docker"
         return f"{product} {found['Version']}"
 
     def end_left(self, run_id: str) -> None:
-        """Remove the run's containers that nobody watches any more."""
+        """Remove the run's containers that no process watches any more."""
         self._engine.patiently(lambda: self._remove_left(run_id))
 
     def image_digest(self, image: str) -> str:
-        """The image ID that the engine has for the reference; it is asked each time, and waited for.
+        """Return the engine's image ID for the reference. Asks the engine each time, with retries.
 
-        No image is pulled: definitions are loaded meanwhile, and a download may take longer than their start may.
+        Never pulls the image: this runs while definitions are loaded, and a download may exceed Dagster's
+        timeout for that.
 
         Raises:
-            NotFound: the engine has no such image.
+            NotFound: the engine does not have the image.
             ConfigurationError: the image folder has no version.
-            EngineUnavailable: the engine does not answer, also after some patience.
+            EngineUnavailable: the engine does not answer, even after retries.
         """
         reference = self._reference(image)
         found = self._engine.patiently(lambda: self._engine.find_image(reference))
@@ -131,10 +132,10 @@ class DockerRunner:
         return str(found["Id"])
 
     def adopts(self, launch: Launch) -> bool:
-        """Whether ``run`` goes on with a container, as ``Runner.adopts`` says.
+        """Whether ``run`` would adopt a container of this launch; see ``Runner.adopts``.
 
-        One of another launch or image, or that ended in failure while nobody watched, is removed: two
-        would write the same files, and a failure that nobody saw may have been the engine's.
+        Removes a container of a different launch or image, because two would write the same files, and one
+        that failed while no process watched, because the engine may have been the reason.
         """
         return self._engine.patiently(lambda: self._adoptable(launch) is not None)
 
@@ -164,10 +165,10 @@ class DockerRunner:
         try:
             state = self._engine.repeating(patience, cancelled=cancelled)(attempt)
         except EngineUnavailable:
-            raise  # the container may go on, for whoever takes over
+            raise  # the container may still run, and the next process adopts it
         except BaseException:
             if container is not None:
-                # With an engine that is away it is left to the next run of an equal launch.
+                # If the engine is unavailable, the next run of an equal launch deals with the container.
                 with contextlib.suppress(EngineUnavailable):
                     self._engine.patiently(lambda: self._engine.remove(container))
             raise
@@ -183,7 +184,7 @@ class DockerRunner:
         with self._engine.client() as client:
             left = client.containers(all=True, filters={"label": f"{_RUN}={run_id}"})
         for found in left:
-            # A copy of a home has runs of the same names.
+            # A copy of a home has runs with the same names.
             if (found.get("Labels") or {}).get(_HOME_OF, self._home) == self._home:
                 self._engine.remove(found["Id"])
 
@@ -245,11 +246,11 @@ class DockerRunner:
         return found
 
     def _arguments(self, client: APIClient, launch: Launch) -> dict[str, Any]:
-        of_place = {"HOME": _HOME, "TMPDIR": "/tmp"}  # noqa: S108 - of the container
+        of_place = {"HOME": _HOME, "TMPDIR": "/tmp"}  # noqa: S108 - inside the container
         memory = launch.memory_mb * _MIB if launch.memory_mb else None
         host = client.create_host_config(
             mounts=[Mount(WORKFLOW_DIR, str(launch.directory.absolute()), type="bind")],
-            tmpfs={"/tmp": _SCRATCH, _HOME: _SCRATCH},  # noqa: S108 - of the container
+            tmpfs={"/tmp": _SCRATCH, _HOME: _SCRATCH},  # noqa: S108 - inside the container
             read_only=True,
             network_mode="default" if launch.network else "none",
             cap_drop=["ALL"],
@@ -260,7 +261,7 @@ class DockerRunner:
             memswap_limit=memory,
             nano_cpus=round(launch.cpu * 1e9) if launch.cpu else None,
             device_requests=[DeviceRequest(count=launch.gpus, capabilities=[["gpu"]])] if launch.gpus else None,
-            # The engine's own choice may be one that cannot be read back.
+            # The engine's default log driver may not support reading logs.
             log_config=LogConfig(type=LogConfig.types.JSON),
         )
         return {
@@ -274,11 +275,11 @@ class DockerRunner:
     def _attended(
         self, container: str, launch: Launch, watch: ContainerWatch, cancelled: threading.Event | None
     ) -> Mapping[str, Any]:
-        """The state of the container at its end.
+        """Watch the container until it ends, and return its final state.
 
         Raises:
-            OperatorFailed: it was cancelled, or somebody removed the container.
-            OperatorTimeout: it ran too long.
+            OperatorFailed: the run was cancelled, or somebody removed the container.
+            OperatorTimeout: the operator exceeded its timeout.
         """
         deadline = None if launch.timeout_s is None else watch.began + launch.timeout_s
         state = watch.until_end(container, deadline=deadline, cancelled=cancelled)
@@ -294,7 +295,7 @@ class DockerRunner:
 
 
 def _name(launch: Launch) -> str:
-    """The name of the one container that may work for an operator in a directory."""
+    """Return the name of the container, unique for an operator and a directory."""
     readable = re.sub("[^A-Za-z0-9_.-]", "-", launch.operator)[:40]
     place = f"{launch.directory.absolute()}\0{launch.operator}"
     return f"kaapana-{readable}-{hashlib.sha256(place.encode()).hexdigest()[:24]}"
@@ -315,6 +316,6 @@ def _bare(digest: str) -> str:
 
 
 def _seconds_since(moment: str) -> float:
-    """Seconds since a time of the engine, which has nanoseconds that Python's parser does not take."""
+    """Return the seconds since a time that the engine reports; Python cannot parse its nanoseconds."""
     then = datetime.strptime(moment[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
     return max(0.0, (datetime.now(timezone.utc) - then).total_seconds())

@@ -1,8 +1,7 @@
-"""Watching a container until it ends: its output as it comes, its state, a deadline and cancelling.
+"""Watches a container until it ends, is cancelled or reaches its deadline, and forwards its output.
 
-The output is followed in a thread of its own and given on in the calling one. Whoever begins again,
-after the engine was away, goes on where it stopped: the engine keeps all output, and what was given on
-already is skipped.
+A thread follows the log; the calling thread forwards the lines. After the engine was unavailable, the watch
+can continue where it stopped: the engine keeps all output, and the part that was forwarded already is skipped.
 """
 
 from __future__ import annotations
@@ -21,26 +20,26 @@ from kaapana_assets.containers.outcomes import LINES_SHOWN
 from kaapana_assets.errors import EngineUnavailable
 
 GOES_ON = ("running", "paused", "restarting", "stopping", "initialized")
-"""The states of a container that has begun and not ended."""
+"""The states of a container that has started and not ended."""
 
-_LOOK_EVERY_S = (0.1, 0.5)  # in the first seconds, and then
+_LOOK_EVERY_S = (0.1, 0.5)  # during the first _FIRST_S seconds, and afterwards
 _FIRST_S = 5.0
-_PIECES = 256  # waiting to be given on
+_PIECES = 256  # of output, waiting to be forwarded
 _Piece = tuple[bool, bytes]
 
 
 class ContainerWatch:
-    """What was heard of one container.
+    """Watches one container and forwards its output, across interruptions of the engine.
 
     Args:
-        engine: where it runs.
+        engine: the engine that runs the container.
         output: called in the calling thread with each line.
-        answered: called when the engine has said that the container goes on.
+        answered: called each time the engine reports that the container still runs.
 
     Attributes:
-        last: the last lines.
-        began: when the container began, by ``time.monotonic()``.
-        interrupted: whether the engine was away for a while.
+        last: the last lines of output.
+        began: when the container started, by ``time.monotonic()``.
+        interrupted: whether the engine was unavailable for a while.
     """
 
     def __init__(self, engine: Engine, output: Callable[[str], None], *, answered: Callable[[], None]) -> None:
@@ -56,12 +55,16 @@ class ContainerWatch:
     def until_end(
         self, container: str, *, deadline: float | None = None, cancelled: threading.Event | None = None
     ) -> Mapping[str, Any] | None:
-        """The container's state when it has ended; empty if it is gone, None if something else came first.
+        """Wait until the container ends, the deadline passes or ``cancelled`` is set.
 
         Args:
             container: its ID.
             deadline: by ``time.monotonic()``.
-            cancelled: an event that stops the waiting.
+            cancelled: an event that ends the wait.
+
+        Returns:
+            The container's final state; empty if the container is gone; None if it was cancelled or the
+            deadline passed.
 
         Raises:
             EngineUnavailable: the engine does not answer; this may be called again.
@@ -79,9 +82,9 @@ class ContainerWatch:
                 self._answered()
                 if deadline is not None and time.monotonic() >= deadline:
                     return None
-                if has_ended:  # the log's end comes a moment before that of the container, or Podman gave up
+                if has_ended:  # the log ends shortly before the container does, or Podman stopped following
                     time.sleep(_LOOK_EVERY_S[0] / 4)
-        # What the follower has not brought is read now: Podman ends a log early, or not at all.
+        # Read what the thread missed: Podman ends a followed log early, or never.
         for is_error, piece in self._rest(container):
             self._give(is_error, piece)
         for lines in self._lines.values():
@@ -95,7 +98,7 @@ class ContainerWatch:
         return then if deadline is None else max(now, min(then, deadline))
 
     def _hear(self, pieces: queue.Queue[_Piece | None], cancelled: threading.Event | None, *, until: float) -> bool:
-        """Give on what comes until then; whether the log has come to its end."""
+        """Forward output until the given time; return whether the log has ended."""
         while (left := until - time.monotonic()) > 0 and not (cancelled is not None and cancelled.is_set()):
             try:
                 piece = pieces.get(timeout=min(left, _LOOK_EVERY_S[0]))
@@ -128,7 +131,7 @@ class ContainerWatch:
                             return
                     put(None)
                     return
-                except EngineUnavailable:  # also after silence; who looks at the container's state tells them apart
+                except EngineUnavailable:  # or a silent container; until_end looks at its state
                     enough.wait(_LOOK_EVERY_S[0])
 
         thread = threading.Thread(target=follow, name=f"log-{container[:12]}", daemon=True)
@@ -156,7 +159,7 @@ class ContainerWatch:
 
 
 def _after(pieces: Iterator[_Piece], given: Mapping[bool, int]) -> Iterator[_Piece]:
-    """The pieces without the first bytes of each stream, as many as are given."""
+    """Skip the first bytes of each stream, as many as were forwarded already."""
     skip = dict(given)
     for is_error, piece in pieces:
         skipped = min(skip[is_error], len(piece))

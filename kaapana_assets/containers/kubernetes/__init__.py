@@ -1,8 +1,8 @@
-"""Operators as pods of a Kubernetes cluster: one Job with one pod for each launch.
+"""The runner that launches operators as pods of a Kubernetes cluster: one Job with one pod per launch.
 
-``runner`` is what the rest of the platform sees. ``job`` writes manifests and ``diagnosis`` reads what
-became of a pod, both without any cluster; ``api`` is the only door to the cluster and translates its
-errors; ``following`` watches one pod and its log.
+The rest of the platform uses ``runner`` only. ``job`` writes manifests and ``diagnosis`` interprets pod
+statuses, both without a cluster. Only ``api`` talks to the cluster, and translates its errors. ``pod_watch``
+follows one pod and its log; ``pod_wait`` decides how long to wait for it, and reports its end.
 """
 
 import os
@@ -16,10 +16,11 @@ __all__ = ["Cluster", "ClusterTarget", "KubernetesRunner", "open_kubernetes"]
 
 
 def open_kubernetes(settings: Settings) -> KubernetesRunner:
-    """The runner that the settings describe.
+    """Open the Kubernetes runner that the settings describe.
 
     Raises:
-        ConfigurationError: they do not say where the cluster is.
+        ConfigurationError: the settings do not say where the cluster is, or the operators' user differs from
+            the platform's, which is not root.
     """
     target = ClusterTarget(
         namespace=settings.kubernetes_namespace,

@@ -1,7 +1,7 @@
-"""The door to a cluster: the few calls that operators need, with patience and this package's errors.
+"""The few calls of the Kubernetes API that operators need, with retries and errors of this package.
 
-Answers are plain JSON. A call that cannot be answered now is tried again for a while, because API
-servers are started again and control planes move.
+Answers are plain JSON. A call that fails temporarily is retried for a while, because API servers restart
+and control planes move.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kaapana_assets.retry import Patience, repeating
 Json = dict[str, Any]
 
 LIBRARY_ERRORS = (ApiException, urllib3.exceptions.HTTPError, ConfigException, OSError)
-"""What the Kubernetes client lets out."""
+"""The errors that the Kubernetes client raises."""
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 5.0
 _CONNECT_S, _ANSWER_S = 5.0, 30.0
@@ -34,23 +34,24 @@ logger = logging.getLogger(__name__)
 
 
 class Gone(NotFound):
-    """What was asked about is not in the cluster (any more)."""
+    """The object does not exist in the cluster, or no longer does."""
 
 
 class Taken(KaapanaAssetsError):
-    """The name is taken already."""
+    """An object with this name exists already."""
 
 
 class Cluster:
     """One namespace of a cluster.
 
     Args:
-        kubeconfig: the file that says where the cluster is; None: that of the pod that this runs in.
-        namespace: of Jobs and pods.
-        patience_s: seconds that a call is tried again while the cluster is away.
+        kubeconfig: the file that locates the cluster; None uses the service account of the pod that this
+            process runs in.
+        namespace: namespace of Jobs and pods.
+        patience_s: seconds for which a call is retried while the cluster is unavailable.
 
     Raises:
-        ConfigurationError: there is no such file, or it says nothing of use.
+        ConfigurationError: the file does not exist, or names no usable cluster.
     """
 
     def __init__(self, kubeconfig: Path | None, *, namespace: str, patience_s: float) -> None:
@@ -62,7 +63,7 @@ class Cluster:
                 config.load_incluster_config(client_configuration=configuration)
             else:
                 config.load_kube_config(str(kubeconfig), client_configuration=configuration)
-        configuration.retries = False  # tried again here, where it is told
+        configuration.retries = False  # retried in _ask, which logs it
         self._client = client.ApiClient(configuration)
         self._core, self._batch = client.CoreV1Api(self._client), client.BatchV1Api(self._client)
 
@@ -71,32 +72,32 @@ class Cluster:
         self._client.close()
 
     def version(self) -> str:
-        """What the API server calls its version."""
+        """Return the version that the API server reports."""
         found = self._ask(lambda: client.VersionApi(self._client).get_code(_preload_content=False, **_TIMES))
         return str(found["gitVersion"])
 
     def create_job(self, manifest: Mapping[str, Any]) -> Json:
-        """Make a Job.
+        """Create a Job.
 
         Raises:
-            Taken: one of that name is there, perhaps made by a call whose answer was lost.
+            Taken: a Job with this name exists, perhaps created by a call whose answer was lost.
         """
         return self._ask(
             lambda: self._batch.create_namespaced_job(self.namespace, manifest, _preload_content=False, **_TIMES)
         )
 
     def job(self, name: str) -> Json:
-        """One Job.
+        """Return one Job.
 
         Raises:
-            Gone: it is not there.
+            Gone: it does not exist.
         """
         return self._ask(
             lambda: self._batch.read_namespaced_job(name, self.namespace, _preload_content=False, **_TIMES)
         )
 
     def jobs(self, selector: str) -> list[Json]:
-        """The Jobs with these labels."""
+        """Return the Jobs that match a label selector."""
         found = self._ask(
             lambda: self._batch.list_namespaced_job(
                 self.namespace, label_selector=selector, _preload_content=False, **_TIMES
@@ -108,14 +109,14 @@ class Cluster:
         """Merge a patch into a Job.
 
         Raises:
-            Gone: it is not there.
+            Gone: it does not exist.
         """
         self._ask(
             lambda: self._batch.patch_namespaced_job(name, self.namespace, patch, _preload_content=False, **_TIMES)
         )
 
     def delete_job(self, name: str) -> None:
-        """Delete a Job and its pod; one that is not there counts as deleted."""
+        """Delete a Job and its pod. Does nothing if the Job does not exist."""
         try:
             self._ask(
                 lambda: self._batch.delete_namespaced_job(
@@ -126,7 +127,7 @@ class Cluster:
             return
 
     def pods(self, selector: str, *, fields: str = "") -> tuple[list[Json], str]:
-        """The pods with these labels, and the version of this answer, from which ``changes`` go on."""
+        """Return the pods that match a label selector, and the resource version from which ``changes`` continues."""
         found = self._ask(
             lambda: self._core.list_namespaced_pod(
                 self.namespace, label_selector=selector, field_selector=fields, _preload_content=False, **_TIMES
@@ -135,10 +136,10 @@ class Cluster:
         return list(found["items"]), str(found["metadata"]["resourceVersion"])
 
     def changes(self, selector: str, version: str, *, within_s: int) -> Iterator[tuple[str, Json]]:
-        """``(type, pod)`` of each change since a version, for some seconds; breaks off when the cluster does.
+        """Yield ``(type, pod)`` for each change since a resource version, for ``within_s`` seconds at most.
 
         Raises:
-            Gone: the version is too old, or the connection broke: ask for the pods again.
+            Gone: the version is too old, or the connection broke; list the pods again.
         """
         try:
             answer = self._core.list_namespaced_pod(
@@ -160,20 +161,20 @@ class Cluster:
             raise Gone(f"the connection to the cluster broke: {type(exc).__name__}") from exc
 
     def log(self, pod: str, *, container: str, since: str, follow: bool, last: int | None = None) -> Iterator[bytes]:
-        """The log of a container as bytes, each line with its time; breaks off when the cluster does.
+        """Yield a container's log in pieces of bytes; each line begins with its time.
 
         Args:
-            pod: its name.
-            container: its name.
-            since: RFC 3339 time of the first lines that are wanted, "" for all.
-            follow: go on until the container ends.
-            last: how many lines, and no earlier ones; one of more than 16 KiB counts as several.
+            pod: name of the pod.
+            container: name of the container.
+            since: RFC 3339 time of the first line to return; "" for all lines.
+            follow: whether to continue until the container ends.
+            last: return only this many lines from the end; a line over 16 KiB counts as several.
 
         Raises:
             Gone: there is no log (yet, or any more), or the connection broke.
         """
         try:
-            # The client has no parameter for an absolute time.
+            # The client's own method has no parameter for an absolute time.
             query = [("container", container), ("timestamps", "true"), ("follow", "true" if follow else "false")]
             if since:
                 query.append(("sinceTime", since))
@@ -188,13 +189,13 @@ class Cluster:
             try:
                 yield from answer.stream(65_536)
             finally:
-                answer.close()  # a followed one may have no end
+                answer.close()  # a followed log may never end
                 answer.release_conn()
         except LIBRARY_ERRORS as exc:
             raise Gone(f"the log of pod {pod} cannot be read: {type(exc).__name__}") from exc
 
     def warnings(self, kind: str, name: str) -> list[str]:
-        """What the cluster's events warn of about an object, the oldest first."""
+        """Return the messages of the warning events of an object, oldest first."""
         fields = f"involvedObject.kind={kind},involvedObject.name={name},type=Warning"
         found = self._ask(
             lambda: self._core.list_namespaced_event(
@@ -204,11 +205,11 @@ class Cluster:
         return [f"{event.get('reason', '')}: {event.get('message', '')}" for event in found["items"]]
 
     def _ask(self, call: Callable[[], Any]) -> Json:
-        """The answer as JSON; while the cluster is away the call is made again.
+        """Return the answer as JSON; repeat the call while the cluster is unavailable.
 
         Raises:
-            EngineUnavailable: it is away for longer than there is patience.
-            Gone, Taken, ConfigurationError: as ``translation`` says.
+            EngineUnavailable: the cluster is unavailable for longer than ``patience_s``.
+            Gone, Taken, ConfigurationError: see ``translation``.
         """
 
         def ask() -> Json:
@@ -233,7 +234,7 @@ _TIMES: dict[str, Any] = {"_request_timeout": (_CONNECT_S, _ANSWER_S)}
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Within it, only errors of this package are raised for what the client or the cluster does."""
+    """Translate the errors of the Kubernetes client within the block into errors of this package."""
     try:
         yield
     except (*LIBRARY_ERRORS, json.JSONDecodeError) as exc:
@@ -241,7 +242,7 @@ def translated() -> Iterator[None]:
 
 
 def translation(exc: Exception) -> KaapanaAssetsError:
-    """The error of this package that says what happened and what to do."""
+    """Return the error of this package for an error of the client; it says what happened and what to do."""
     if isinstance(exc, ConfigException):
         return ConfigurationError(
             f"KAAPANA_KUBECONFIG: {_first_line(exc)}; name the file that says where the cluster is"

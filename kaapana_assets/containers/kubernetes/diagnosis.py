@@ -1,4 +1,4 @@
-"""What a pod's status means, in words. Nothing here talks to a cluster.
+"""Interprets the status of a pod. Nothing here talks to a cluster.
 
 References:
     https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
@@ -16,26 +16,26 @@ from kaapana_assets.containers.kubernetes.job import CONTAINER
 
 
 class Stage(Enum):
-    """How far a pod has come."""
+    """The stage of a pod's life."""
 
     WAITING = "waiting"
     RUNNING = "running"
     LOST = "lost"
-    """Its node does not answer: it may run or not."""
+    """The node does not answer; the pod may or may not still run."""
     ENDING = "ending"
-    """Somebody deleted it and it has not ended yet."""
+    """The pod is being ended, by a deletion or its deadline, and has not ended yet."""
     ENDED = "ended"
 
 
 class Cause(Enum):
-    """Why a pod waits or ended, where that is more than an exit code."""
+    """Why a pod waits or ended, if the exit code alone does not say."""
 
     IMAGE = "image"
-    """Its image cannot be had."""
+    """The image cannot be pulled."""
     SETTINGS = "settings"
-    """What it needs (a claim, a secret) is not there, or its definition cannot be run."""
+    """Something that the pod needs (a claim, a secret) does not exist, or its container cannot be started."""
     NO_NODE = "no node"
-    """No node has room for it now."""
+    """No node has room for the pod now."""
     OUT_OF_MEMORY = "out of memory"
     DEADLINE = "deadline"
     DELETED = "deleted"
@@ -44,13 +44,14 @@ class Cause(Enum):
 
 @dataclass(frozen=True)
 class PodState:
-    """What became of a pod so far.
+    """The interpreted status of a pod.
 
     Attributes:
-        exit_code: of an operator that ended by itself or was killed; None where it never ran.
-        words: the reason as the cluster gives it, "" where there is none.
-        image_id: what the node ran.
-        node: where it runs.
+        exit_code: exit code of the container; None if the pod's status has none.
+        words: the reason that the cluster gives; "" if it gives none.
+        image_id: ID of the image that the node ran.
+        node: name of the node.
+        started: whether the container may have started, so that it may have a log.
     """
 
     stage: Stage
@@ -63,7 +64,7 @@ class PodState:
 
     @property
     def is_final(self) -> bool:
-        """Whether waiting longer changes nothing."""
+        """Whether the state cannot change any more, however long one waits."""
         return self.stage is Stage.ENDED or self.cause in (Cause.IMAGE, Cause.SETTINGS)
 
 
@@ -76,11 +77,11 @@ _NO_CLAIM = re.compile(r'persistentvolumeclaim "[^"]*" not found')
 
 
 def state_of(pod: Mapping[str, Any], *, deleted: bool = False) -> PodState:
-    """What a pod's status says.
+    """Interpret the status of a pod.
 
     Args:
-        pod: as the cluster's API has it.
-        deleted: the pod is gone, and this was its last status.
+        pod: the pod, as the Kubernetes API returns it.
+        deleted: whether the pod no longer exists, and ``pod`` has its last status.
     """
     status = pod.get("status", {})
     conditions = {each["type"]: each for each in status.get("conditions") or ()}
@@ -101,7 +102,7 @@ def state_of(pod: Mapping[str, Any], *, deleted: bool = False) -> PodState:
         cause = _cause_of_end(terminated, status)
         if cause is None and removed and terminated["exitCode"] != 0:
             cause = Cause.DELETED
-        # Not the container's own message: the operator writes that, to /dev/termination-log.
+        # The container's own message is ignored: the operator can write it, to /dev/termination-log.
         words = status.get("message") or ("somebody deleted it" if cause is Cause.DELETED else "")
         return PodState(Stage.ENDED, cause, terminated["exitCode"], words, started=True, **known)
     if removed or (ends and not terminated):

@@ -1,4 +1,4 @@
-"""The Job of one launch, as a manifest. Nothing here talks to a cluster.
+"""Writes the manifest of the Job for one launch. Nothing here talks to a cluster.
 
 References:
     https://kubernetes.io/docs/concepts/workloads/controllers/job/
@@ -25,17 +25,17 @@ Manifest = dict[str, Any]
 PREFIX = "kaapana-assets"
 MANAGED = {"app.kubernetes.io/managed-by": PREFIX}
 RUN = f"{PREFIX}/run"
-"""Label: the run of a launch."""
+"""Label: name of a launch's run directory."""
 LAUNCH_SLOT = f"{PREFIX}/launch-slot"
-"""Label: operator and directory of a launch; one launch at a time may use them."""
+"""Label: digest of a launch's run, operator and directory, which one launch at a time may use."""
 FORMER_LAUNCH_SLOT = f"{PREFIX}/place"
 """The same label on Jobs of earlier versions."""
 HOME_OF = f"{PREFIX}/home"
-"""Label: the home of a launch; a copy of it has runs of the same names."""
+"""Label: digest of the home that a launch belongs to; a copy of a home has runs with the same names."""
 LAUNCH = f"{PREFIX}/launch"
-"""Annotation: digest of all that a launch is; only an equal one is gone on with."""
+"""Annotation: digest of the launch and its image; only a Job with an equal one is adopted."""
 OUTCOME_RECORDED = f"{PREFIX}/outcome-recorded"
-"""Label of Jobs whose outcome a run has recorded: no run adopts them."""
+"""Label: a run has recorded the outcome of this Job, so no run adopts it."""
 FORMER_OUTCOME_RECORDED = f"{PREFIX}/told"
 """The same label on Jobs of earlier versions."""
 CONTAINER = "operator"
@@ -46,29 +46,31 @@ _LABEL_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]+")
 _NAME_CHARACTERS = re.compile(r"[^a-z0-9-]+")
 _GRACE_S = 5
 _LEAST_MEMORY_MB = 128
-_NODE_LOST_S = 30  # how long a node may be silent before its pods are given up, after Kubernetes noticed
-_BACKUP_S = 120  # by how much a Job's deadline is behind its pod's, which keeps the pod and its log
+_NODE_LOST_S = 30  # how long a pod stays on a node after Kubernetes has marked the node as not ready
+_BACKUP_S = 120  # how much a Job's deadline is later than its pod's, because the Job's deletes the pod and its log
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterTarget:
-    """Where in a cluster operators run, and with what.
+    """Where in a cluster operators run, and with which resources.
 
     Attributes:
-        namespace: of Jobs and pods.
-        claim: PersistentVolumeClaim with the volume that holds the platform's home.
-        claim_path: where in the volume the home is; "" for its root.
-        home: the same folder as the platform sees it.
-        uid: user and group that operators run as.
-        node_selector: labels of nodes.
-        tolerations: as Kubernetes writes them.
-        gpu_resource: the name of GPUs.
-        pods: of operators at once, of all runs.
-        parallel: launches of one operator at once.
-        patience_s: seconds that a pod may wait for a node, and calls for a cluster that is away.
+        namespace: namespace of Jobs and pods.
+        claim: PersistentVolumeClaim of the volume that holds the platform's home.
+        claim_path: path of the home in the volume; "" for the root of the volume.
+        home: path of the same folder as the platform sees it.
+        uid: ID of the user and of the group that operators run as.
+        node_selector: labels that nodes must have.
+        tolerations: tolerations of pods, in the form of the Kubernetes API.
+        gpu_resource: resource name of GPUs.
+        pods: how many operator pods may run in parallel, over all runs.
+        parallel: how many launches of one operator run in parallel.
+        patience_s: seconds that a pod may wait for a node, and that calls are retried while the cluster is
+            unavailable.
         retention_s: seconds that pods of failed operators are kept.
-        memory_mb: limit in MiB of operators that name none; 0 sets none.
-        scratch_mb: limit in MiB of what a pod writes besides its directory (/tmp, HOME, its output); 0 sets none.
+        memory_mb: memory limit in MiB for operators that declare none; 0 for no limit.
+        scratch_mb: limit in MiB for data that a pod writes outside its run directory (/tmp, HOME, its log);
+            0 for no limit.
     """
 
     namespace: str
@@ -89,49 +91,49 @@ class ClusterTarget:
 
 @dataclass(frozen=True)
 class JobHandle:
-    """A Job that is in the cluster: names come again, uids do not."""
+    """Identifies a Job in the cluster: a name may be used again, a uid never is."""
 
     name: str
     uid: str
 
     @property
     def pods(self) -> str:
-        """Selects its pods, and not those of an earlier Job of the same name that are still being removed."""
+        """Label selector for its pods, without those of an earlier Job of the same name that are still terminating."""
         return f"batch.kubernetes.io/controller-uid={self.uid}"
 
     @staticmethod
     def of(found: Mapping[str, Any]) -> JobHandle:
-        """Of a Job as the cluster has it."""
+        """Return the handle of a Job that the API returned."""
         return JobHandle(found["metadata"]["name"], found["metadata"]["uid"])
 
 
 def launch_slot(launch: Launch) -> str:
-    """What tells this launch from all others that may go on at once, as a label's value."""
+    """Return the label value that identifies a launch among all that may run in parallel."""
     return _digest([launch.run_id, launch.operator, str(launch.directory)])[:32]
 
 
 def home_of(target: ClusterTarget) -> str:
-    """What tells a home from all others whose operators run in a namespace, as a label's value."""
+    """Return the label value that identifies a home among all whose operators run in a namespace."""
     return _digest([target.claim, target.claim_path, str(target.home)])[:32]
 
 
 def identity_of(launch: Launch, image_digest: str) -> str:
-    """Digest of all that the launch is and of its image's content."""
+    """Return the digest of a launch and of its image's content."""
     return _digest([launch_digest(launch), image_digest])
 
 
 def name_of(launch: Launch, number: int) -> str:
-    """The Job's name: 1 to 63 lower-case letters, digits and hyphens; ``number`` counts the launches in one slot."""
+    """Return the Job's name: up to 63 lower-case letters, digits and hyphens; ``number`` counts launches of a slot."""
     operator = _NAME_CHARACTERS.sub("-", launch.operator.lower()).strip("-")[:36].strip("-")
     return f"{operator or 'operator'}-{launch_slot(launch)[:12]}-{number}"
 
 
 def job(launch: Launch, *, number: int, reference: str, image_digest: str, target: ClusterTarget) -> Manifest:
-    """The Job: one pod, never started twice, with only the launch's directory of the shared volume.
+    """Return the manifest of the Job: one pod, never restarted, that mounts only the launch's directory.
 
     Raises:
-        ConfigurationError: the directory is not in the platform's home.
-        ParameterError: a variable that no environment can hold.
+        ConfigurationError: the directory is not below the platform's home.
+        ParameterError: a name or value cannot be an environment variable.
     """
     labels = {
         **MANAGED,
@@ -140,7 +142,7 @@ def job(launch: Launch, *, number: int, reference: str, image_digest: str, targe
         HOME_OF: home_of(target),
         f"{PREFIX}/workflow": label(launch.workflow),
         f"{PREFIX}/operator": label(launch.operator),
-        # What a NetworkPolicy lets through.
+        # NetworkPolicies select pods by this label.
         f"{PREFIX}/network": "true" if launch.network else "false",
     }
     if launch.cohort:
@@ -152,7 +154,7 @@ def job(launch: Launch, *, number: int, reference: str, image_digest: str, targe
         "backoffLimit": 0,
         "completions": 1,
         "parallelism": 1,
-        # Nothing else removes what a worker that died for good left behind.
+        # Nothing else removes the Jobs of a worker that died and is not replaced.
         "ttlSecondsAfterFinished": int(max(target.retention_s, 3600)),
         "template": {
             "metadata": {"labels": labels, "annotations": annotations},
@@ -160,7 +162,7 @@ def job(launch: Launch, *, number: int, reference: str, image_digest: str, targe
         },
     }
     if launch.timeout_s is not None:
-        # The pod's own deadline keeps it with its log; the Job's, which would remove both, stands behind.
+        # The pod's own deadline keeps the pod and its log. The Job's would delete both, and is only a backup.
         spec["template"]["spec"]["activeDeadlineSeconds"] = math.ceil(launch.timeout_s)
         spec["activeDeadlineSeconds"] = math.ceil(launch.timeout_s + target.patience_s + _BACKUP_S)
     return {
@@ -177,7 +179,7 @@ def job(launch: Launch, *, number: int, reference: str, image_digest: str, targe
 
 
 def label(text: str) -> str:
-    """The text as the value of a label: as it is where that is allowed, else shortened with a digest."""
+    """Return the text as a label value: unchanged if that is valid, else cleaned, shortened and with a digest."""
     cleaned = _LABEL_CHARACTERS.sub("_", text).strip("_.-")
     if cleaned == text and len(text) <= 63:
         return text
@@ -185,13 +187,13 @@ def label(text: str) -> str:
 
 
 def _pod(launch: Launch, *, reference: str, target: ClusterTarget) -> Manifest:
-    # A home and a temporary folder that can be written; the image's own file system cannot.
+    # HOME and TMPDIR are volumes, because the image's own file system is read-only.
     variables = {**environment(launch, workflow_dir=DATA), "HOME": _HOME, "TMPDIR": _TMP}
     container: Manifest = {
         "name": CONTAINER,
         "image": reference,
         "imagePullPolicy": "IfNotPresent",
-        # "$(X)" in a value would be replaced by Kubernetes; "$$" is how it is told not to.
+        # Kubernetes expands "$(X)" in values; "$$" escapes the dollar sign.
         "env": [{"name": name, "value": value.replace("$", "$$")} for name, value in sorted(variables.items())],
         "resources": _resources(launch, target),
         "securityContext": {
@@ -247,9 +249,9 @@ def _resources(launch: Launch, target: ClusterTarget) -> Manifest:
         limits["cpu"] = f"{math.ceil(launch.cpu * 1000)}m"
     if launch.gpus:
         limits[target.gpu_resource] = str(launch.gpus)
-    # Asked for in full, so that an operator is not put where it would be ended for its neighbours' use.
+    # Requests equal limits, so that a pod is not scheduled where its neighbours' usage could get it killed.
     requests = dict(limits)
-    # Limits that nobody named are walls, and ask for next to nothing: a small node is still good enough.
+    # Default limits only cap usage. Their requests stay minimal, so that a small node still suffices.
     if launch.memory_mb is None and target.memory_mb:
         limits["memory"] = f"{target.memory_mb}Mi"
         requests["memory"] = f"{min(target.memory_mb, _LEAST_MEMORY_MB)}Mi"

@@ -1,4 +1,4 @@
-"""What is heard of one launch while it is waited for, how long that may be, and how its end is told."""
+"""The wait for one launch: forwards its output, enforces the patience, and turns a failed end into an error."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from kaapana_assets.errors import (
     OperatorTimeout,
 )
 
-_EXPLAIN_S = 5.0  # a container that is not made after so long is looked into
+_EXPLAIN_S = 5.0  # look for the reason if the pod has waited this long
 
 
 @dataclass
 class PodWait:
-    """What is heard of one launch, and how long it may still be waited for."""
+    """The wait for one launch: its last lines of output, and how long its pod may stay in its present stage."""
 
     launch: Launch
     target: ClusterTarget
@@ -42,26 +42,26 @@ class PodWait:
 
     @property
     def named(self) -> str:
-        """The operator, as messages call it."""
+        """The operator's name for messages, with its run and image."""
         return named(self.launch)
 
     def begin(self) -> None:
-        """Patience counts from now."""
+        """Start to count the patience from now."""
         self._since = time.monotonic()
 
     def heard(self, line: str) -> None:
-        """A line of the operator's."""
+        """Forward a line of the operator's output, and keep it among the last lines."""
         self.last.append(line)
         self.output(line)
 
     def say(self, words: str) -> None:
-        """What is to be told of the waiting itself, once."""
+        """Print a message about the wait itself, unless it repeats the previous one."""
         if words != self._said:
             self._said = words
             self.output(f"[{self.launch.operator}] {words}")
 
     def changed(self, state: PodState) -> None:
-        """The pod is in a new state."""
+        """Note a new state of the pod, and print why it waits, is lost or is ending."""
         if state.stage is not self._stage:
             self._stage, self._since = state.stage, time.monotonic()
         if state.cause is Cause.NO_NODE:
@@ -70,7 +70,7 @@ class PodWait:
             self.say(state.words)
 
     def is_to_be_explained(self) -> bool:
-        """Whether the pod waits for long, and that was not looked into in the last seconds."""
+        """Whether the pod has waited for some seconds since its stage changed or the wait was last explained."""
         now = time.monotonic()
         if now - max(self._since, self._explained) < _EXPLAIN_S:
             return False
@@ -78,7 +78,12 @@ class PodWait:
         return True
 
     def check_patience(self, state: PodState | None) -> None:
-        """Raise when the pod has waited, or was out of sight, for too long."""
+        """Check that the pod has not waited, or been lost, for longer than ``patience_s``.
+
+        Raises:
+            ConfigurationError: the pod did not start in time.
+            EngineUnavailable: the pod's end cannot be observed.
+        """
         if state is not None and (state.is_final or state.stage is Stage.RUNNING):
             return
         waited_s = time.monotonic() - self._since
@@ -92,7 +97,7 @@ class PodWait:
         raise EngineUnavailable(f"{self.named}: {state.words}, and its end cannot be seen since {waited_s:.0f} s")
 
     def tail(self) -> str:
-        """The last lines of the operator, for a message."""
+        """Return the last lines of the operator's output, formatted for the end of a message."""
         return tail(self.last)
 
 
@@ -103,7 +108,7 @@ _NO_LIMIT_NAMED = (
 
 
 def failure_of(state: PodState, wait: PodWait, look: str) -> KaapanaAssetsError:
-    """The error of an operator that did not end well; ``look`` says where its pod can be looked at."""
+    """Return the error of an operator that failed; ``look`` tells how its pod can be inspected."""
     launch, end = wait.launch, f"{wait.tail()}{look}"
     if state.cause is Cause.IMAGE:
         secrets = f" (with the secrets {', '.join(launch.image_pull_secrets)})" if launch.image_pull_secrets else ""
@@ -122,7 +127,7 @@ def failure_of(state: PodState, wait: PodWait, look: str) -> KaapanaAssetsError:
     if state.cause is Cause.DELETED:
         return OperatorFailed(f"{wait.named}: its pod was deleted before it ended ({state.words}){end}")
     if state.exit_code == KILLED:
-        # Who used too much memory is known here, and it was not this one.
+        # Kubernetes reports OOMKilled itself, so memory was not the reason.
         return OperatorFailed(f"{wait.named} was killed (exit code {KILLED}), the cluster does not say why{end}")
     try:
         outcome_of(-1 if state.exit_code is None else state.exit_code, launch, wait.last)

@@ -1,7 +1,7 @@
-"""One launch's pod and its log, followed by two threads that survive a cluster that breaks off.
+"""Follows one launch's pod and its log, in two threads that survive broken connections.
 
-What they find comes through one queue, so that the thread that waits for the operator hears
-everything in order and can be cancelled.
+Both put their news into one queue, so that the thread that waits for the operator can be cancelled and
+receives the lines of the log in order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PAUSE_S = 0.5
 _TIMED = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) ?")
 _LONGEST_TIME = 40  # bytes
 _LINES = re.compile(rb"[^\n]*\n|[^\n]+")
-_QUEUED = 1000  # lines of 16 KiB; an operator that prints faster than they are taken is read later
+_QUEUED = 1000  # lines of up to 16 KiB; when the queue is full, reading pauses
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Seen:
-    """The pod as it is now.
+    """A change of the pod.
 
     Attributes:
-        pod: its last known state; None: there is none (yet, or any more, if there was one before).
+        pod: the pod as the API returns it; None if it no longer exists.
     """
 
     pod: Mapping[str, Any] | None
@@ -51,7 +51,7 @@ News = Line | Seen | KaapanaAssetsError
 
 
 class PodWatch:
-    """The news of one pod, found by its Job's label; leaving the ``with`` block ends the threads."""
+    """Delivers the news of a Job's pod; leaving the ``with`` block ends its threads."""
 
     def __init__(self, cluster: Cluster, job: JobHandle) -> None:
         self._cluster = cluster
@@ -69,28 +69,28 @@ class PodWatch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The threads are not joined: they may hang in a connection, and end by themselves with its time-out.
+        # The threads are not joined: they may be blocked in a connection, and end when that times out.
         self._stop.set()
 
     def next(self, timeout_s: float) -> News | None:
-        """What happened next; None when nothing did in that time."""
+        """Return the next news; None if there is none within the timeout."""
         try:
             return self._news.get(timeout=timeout_s)
         except queue.Empty:
             return None
 
     def follow_log(self, pod: str) -> None:
-        """Give the lines of the pod's log from now on; called when its container has started."""
+        """Start to follow the pod's log. Called once the container has started; later calls do nothing."""
         if self._log is None:
             self._log = threading.Thread(target=self._follow_log, args=(pod,), name=f"log {pod}", daemon=True)
             self._log.start()
 
     def finish_log(self) -> None:
-        """Say that the container has ended: the log is read to its end and no further."""
+        """Note that the container has ended: the log is read to its present end and not followed any more."""
         self._ended.set()
 
     def last_lines(self, pod: str) -> list[str]:
-        """The end of a log that is too long to be read whole; nothing where there is none."""
+        """Return the last lines of a log that is too long to be read whole; empty if there is no log."""
         lines, told = Lines(), _Told()
         found: list[str] = []
         with contextlib.suppress(Gone):
@@ -100,7 +100,7 @@ class PodWatch:
 
     @property
     def log_is_read(self) -> bool:
-        """Whether no more lines will come; those in the queue are still to be taken."""
+        """Whether all lines of the log are in the queue or were taken from it."""
         return self._log is None or not self._log.is_alive()
 
     def _give(self, news: News) -> None:
@@ -158,31 +158,31 @@ class PodWatch:
 
 
 class _Told:
-    """Which part of a log was given on, when it is read again from a time on.
+    """Remembers which part of a log was forwarded, so that a log that is read again is not repeated.
 
-    All but the time at the start of each line is the operator's, who may print times, too.
+    Only the time at the start of each line is the cluster's; the operator may print times of its own.
 
     Attributes:
-        newest: the time of the last whole line.
+        newest: time of the last complete line.
     """
 
     def __init__(self) -> None:
         self.newest = ""
         self._before = ""
-        self._line = ""  # the time of the line that is read
-        self._given = 0  # bytes of it that were given on
-        self._skipped = 0  # bytes of it that come again and are left out
+        self._line = ""  # time of the present line
+        self._given = 0  # bytes of the present line that were forwarded
+        self._skipped = 0  # bytes of the present line that are repeated and must be left out
         self._giving = True
         self._is_start = True
-        self._held = b""  # the start of a line, too short to hold its time
+        self._held = b""  # the start of a line, too short to contain the whole time
 
     def begin_again(self) -> None:
-        """The log is read again from ``newest`` on, whose second is given whole."""
+        """Prepare for reading the log again from ``newest`` on; the API repeats that whole second."""
         self._before = self.newest
         self._is_start, self._held = True, b""
 
     def new_part(self, piece: bytes, *, final: bool = False) -> bytes:
-        """The text of a piece of the log, without what was given before."""
+        """Return the text of a piece of the log, without times and without what was forwarded before."""
         parts = _LINES.findall(self._held + piece)
         self._held = b""
         new = b""
@@ -206,7 +206,7 @@ class _Told:
         return new
 
     def _begin(self, part: bytes) -> tuple[bytes, bytes]:
-        """The text of the start of a line; and the end of the line before, if that was cut and comes no more."""
+        """Return the text at the start of a line, and a line end if the line before was cut off for good."""
         found = _TIMED.match(part)
         if found is None:
             return part, b""
@@ -222,6 +222,6 @@ class _Told:
 
 
 def _comparable(time: str) -> str:
-    """An RFC 3339 time in UTC with nanoseconds as text that sorts; the zeros at its end are left out."""
+    """Return an RFC 3339 time in UTC as text that sorts: Kubernetes omits trailing zeros of the nanoseconds."""
     seconds, _, fraction = time.rstrip("Z").partition(".")
     return f"{seconds}.{fraction:0<9}"

@@ -1,4 +1,4 @@
-"""Operators as pods: what the platform asks of a runner, done with Jobs in one namespace."""
+"""The runner for Kubernetes: launches operators as Jobs in one namespace."""
 
 from __future__ import annotations
 
@@ -48,24 +48,24 @@ from kaapana_assets.image_builds.references import is_folder_name, reference_of
 _POLL_S = 0.2
 _LOG_DRAIN_S = 15.0
 _TURN_S = 1.0
-_NO_POD_S = 2.0  # a Job that has no pod after so long has a reason
-_KEPT_OF_A_RUN = 20  # failed pods that are kept to be looked at; thousands would use up the quota of Jobs
+_NO_POD_S = 2.0  # look for the reason if a Job has no pod after this long
+_KEPT_OF_A_RUN = 20  # failed pods kept for inspection; thousands would exhaust the quota of Jobs
 _ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
 
 
 class KubernetesRunner:
-    """Runs each launch as a Job with one pod, which sees its run directory at /data and nothing else.
+    """Runs each launch as a Job with one pod, which sees the launch's directory at /data and nothing else.
 
     Args:
-        cluster: where.
-        target: with what.
+        cluster: the cluster and namespace that run the Jobs.
+        target: volume, user, resources and limits of the pods.
         images: folder of image folders, whose versions are in tags.
-        registry: before the names of image folders.
-        suffix: after versions in tags.
-        own_uid: the user that the platform runs as.
+        registry: registry and path that precede the names of image folders.
+        suffix: suffix of the versions in tags.
+        own_uid: ID of the user that the platform runs as.
 
     Raises:
-        ConfigurationError: the platform cannot hand folders over to the user of operators.
+        ConfigurationError: the platform may not hand folders over to the operators' user.
     """
 
     def __init__(
@@ -85,22 +85,22 @@ class KubernetesRunner:
 
     @property
     def isolates(self) -> bool:
-        """True where operators run as another user than the platform, which owns the files of the archive."""
+        """True if operators run as another user than the platform, which owns the files of the archive."""
         return self._target.uid != self._own_uid
 
     @property
     def parallel_launches(self) -> int:
-        """As the settings say."""
+        """How many launches of one operator run in parallel; see ``Runner.parallel_launches``."""
         return self._target.parallel
 
     def check(self) -> str:
-        """The cluster's version; sees that Jobs of the namespace may be listed."""
+        """Check that the namespace's Jobs may be listed; return the cluster's version and the namespace."""
         version = self._cluster.version()
         self._cluster.jobs(f"{LAUNCH_SLOT}=none")
         return f"Kubernetes {version.lstrip('v')}, namespace {self._target.namespace}"
 
     def image_digest(self, image: str) -> str:
-        """The ID of the image that was built for a folder; of a full reference its digest, or itself.
+        """Return the ID of the image that was built for a folder; for a full reference, its digest or itself.
 
         Raises:
             NotFound: no image was built for the folder.
@@ -115,13 +115,13 @@ class KubernetesRunner:
                 "it or load it where the cluster finds it"
             )
         _, at, digest = reference.rpartition("@")
-        # A tag may be moved and nobody would notice; docs/containers.md says so.
+        # A tag that is moved goes unnoticed; docs/containers.md says so.
         return digest if at else f"reference:{reference}"
 
     def adopts(self, launch: Launch) -> bool:
         """Whether there is a Job of an equal launch whose outcome no run has recorded; see ``Runner.adopts``.
 
-        A Job of another launch in the same slot is ended: two would write the same files.
+        Ends Jobs of other launches in the same slot, because two would write the same files.
         """
         identity = identity_of(launch, self.image_digest(launch.image))
         for found in self._open_jobs(launch):
@@ -131,7 +131,7 @@ class KubernetesRunner:
         return False
 
     def end_left(self, run_id: str) -> None:
-        """End the Jobs of a run whose outcome was not recorded."""
+        """End the Jobs of a run whose outcome no run has recorded."""
         for found in self._cluster.jobs(f"{RUN}={label(run_id)},!{OUTCOME_RECORDED},!{FORMER_OUTCOME_RECORDED}"):
             if found["metadata"]["labels"].get(HOME_OF, home_of(self._target)) == home_of(self._target):
                 self._end(JobHandle.of(found))
@@ -151,16 +151,16 @@ class KubernetesRunner:
                 with PodWatch(self._cluster, handle) as watch:
                     state = self._follow(handle, watch, wait)
             except EngineUnavailable:
-                raise  # what was started goes on, and is found again
+                raise  # the Job may still run, and the next process adopts it
             except BaseException:
-                # Also when the run is cancelled or its process is told to end.
+                # Also when the run is cancelled or its process is terminated.
                 with contextlib.suppress(EngineUnavailable):
                     self._end(handle)
                 raise
             return self._conclude(handle, state, wait)
 
     def _open_jobs(self, launch: Launch) -> list[dict[str, Any]]:
-        """The Jobs in the slot of a launch whose outcome no run has recorded; those of an earlier version, too."""
+        """Return the Jobs in a launch's slot whose outcome no run has recorded, with those of earlier versions."""
         slot = launch_slot(launch)
         found = self._cluster.jobs(f"{LAUNCH_SLOT}={slot},!{OUTCOME_RECORDED}")
         if found or not self._has_former_jobs(launch.run_id):
@@ -168,7 +168,7 @@ class KubernetesRunner:
         return self._cluster.jobs(f"{FORMER_LAUNCH_SLOT}={slot},!{FORMER_OUTCOME_RECORDED}")
 
     def _has_former_jobs(self, run_id: str) -> bool:
-        """Whether an earlier version began the run; no more Jobs of it come."""
+        """Whether an earlier version started Jobs of the run; it starts no more of them."""
         if run_id not in self._runs_of_before:
             self._runs_of_before[run_id] = bool(self._cluster.jobs(f"{RUN}={label(run_id)},{FORMER_LAUNCH_SLOT}"))
         return self._runs_of_before[run_id]
@@ -182,7 +182,7 @@ class KubernetesRunner:
             try:
                 return JobHandle.of(self._cluster.create_job(manifest))
             except Taken:
-                # Ours, if the answer to its making was lost; else one whose outcome was recorded.
+                # Our own Job, if the answer to its creation was lost; else one whose outcome is recorded.
                 found = self._cluster.job(name_of(launch, number))
                 if _is_recorded(found) or not _is(found, identity_of(launch, digest)):
                     number += 1
@@ -190,13 +190,19 @@ class KubernetesRunner:
                 return JobHandle.of(found)
 
     def _follow(self, handle: JobHandle, watch: PodWatch, wait: PodWait) -> PodState:
-        """The state in which the pod can be left, all of its output given on."""
+        """Watch the pod until its state is final and its output is forwarded, and return that state.
+
+        Raises:
+            OperatorFailed: the run was cancelled, or the Job was deleted or failed before it had a pod.
+            ConfigurationError: the pod did not start in time.
+            EngineUnavailable: the cluster does not answer, or the pod's end cannot be observed.
+        """
         state: PodState | None = None
         began = time.monotonic()
         ended_at: float | None = None
         seen: Mapping[str, Any] = {}
         while True:
-            all_read = watch.log_is_read  # before the queue is found empty
+            all_read = watch.log_is_read  # checked before the queue, so that no line is missed
             news = watch.next(_POLL_S)
             if wait.stop.is_set():
                 raise stopped(wait.launch, wait.stop, wait.last)
@@ -229,13 +235,17 @@ class KubernetesRunner:
             wait.check_patience(state)
 
     def _explain_waiting(self, state: PodState | None, pod: Mapping[str, Any], wait: PodWait) -> None:
-        """Say what hinders a container that its node is making for some time: a volume, a network."""
+        """Print what keeps a pod waiting for some time, from its last warning event: a volume, a network."""
         if state is not None and state.stage is Stage.WAITING and state.cause is None and wait.is_to_be_explained():
             warnings = self._cluster.warnings("Pod", pod["metadata"]["name"])
             wait.say("; ".join([state.words or "waiting", *warnings[-1:]]))
 
     def _explain_missing_pod(self, name: str, wait: PodWait) -> None:
-        """Say why a Job has no pod yet, or raise that it will have none."""
+        """Print why a Job has no pod yet.
+
+        Raises:
+            OperatorFailed: the Job was deleted or has failed, so it never gets a pod.
+        """
         try:
             found = self._cluster.job(name)
         except Gone as exc:
@@ -250,7 +260,7 @@ class KubernetesRunner:
     def _conclude(self, handle: JobHandle, state: PodState, wait: PodWait) -> Outcome:
         launch, target = wait.launch, self._target
         if state.cause is None and state.exit_code in (0, SKIPPED):
-            # First, or a run that is repeated with the right image would be told of this one again.
+            # Deleted before the check, or a retry with the right image would adopt this Job again.
             self._end(handle)
             self._check_image(launch, state)
             return outcome_of(state.exit_code, launch, wait.last)
@@ -266,7 +276,7 @@ class KubernetesRunner:
         return len(self._cluster.jobs(f"{RUN}={label(launch.run_id)},{OUTCOME_RECORDED}"))
 
     def _keep(self, name: str) -> str:
-        """Let a failed Job stand for a while; how to look into it."""
+        """Keep a failed Job for a while; return how to inspect it, "" if the Job is gone."""
         recorded = {
             "metadata": {"labels": {OUTCOME_RECORDED: "true"}},
             "spec": {"ttlSecondsAfterFinished": int(self._target.retention_s)},
@@ -278,10 +288,10 @@ class KubernetesRunner:
         return f"\nits pod is kept: kubectl -n {self._target.namespace} describe pods --selector job-name={name}"
 
     def _end(self, handle: JobHandle) -> None:
-        """Delete a Job, and wait until its pod writes nothing any more.
+        """Delete a Job, and wait until its pod cannot write any more.
 
         Raises:
-            EngineUnavailable: the pod cannot be seen to end, because its node is away.
+            EngineUnavailable: the pod's end cannot be observed, most likely because its node does not answer.
         """
         self._cluster.delete_job(handle.name)
         deadline = time.monotonic() + max(self._target.patience_s, 30)
@@ -297,7 +307,11 @@ class KubernetesRunner:
             time.sleep(_POLL_S)
 
     def _check_image(self, launch: Launch, state: PodState) -> None:
-        """Results stand on the shelf for the image that was built; that it was the one that ran must be sure."""
+        """Check that the node ran the image that was built: outputs go on the shelf under that image's digest.
+
+        Raises:
+            ConfigurationError: the node ran another image.
+        """
         built = self._built.find(self._reference(launch.image))
         digest = launch.image.rpartition("@")[2] if "@" in launch.image else ""
         if (built and not built.is_run_as(state.image_id)) or (digest and not state.image_id.endswith(digest)):
@@ -309,7 +323,11 @@ class KubernetesRunner:
 
     @contextmanager
     def _turn_of(self, launch: Launch, wait: PodWait) -> Iterator[None]:
-        """Wait until fewer pods than the limit run, and count as one."""
+        """Wait until fewer operator pods run than the limit, and count as one of them within the block.
+
+        Raises:
+            OperatorFailed: the run was cancelled during the wait.
+        """
         mine = launch_slot(launch)
         selector = ",".join(f"{key}={value}" for key, value in MANAGED.items())
         while True:
@@ -330,7 +348,7 @@ class KubernetesRunner:
                 self._going.discard(mine)
 
     def _exact_reference(self, image: str) -> str:
-        """The reference with the digest of what was pushed, where that is known: a node may have an older one."""
+        """Return the reference by the pushed digest, if known: a node may have an older image under the tag."""
         reference = self._reference(image)
         built = self._built.find(reference)
         if built is None or not built.repo_digests:
@@ -356,5 +374,5 @@ def _is(found: Mapping[str, Any], identity: str) -> bool:
 
 
 def _may_write(state: PodState) -> bool:
-    # One that never started, or has ended, writes nothing.
+    # A pod that has not started, or has ended, writes nothing.
     return state.stage in (Stage.RUNNING, Stage.LOST, Stage.ENDING)

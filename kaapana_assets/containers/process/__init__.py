@@ -1,1 +1,1 @@
-"""Operators as processes of this machine, in environments made from their Dockerfiles."""
+"""The runner that launches operators as processes of this machine, in environments made from their Dockerfiles."""

@@ -1,8 +1,9 @@
-"""Python environments made from requirements, each once, kept for all later runs.
+"""Builds Python environments from requirements, each once, and keeps them for all later runs.
 
-Virtual environments hold their own path, so each is built where it stays, in a folder of a name that
-no other builder uses, and is found only by a link that is set when it is whole. What a killed builder
-left is in nobody's way and is removed by the next one. The lock only keeps two from doing the same work.
+A virtual environment contains its own path, so each is built in its final folder, whose name no other
+builder uses. A link to that folder is set when the environment is complete; environments are found only by
+these links. The next builder removes what a killed one left. The lock only keeps two builders from making the
+same environment.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from kaapana_assets.locks import open_lock
 
 @dataclass(frozen=True)
 class LocalFiles:
-    """The files of an image, for requirements that are paths in it.
+    """The files of an image, for requirements that are paths in the image.
 
     Attributes:
-        digest: gives that of all of them.
-        lay_out: puts them below a folder.
+        digest: returns the digest of all files.
+        lay_out: copies the files below a folder.
     """
 
     digest: Callable[[], str]
@@ -48,19 +49,20 @@ def environment_for(
     install_variables: Mapping[str, str],
     local: LocalFiles | None = None,
 ) -> Path:
-    """The folder of a virtual environment with these packages, made now if it is not there.
+    """Return the folder of a virtual environment with these packages; build it if it does not exist.
 
-    Made with the interpreter that runs this, for packages and interpreter together.
+    It is built with the interpreter that runs this process. Other packages or another interpreter make
+    another environment.
 
     Args:
-        packages: installations, done one after the other; none gives a bare environment.
+        packages: installations, done in this order; without any, the environment is bare.
         environments: folder of all environments.
-        output: called with what the installer prints.
-        install_variables: environment of the installer (package index, certificates).
+        output: called with each line that the installer prints.
+        install_variables: environment variables of the installer (package index, certificates).
         local: the image's files, if requirements name some.
 
     Raises:
-        ConfigurationError: it cannot be made; the message has the installer's last lines.
+        ConfigurationError: the environment cannot be built; the message has the installer's last lines.
     """
     wanted = [each for each in packages if _names_any(each.lines)]
     local = local if any(each.local for each in wanted) else None
@@ -73,7 +75,7 @@ def environment_for(
     try:
         environments.mkdir(parents=True, exist_ok=True)
         with open_lock(environments / f"{link.name}.lock") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # given back by the kernel when its holders end
+            fcntl.flock(lock, fcntl.LOCK_EX)  # released by the kernel when its holders end
             if not link.exists():
                 for left in environments.glob(f"{link.name}.build-*"):
                     shutil.rmtree(left, ignore_errors=True)
@@ -89,9 +91,9 @@ def environment_for(
 
 
 def _point(link: Path, build: Path) -> None:
-    """Set the link in one step, also in the place of one whose folder somebody removed."""
+    """Set the link atomically; replace a dangling one, whose folder somebody removed."""
     fresh = build / "link"
-    fresh.symlink_to(Path(build.name, "environment"))  # read where it will stand, beside the build
+    fresh.symlink_to(Path(build.name, "environment"))  # relative to its final location, beside the build
     fresh.replace(link)
 
 
@@ -105,13 +107,13 @@ def _commands(build: Path, packages: Sequence[Packages], variables: Mapping[str,
     yield [uv, "venv", *options, "--no-project", "--python", sys.executable, str(folder)]
     found_in = [word for place in _find_links(variables) for word in ("--find-links", place)]
     for number, each in enumerate(packages):
-        # Written here: what is installed is what the digest was made of, whatever happens to the files.
-        # For the same reason it cannot refer to other files.
+        # Written anew, so that exactly what the digest covers is installed, even if the original files change.
+        # For the same reason, the lines cannot refer to other files.
         wanted = _written(build / f"requirements-{number}.txt", each, each.lines)
         limits = _written(build / f"constraints-{number}.txt", each, each.constraints)
         install = [uv, "pip", "install", *options, "--compile-bytecode", "--python", str(folder / "bin" / "python")]
         hashed = any("--hash=" in line for line in each.lines) and "--require-hashes" not in each.options
-        verified = ["--require-hashes"] if hashed else []  # as pip does: with one hash, all have to have one
+        verified = ["--require-hashes"] if hashed else []  # like pip: if one requirement has a hash, all must
         yield [*install, *found_in, *each.options, *verified, "--constraint", str(limits), "--requirement", str(wanted)]
 
 
@@ -157,7 +159,7 @@ def _find_links(variables: Mapping[str, str]) -> list[str]:
 
 
 def _for_uv(variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables, with pip's settings of the index also under the names that uv reads."""
+    """Return the variables, with pip's index settings also under the names that uv reads."""
     names = {
         "PIP_INDEX_URL": "UV_DEFAULT_INDEX",
         "PIP_EXTRA_INDEX_URL": "UV_INDEX",

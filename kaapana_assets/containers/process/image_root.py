@@ -1,8 +1,8 @@
-"""The files of an image laid out for one process, and where its absolute paths lead then.
+"""Lays out the files of an image for one process, and translates the image's absolute paths.
 
-A process sees the file system of this machine. What a Dockerfile copies is therefore put below a folder
-of the launch's own, under its path in the image, and the paths in arguments and variables are turned
-to it. Paths that a script has in its own text are not.
+A process sees the file system of this machine. The files that a Dockerfile copies are therefore put below a
+folder of the launch, under their paths in the image, and paths in arguments and variables are translated to
+it. Paths inside a script's own text are not translated.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from kaapana_assets.image_builds.dockerfile.shell_commands import PYTHON
 from kaapana_assets.image_builds.dockerfile.tree import Content, Tree, absolute
 
 _PATH = re.compile(r"(?<![\w./~+%@})-])/[\w.+@%~-]+(?:/[\w.+@%~-]*)*")
-_COPIED_BYTES = 1 << 20  # scripts and settings; what is larger (models) is linked
+_COPIED_BYTES = 1 << 20  # enough for scripts and settings; larger files (models) are linked
 
 
 @dataclass(frozen=True)
 class ImageRoot:
-    """The root of an image's files for one launch.
+    """The root folder of an image's files for one launch.
 
     Attributes:
-        folder: where they are.
-        tree: which they are.
-        python: the interpreter of the operator's environment, which stands for all of the image's.
+        folder: the folder that stands for ``/`` of the image.
+        tree: the image's files and folders.
+        python: the interpreter of the operator's environment, which replaces every interpreter of the image.
     """
 
     folder: Path
@@ -36,22 +36,23 @@ class ImageRoot:
     python: Path
 
     def on_host(self, text: str) -> str:
-        """A text with each path of the image that is in it as a path of this machine.
+        """Replace each path of the image in a text by the path on this machine.
 
-        Those that were copied, those that may be made in a folder of the image, and interpreters.
+        This covers files and folders that were copied, files that may be created in a folder of the image, and
+        interpreters.
         """
         return _PATH.sub(lambda found: self._place(found[0]), text)
 
     def whole(self, text: str) -> str:
-        """The same for a text that is itself the path of something copied; any other is left as it is."""
+        """Translate a text that is, as a whole, the path of a copied file or folder; leave any other unchanged."""
         return self._below(absolute(text)) if text.startswith("/") and self._has(absolute(text)) else text
 
     def search_path(self, value: str) -> list[str]:
-        """The folders of a PATH that the image itself fills."""
+        """Return the folders of a PATH that are in the image's tree, as paths on this machine."""
         return [self._below(absolute(each)) for each in value.split(":") if each and self._has(absolute(each))]
 
     def workdir(self, path: str) -> Path:
-        """The working directory of the image."""
+        """Return the image's working directory as a path on this machine."""
         return Path(self._below(path))
 
     def _place(self, text: str) -> str:
@@ -74,16 +75,16 @@ class ImageRoot:
 
 
 def lay_out(tree: Tree, folder: Path, *, linked: bool) -> None:
-    """Put the files of an image below a folder: as copies, so that a launch may change its own.
+    """Put the files of an image below a folder, as copies, so that each launch may change its own.
 
     Args:
         tree: the files.
-        folder: where they are put.
-        linked: whether large ones are links instead, for operators, which have no more rights than theirs.
+        folder: the target folder.
+        linked: whether large files are symbolic links: for launches, not for environments that are kept.
 
     Raises:
-        ConfigurationError: a file is no regular file any more.
-        OSError: they cannot be written.
+        ConfigurationError: a file is no longer a regular file.
+        OSError: the files cannot be written.
     """
     for path in sorted(tree.folders):
         Path(f"{folder}{path}").mkdir(parents=True, exist_ok=True)
@@ -103,7 +104,7 @@ def _put(content: Content, target: Path, *, linked: bool) -> None:
             return
         with target.open("wb") as copy:
             shutil.copyfileobj(source, copy)
-    # Readable and writable for its owner, whatever the mode: in a container that would be root.
-    # No setuid bit either: a container's walls would take its effect away.
+    # Readable and writable for the owner, whatever the mode: in a container, root could do both.
+    # Without the setuid bit, which would have no effect in a container either.
     target.chmod(((content.mode if content.mode is not None else stat.st_mode) & 0o777) | 0o600)
     os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))

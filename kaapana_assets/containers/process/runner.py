@@ -1,7 +1,7 @@
-"""Operators as plain processes: the embedded runner, which needs no container engine.
+"""The embedded runner, which launches operators as plain processes and needs no container engine.
 
-It keeps the contract (environment, folders, exit codes), not the walls: an operator runs as the
-user of the platform and can reach what that user can.
+It keeps the container contract (environment, folders, exit codes) but isolates nothing: an operator runs as
+the platform's user and can access everything that this user can.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from kaapana_assets.image_builds.folder import Image, content_digest, load_image
 from kaapana_assets.untrusted import opened
 from kaapana_assets.withheld import without_secrets
 
-_OF_THE_PLACE = {"PATH", "HOME", "TMPDIR"}  # an image's value for these is of its own file system
+_OF_THE_PLACE = {"PATH", "HOME", "TMPDIR"}  # an image's values for these refer to its own file system
 
 
 class ProcessRunner:
-    """Runs what image folders hold, each in an environment of the Python packages that it asks for.
+    """Runs the programs of image folders, each in an environment with the Python packages that its image needs.
 
     Args:
         images: folder of image folders.
-        environments: folder in which Python environments are kept between runs.
+        environments: folder that keeps Python environments between runs.
         bases: the packages of base images.
-        grace_s: seconds that an operator has between SIGTERM and SIGKILL.
+        grace_s: seconds between SIGTERM and SIGKILL when an operator is stopped.
     """
 
     isolates = False
-    """The operator is a process of the same user: no file mode or link keeps it from writing."""
+    """Operators run as the platform's user, so no file mode keeps them from writing."""
 
     parallel_launches = 1
-    """One operator may use all of the machine."""
+    """A single operator may use the whole machine."""
 
     def __init__(
         self, images: Path, environments: Path, *, bases: BaseRequirements | None = None, grace_s: float = 5.0
@@ -63,10 +63,10 @@ class ProcessRunner:
         self._told: set[tuple[str, str]] = set()
 
     def check(self) -> str:
-        """Processes need nothing but the folder of images.
+        """Check that the folder of images exists, and the files that KAAPANA_BASE_REQUIREMENTS names.
 
         Raises:
-            ConfigurationError: it is not there, or a file of KAAPANA_BASE_REQUIREMENTS.
+            ConfigurationError: the folder does not exist, or a file cannot be read.
         """
         if not self._images.is_dir():
             raise ConfigurationError(f"KAAPANA_IMAGES={self._images} is no folder")
@@ -74,23 +74,23 @@ class ProcessRunner:
         return "processes of this machine"
 
     def adopts(self, launch: Launch) -> bool:
-        """Never: what this process starts ends with it."""
+        """Always False: operators end with the process that started them."""
         return False
 
     def end_left(self, run_id: str) -> None:
-        """Nothing is left, see ``adopts``."""
+        """Do nothing: no operator is left; see ``adopts``."""
 
     def image_digest(self, image: str) -> str:
-        """SHA-256 of the image folder, read again only when a file, its size, mode or a time of change differs.
+        """Return the SHA-256 digest of the image folder, with the base image's packages if settings name some.
 
-        With the packages of its base image, where the settings name some.
+        The folder is read again only if the path, inode, size, mode or a timestamp of a file has changed.
 
         Raises:
             NotFound: there is no such image folder.
             ConfigurationError: its Dockerfile cannot be understood.
         """
         found = load_image(self._images, image)
-        # The inode and its own time of change, too: a copy may keep the time and the size of another file.
+        # Also the inode and its ctime, because a copy may have the size and mtime of the file it replaces.
         state = tuple(
             (str(file.path), at.st_ino, at.st_size, at.st_mode, at.st_mtime_ns, at.st_ctime_ns)
             for file in image_files(found.folder)
@@ -105,11 +105,11 @@ class ProcessRunner:
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
     def prepare(self, image: str, *, output: Callable[[str], None]) -> Path:
-        """The environment of an image, made now if it is not there: the slow part of a first run.
+        """Return the environment of an image; build it if it does not exist, which makes a first run slow.
 
         Raises:
             NotFound: there is no such image folder.
-            ConfigurationError: the environment cannot be made.
+            ConfigurationError: the environment cannot be built.
         """
         return self._environment(load_image(self._images, image), output)
 
@@ -136,7 +136,7 @@ class ProcessRunner:
             last.append(line)
             output(line)
 
-        # A container has a file system, a home and a /tmp of its own, gone with it.
+        # Like a container, a launch has files, a home and a /tmp of its own, which are removed at its end.
         with _own_place() as place:
             root = ImageRoot(place / "image", image.stage.tree, python / "bin" / "python")
             lay_out(image.stage.tree, root.folder, linked=True)
@@ -164,7 +164,7 @@ class ProcessRunner:
         return outcome_of(code, launch, last)
 
     def _tell(self, image: Image, output: Callable[[str], None]) -> None:
-        """Say once of an image what of its Dockerfile a failed operator may have missed."""
+        """Print, once per image, the findings in its Dockerfile that may explain the operator's failure."""
         key = (image.name, content_digest(image))
         if key in self._told:
             return
@@ -173,8 +173,8 @@ class ProcessRunner:
             output(f"image {image.name}, {finding}")
 
     def _environment(self, image: Image, output: Callable[[str], None]) -> Path:
-        # The only place where the environment of the platform is handed on, without its secrets: the
-        # installer needs the package index and certificates of this machine, and runs code of packages.
+        # Only the installer inherits the platform's environment, because it needs the package index and the
+        # certificates of this machine. Secrets are left out, because the installer runs code of packages.
         base = self._bases.find(image.stage.base)
         return environment_for(
             [*([base] if base else []), *image.packages()],
@@ -189,7 +189,7 @@ class ProcessRunner:
 
 @contextmanager
 def _own_place() -> Iterator[Path]:
-    """A folder for one launch; at its end it is removed, as far as what the operator left there can be."""
+    """Make a folder for one launch, and remove it at the end, as far as that is possible."""
     place = Path(tempfile.mkdtemp(prefix="operator-")).resolve()
     try:
         yield place
@@ -218,11 +218,14 @@ def _variables(launch: Launch, image: Image, *, root: ImageRoot, place: Path) ->
 
 
 def _executable(name: str, workdir: Path, path: str, python: Path, launch: Launch) -> str:
-    """The executable as an absolute path.
+    """Return the absolute path of the executable.
 
-    Looked up here, because a shell that cannot execute a file ends with 126, which means skipped.
+    The platform looks it up itself: a shell that cannot execute a file exits with 126, which means skipped.
+
+    Raises:
+        ConfigurationError: there is no such executable file.
     """
-    if PYTHON.fullmatch(name):  # whatever version the image has
+    if PYTHON.fullmatch(name):  # whichever version the image has
         return str(python)
     if "/" in name:
         file = workdir / name

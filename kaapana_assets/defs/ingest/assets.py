@@ -1,11 +1,12 @@
 """The two assets of every series: its instances in the PACS and its document in the metadata index."""
 
 import traceback
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 
 import dagster as dg
 
-from kaapana_assets.defs.events import Made, record_checks, record_failed, record_made
+from kaapana_assets.defs.events import Made, record_check, record_failed, record_made
 from kaapana_assets.defs.partitions import DICOM_SERIES, SERIES, SERIES_METADATA
 from kaapana_assets.defs.resources import Platform
 from kaapana_assets.dicom.identifiers import is_uid
@@ -22,6 +23,7 @@ ARRIVALS_TAG = "kaapana_assets/arrivals"
 """Tag of the runs that the sensor requests: they skip the series of their range that have no files in the spool."""
 
 _RECORD_TOGETHER = 100
+_SHOWN = 100
 # A single failure may be the fault of its series. After this many in a row, a store is away, and every further
 # series would only wait as long as these did.
 _AWAY_ENOUGH = 3
@@ -50,8 +52,8 @@ _AWAY_ENOUGH = 3
         dg.AssetCheckSpec(
             CHECK,
             asset=DICOM_SERIES,
-            partitions_def=SERIES,
-            description="No duplicate instances, gaps or jumps between slices, mixed sizes or frames of reference.",
+            description="The series of the latest ingest have no duplicate instances, gaps or jumps between slices, "
+            "mixed sizes or frames of reference. What was found in a series stands with its materialization, too.",
         )
     ],
     partitions_def=SERIES,
@@ -89,13 +91,17 @@ def _ingest(context: dg.AssetExecutionContext, ingestor: Ingestor) -> dict[str, 
     ingested: list[IngestedSeries] = []
     series = _in_order(context, ingestor)
     crashes = ingestor.spool.crashes
-    away = place = 0
+    inconsistent: dict[str, list[str]] = {}
+    away = place = checked = 0
     for place, uid in enumerate(series, start=1):
         if crashes.count(uid):
             # This series may crash the process again, so the series before it are recorded first.
             _finish(context, ingestor, ingested)
         try:
             ingested.append(_ingested(ingestor, uid))
+            checked += 1
+            if ingested[-1].findings:
+                inconsistent[uid] = _findings(ingested[-1])
             away = 0
         except KaapanaAssetsError as exc:
             failed[uid] = str(exc)
@@ -110,6 +116,8 @@ def _ingest(context: dg.AssetExecutionContext, ingestor: Ingestor) -> dict[str, 
             context.log.info("%d of %d series are in the PACS and the index", place - len(failed), len(series))
         if is_last:
             break
+    if checked:
+        record_check(context.op_execution_context, _evaluation(inconsistent, checked=checked))
     if away == _AWAY_ENOUGH and place < len(series):
         context.log.warning(
             "a store is away: %d series are left in the spool, the sensor asks for them again later",
@@ -187,7 +195,6 @@ def _record(context: dg.OpExecutionContext, ingested: list[IngestedSeries]) -> N
     ]
     if SERIES_METADATA in selected:
         record_made(context, SERIES_METADATA, documents)
-    record_checks(context, [_evaluation(a) for a in ingested])
 
 
 def _series_metadata(series: IngestedSeries) -> dict[str, dg.MetadataValue]:
@@ -199,27 +206,49 @@ def _series_metadata(series: IngestedSeries) -> dict[str, dg.MetadataValue]:
         "modality": dg.MetadataValue.text(str(series.document.get("Modality", ""))),
         "StudyInstanceUID": dg.MetadataValue.text(stored.study_instance_uid),
     }
+    if series.findings:
+        metadata["findings"] = dg.MetadataValue.json(_findings(series))
     if series.quarantined:
         metadata["files set aside"] = dg.MetadataValue.int(series.quarantined)
     return metadata
 
 
-def _evaluation(series: IngestedSeries) -> dg.AssetCheckEvaluation:
-    found = [f"{finding.kind.value}: {finding.message}" for finding in series.findings]
+def _findings(series: IngestedSeries) -> list[str]:
+    return [f"{finding.kind.value}: {finding.message}" for finding in series.findings]
+
+
+def _evaluation(inconsistent: Mapping[str, Sequence[str]], *, checked: int) -> dg.AssetCheckEvaluation:
+    """Return the outcome of the check over the series of one run.
+
+    Args:
+        inconsistent: the findings of each inconsistent series, by SeriesInstanceUID.
+        checked: the number of series that were checked.
+    """
+    table = [
+        dg.TableRecord({"SeriesInstanceUID": uid, "finding": finding})
+        for uid, findings in list(inconsistent.items())[:_SHOWN]
+        for finding in findings
+    ]
+    columns = [dg.TableColumn("SeriesInstanceUID"), dg.TableColumn("finding")]
+    metadata: dict[str, dg.MetadataValue] = {
+        "series": dg.MetadataValue.int(checked),
+        "inconsistent series": dg.MetadataValue.int(len(inconsistent)),
+    }
+    if table:
+        metadata["findings"] = dg.MetadataValue.table(table, schema=dg.TableSchema(columns))
     return dg.AssetCheckEvaluation(
         asset_key=DICOM_SERIES,
         check_name=CHECK,
-        passed=not found,
+        passed=not inconsistent,
         severity=dg.AssetCheckSeverity.WARN,
-        partition=series.stored.series_instance_uid,
-        metadata={"findings": dg.MetadataValue.json(found)} if found else {},
+        description=f"{len(inconsistent)} of {checked} series are inconsistent" if inconsistent else None,
+        metadata=metadata,
     )
 
 
 ingest_job = dg.define_asset_job(
     "ingest",
-    # The check is evaluated even so. If it were planned for a range, Dagster would write a row per series, each
-    # naming all series of the range: 2,000 series took a gigabyte.
+    # The check is evaluated even so, once for each run.
     selection=dg.AssetSelection.assets(DICOM_SERIES, SERIES_METADATA).without_checks(),
     executor_def=dg.in_process_executor,
     description="Brings arrived series from the spool into the PACS and the index.",

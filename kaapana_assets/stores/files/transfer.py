@@ -51,23 +51,33 @@ def copy_open(reader: int, writer: int, *, at_most: int | None = None) -> tuple[
         writer: a descriptor of an empty file.
         at_most: bytes after which it ends, at the first piece that goes over them.
     """
+    if _clone(reader, writer):
+        # What is written to the source from now on does not count.
+        copy = os.open(f"/proc/self/fd/{writer}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return _copy_bytes(copy, None, at_most=at_most)
+        finally:
+            os.close(copy)
+    return _copy_bytes(reader, writer, at_most=at_most)
+
+
+def _copy_bytes(reader: int, writer: int | None, *, at_most: int | None) -> tuple[int, str]:
     digest = hashlib.sha256()
     size = 0
-    cloned = _clone(reader, writer)
     status = os.fstat(reader)
     is_sparse = status.st_blocks * 512 < status.st_size
     while (at_most is None or size <= at_most) and (chunk := os.read(reader, _CHUNK_BYTES)):
         digest.update(chunk)
         size += len(chunk)
-        if cloned:
+        if writer is None:
             continue
         if is_sparse and chunk == _HOLE:
             os.ftruncate(writer, size)
             os.lseek(writer, size, os.SEEK_SET)
-        else:
-            view = memoryview(chunk)
-            while view:
-                view = view[os.write(writer, view) :]
+            continue
+        view = memoryview(chunk)
+        while view:
+            view = view[os.write(writer, view) :]
     return size, f"sha256:{digest.hexdigest()}"
 
 
