@@ -1,7 +1,8 @@
-"""Which users operators and PostgreSQL run as, where the platform is root and can choose.
+"""Checks the users that operators and PostgreSQL run as, where the platform is root and can choose them.
 
-A number that nobody else has: what runs as a person's account can read that person's files and is read by
-them; what runs as ``nobody`` shares its user with every other program that means to have none.
+Each needs a user id that no one else has. A process that runs as a person's account can read that person's files,
+and that person can read the process's. A process that runs as ``nobody`` shares its user with every other program
+that runs as ``nobody``.
 """
 
 from __future__ import annotations
@@ -18,20 +19,21 @@ _NO_LOGIN = ("nologin", "false", "true", "sync")
 
 
 def check_operator_account(settings: Settings) -> None:
-    """See that operators do not run as a person by chance.
+    """Check that operators do not run as a person's account by accident.
 
     Raises:
-        ConfigurationError: the number belongs to a person's account, and KAAPANA_OPERATOR_UID does not name it.
+        ConfigurationError: the default user id is a person's account, and KAAPANA_OPERATOR_UID does not choose it.
     """
     if "operator_uid" not in settings.model_fields_set and os.geteuid() == 0:
         _check_chosen("KAAPANA_OPERATOR_UID", settings.operator_uid, "operators would run")
 
 
 def check_postgres_account(settings: Settings) -> None:
-    """See that the platform's PostgreSQL gets a user of its own.
+    """Check that the platform's PostgreSQL runs as a user of its own.
 
     Raises:
-        ConfigurationError: it would be a person's by chance, ``nobody``, or the operators'.
+        ConfigurationError: its user is ``nobody``, the operators' user, or a person's account that
+            KAAPANA_POSTGRES_UID does not choose.
     """
     if settings.postgres_url or os.geteuid() != 0:
         return
@@ -49,7 +51,7 @@ def check_postgres_account(settings: Settings) -> None:
 
 
 def strange_accounts(settings: Settings) -> str:
-    """What is to be said of the users of operators and PostgreSQL; empty where they are of their own."""
+    """Return a warning about the users of operators and PostgreSQL; empty if each has a user of its own."""
     if os.geteuid() != 0:
         return ""
     found, chosen = [], {}
@@ -68,9 +70,9 @@ def strange_accounts(settings: Settings) -> str:
 
 
 def person_of(uid: int) -> str:
-    """The name of the account that a person can log in to; empty where the number has none.
+    """Return the name of the account with this user id if a person can log in to it; else an empty string.
 
-    An account without a login shell is a program's: one made for operators is fine.
+    An account without a login shell belongs to a program, such as one made for operators.
     """
     try:
         account = pwd.getpwuid(uid)

@@ -1,4 +1,4 @@
-"""Addresses of servers as text: host and port, and that no password is in them. Connects to nothing."""
+"""Parses the addresses of servers and refuses those that hold a password. Connects to nothing."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _AUTHORITY = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9][a-z0-9._-]{0,252})(?::(
 
 
 def authority(text: str) -> tuple[str, int | None]:
-    """Host, in lower case and IPv6 in brackets, and port of ``host`` or ``host:port``.
+    """Return the host and the port of ``host`` or ``host:port``; the host in lower case, IPv6 in brackets.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the text has neither form.
     """
     found = _AUTHORITY.fullmatch(text.lower())
     if found is None or (found[2] and int(found[2]) > 65535):
@@ -22,23 +22,23 @@ def authority(text: str) -> tuple[str, int | None]:
 
 
 def bracketed(host: str) -> str:
-    """The host as it stands in an address: an IPv6 address in brackets."""
+    """Return the host as a URL spells it: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def split_address(url: str, *, example: str, schemes: Collection[str], instead: str) -> SplitResult:
-    """The parts of an address that names no user and has no parameters.
+    """Split an address that names no user and has no parameters.
 
     Args:
-        url: the address; no part of it is in an error, since it may hold a password by mistake.
-        example: an address as it should be.
-        schemes: those that are taken.
-        instead: what to do with a user and password.
+        url: the address; no error repeats any part of it, since it may hold a password by mistake.
+        example: a valid address, for the error.
+        schemes: the accepted schemes.
+        instead: tells the user where the user name and password belong.
 
     Raises:
-        ValueError: it is no such address.
+        ValueError: the address is not valid, names a user or has parameters.
     """
-    # Looked for in all of it: "user:pa/ss@host" has "user" for a host and "pa" for a port.
+    # The whole text is searched: urlsplit reads "user:pa/ss@host" as the host "user" and the port "pa".
     if "@" in url:
         raise ValueError(f"names a user: {instead}")
     found = _split(url, example)
@@ -48,10 +48,10 @@ def split_address(url: str, *, example: str, schemes: Collection[str], instead: 
 
 
 def split_database_address(url: str, *, example: str, schemes: Collection[str], instead: str) -> SplitResult:
-    """The parts of an address of a database, which may name a user and have parameters, but no password.
+    """Split the address of a database, which may name a user and have parameters, but holds no password.
 
     Raises:
-        ValueError: it is no such address; see ``split_address``.
+        ValueError: the address is not valid or holds a password; see ``split_address``.
     """
     user, at, _ = url.partition("://")[2].partition("?")[0].rpartition("@")
     if at and ":" in user:
@@ -59,7 +59,7 @@ def split_database_address(url: str, *, example: str, schemes: Collection[str], 
     found = _split(url, example)
     if any("password" in name.lower() for name, _ in parse_qsl(found.query, keep_blank_values=True)):
         raise ValueError(f"has a password: {instead}")
-    # "user:1/a?b@host/db" has "user" for a host, and the end of a password for a parameter.
+    # urlsplit reads "user:1/a?b@host/db" as the host "user", and the end of the password as a parameter.
     if "/" in found.query.partition("@")[2]:
         raise ValueError(f"is not {example}")
     if found.scheme not in schemes or not found.hostname or found.path in ("", "/") or found.fragment:
@@ -72,6 +72,6 @@ def _split(url: str, example: str) -> SplitResult:
         found = urlsplit(url)
         _ = found.port
     except ValueError:
-        # Python's own message has the part of the address that it did not understand.
+        # Python's own message repeats the part of the address that it could not parse.
         raise ValueError(f"is not an address like {example}") from None
     return found

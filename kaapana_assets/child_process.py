@@ -1,9 +1,8 @@
-"""A process with all that it starts, ended as one: what a container engine would do for us.
+"""Runs a child process and ends it together with all its descendants, as a container engine would.
 
-The process leads a session of its own. Beside it, in its process group, waits a watcher that reads
-from a pipe whose other end this process holds; when this process is gone, however it ended, the
-watcher kills the group. (``PR_SET_PDEATHSIG`` would reach only the first process, and would fire
-when the *thread* that forked it ends.)
+The child leads a session of its own. A watcher in the same process group reads from a pipe whose other end
+this process holds. When this process ends, for whatever reason, the watcher kills the group.
+(``PR_SET_PDEATHSIG`` would reach only the first process, and would fire when the *thread* that forked it ends.)
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from types import TracebackType
 
 import psutil
 
-# $1 is the limit of data memory in KiB or "-". The watcher is started from a subshell that ends, so
-# that it is no child of the operator, which may wait for any child. It holds neither output pipe.
+# $1 is the limit of data memory in KiB or "-". The watcher is started from a subshell that ends. So it is
+# not a child of the operator, which may wait for any child. It holds neither output pipe.
 _LAUNCHER = """
 exec 3<&0 </dev/null
 (trap '' TERM INT HUP; { read -r _ <&3 || kill -KILL 0; } >/dev/null 2>&1 &)
@@ -32,17 +31,17 @@ exec 3<&-
 shift
 exec "$@"
 """
-_POLL_S = 0.1  # how soon a set event is seen
-_DRAIN_BYTES = 4 << 20  # read at most this after the end, should a stray process go on writing
-_SHORT_S = 10.0  # in less all numbers of processes are not used up
-_ROUNDS = 100  # of looking for processes that start others while they are ended
+_POLL_S = 0.1  # longest delay until a set event is noticed
+_DRAIN_BYTES = 4 << 20  # read at most this after the end, in case a stray process keeps writing
+_SHORT_S = 10.0  # process ids do not wrap around in less time
+_ROUNDS = 100  # searches for processes that keep starting others while they are killed
 LINE_CHARACTERS = 16_384
 
 
 class Lines:
-    """Bytes of a stream, given on as lines of text of at most ``LINE_CHARACTERS`` characters.
+    """Splits the bytes of a stream into lines of text of at most ``LINE_CHARACTERS`` characters.
 
-    Line feed, carriage return (progress bars) and both together end a line; what is no UTF-8 is replaced.
+    A line feed, a carriage return (progress bars) or both together end a line. Bytes that are not UTF-8 are replaced.
     """
 
     def __init__(self) -> None:
@@ -50,9 +49,9 @@ class Lines:
         self._rest = ""
 
     def feed(self, data: bytes, *, final: bool = False) -> Iterator[str]:
-        """The lines that are complete with these bytes; with ``final`` also the last, open one."""
+        """Yield the lines that these bytes complete; with ``final``, also the last, unfinished line."""
         text = self._rest + self._decoder.decode(data, final).replace("\0", "\ufffd")
-        held = "\r" if text.endswith("\r") and not final else ""  # its \n may be in the next bytes
+        held = "\r" if text.endswith("\r") and not final else ""  # its \n may come with the next bytes
         text = text[: len(text) - len(held)].replace("\r\n", "\n").replace("\r", "\n")
         *lines, rest = text.split("\n")
         for line in lines:
@@ -72,18 +71,18 @@ def _pieces(line: str) -> Iterator[str]:
 
 
 class Child:
-    """A started process; leaving the ``with`` block ends it and all of its process group.
+    """A running child process; leaving the ``with`` block ends it and its whole process group.
 
     Args:
         arguments: the executable, as a path or a name on ``PATH`` of ``environment``, and its arguments.
-        cwd: folder it starts in.
-        environment: its environment, whole.
+        cwd: the folder in which it starts.
+        environment: its complete environment.
         data_limit_mb: RLIMIT_DATA of each of its processes, in MiB.
-        keep_open: file descriptors of this process that it keeps open.
+        keep_open: file descriptors of this process that the child inherits.
         grace_s: seconds between SIGTERM and SIGKILL.
-        umask: of its processes; -1: that of this one.
-        own_variables: of its environment, with values that no other process has. By them also those of its processes
-            are found that went to a session of their own; only one that throws away its environment as well is not.
+        umask: its umask; -1 inherits the umask of this process.
+        own_variables: names of variables in its environment whose values no other process has. They identify
+            descendants that moved to a session of their own. A descendant that also drops its environment is missed.
 
     Raises:
         OSError: it cannot be started.
@@ -117,7 +116,7 @@ class Child:
             umask=umask,
             bufsize=0,
         )
-        assert self._process.stdout is not None  # noqa: S101  (asked for above)
+        assert self._process.stdout is not None  # noqa: S101  (requested above)
         self._output = self._process.stdout.fileno()
         os.set_blocking(self._output, False)
         self._pidfd = _open_pidfd(self._process.pid)
@@ -133,7 +132,7 @@ class Child:
         try:
             if not self._ended():
                 self.terminate(output=None)
-        finally:  # also when a second interrupt breaks the grace
+        finally:  # also when a second interrupt cuts the grace period short
             self._end_rest()
             self._process.wait()
             if self._pidfd is not None:
@@ -149,16 +148,18 @@ class Child:
         deadline: float | None = None,
         cancelled: threading.Event | None = None,
     ) -> int | None:
-        """Exit code (128 + signal number for a signal); None when the deadline or ``cancelled`` came first.
+        """Wait until it ends and return its exit code (128 + signal number if a signal ended it).
 
-        When the process ends, what it started is killed, as all of a container ends with its first
-        process, and what they wrote is given to ``output``; nobody waits for a stray process that
-        still holds the pipe.
+        When the process ends, its descendants are killed, as a container ends with its first process. Then the rest
+        of their output is passed on, without waiting for a stray process that still holds the pipe.
 
         Args:
-            output: called with each line as it comes.
-            deadline: by ``time.monotonic()``.
+            output: called with each line as it arrives.
+            deadline: a time of ``time.monotonic()``.
             cancelled: an event that stops the waiting.
+
+        Returns:
+            The exit code; None if the deadline passed or ``cancelled`` was set first.
         """
         readable = True
         while not self._ended():
@@ -187,7 +188,7 @@ class Child:
         return code if code >= 0 else 128 - code
 
     def terminate(self, *, output: Callable[[str], None] | None) -> None:
-        """End it: SIGTERM to its group, time to tidy up, SIGKILL to all, also those that left the group."""
+        """Send SIGTERM to its group, wait ``grace_s``, then kill all, also the descendants that left the group."""
         strays = _descendants(self._process.pid)
         self._signal(signal.SIGTERM)
         try:
@@ -201,12 +202,12 @@ class Child:
     def _ended(self) -> bool:
         if self._process.returncode is not None:
             return True
-        # WNOWAIT leaves the zombie, so that the process group cannot be taken by others meanwhile.
+        # WNOWAIT keeps the zombie, so that the kernel cannot reuse the id of its process group meanwhile.
         state = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return state is not None
 
     def _end_rest(self) -> None:
-        """Kill all that is left, and see it gone: what it holds or writes is looked at next."""
+        """Kill all that is left and wait until it is gone, because the caller looks at its files next."""
         if self._is_over:
             return
         self._signal(signal.SIGKILL)
@@ -227,7 +228,7 @@ class Child:
                 os.killpg(self._process.pid, number)
 
     def _read(self, output: Callable[[str], None] | None) -> bool:
-        """Whether there may be more to read, now or later."""
+        """Read once; return whether there may be more to read, now or later."""
         try:
             data = os.read(self._output, 65_536)
         except BlockingIOError:
@@ -241,23 +242,23 @@ class Child:
 def _open_pidfd(pid: int) -> int | None:
     try:
         return os.pidfd_open(pid)
-    except (AttributeError, OSError):  # other systems than Linux, or an older kernel: polled
+    except (AttributeError, OSError):  # not Linux, or an older kernel: `wait` polls instead
         return None
 
 
 def _marked(variables: Set[bytes], *, above: int) -> list[int]:
-    """The processes with one of some variables in their environment; none where there is no ``/proc``.
+    """Return the ids of the processes with one of the variables in their environment; none without ``/proc``.
 
     Args:
-        variables: with their values.
-        above: processes with lower numbers were there before, unless numbers began anew since; 0 looks at all.
+        variables: as ``NAME=value``.
+        above: only processes with higher ids are searched, unless process ids wrapped around; 0 searches all.
     """
     found = []
     with contextlib.suppress(FileNotFoundError):
         newest = int(Path("/proc/loadavg").read_text().split()[-1])
         for pid in [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdecimal()]:
             if pid > above or newest < above:
-                with contextlib.suppress(OSError):  # it is gone, or another user's
+                with contextlib.suppress(OSError):  # it has ended, or belongs to another user
                     if not variables.isdisjoint(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")):
                         found.append(pid)
     return found

@@ -1,7 +1,7 @@
-"""Files and names that survive a power cut: written aside, synced, put in place, their folder synced.
+"""Writes files that survive a power cut: staged, synced, renamed into place, then their folder synced.
 
-Every record that the platform must find again after a power cut is written by :func:`write_file`; which
-those are is in docs/durability.md. Knows the file system only.
+:func:`write_file` writes every record that the platform must find again after a power cut; docs/durability.md
+lists them. Knows the file system only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kaapana_assets.errors import StoreUnavailable
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-"""What a write fails with where the disk, or the share of the user, is full."""
+"""The error numbers of a write when the disk is full or the user's quota is used up."""
 
 _WRITE_BYTES = 1 << 20
 _IOV_MAX = 512
@@ -27,10 +27,10 @@ _IOV_MAX = 512
 
 @contextmanager
 def full_disk_told(what: str) -> Iterator[None]:
-    """Within it, a full disk is an error that says what to do, and that steps are repeated after.
+    """Turn a full disk within the block into a temporary error, after which Dagster retries the step.
 
     Args:
-        what: was being done, as in "no room on the disk for …".
+        what: names what is written, as in "no room on the disk for …".
 
     Raises:
         StoreUnavailable: the disk is full.
@@ -45,7 +45,7 @@ def full_disk_told(what: str) -> Iterator[None]:
 
 @contextmanager
 def suppress_no_room() -> Iterator[None]:
-    """Within it, a full disk ends what is done, and nothing else."""
+    """Leave the block silently when the disk is full."""
     try:
         yield
     except OSError as exc:
@@ -54,25 +54,25 @@ def suppress_no_room() -> Iterator[None]:
 
 
 def no_room(error: OSError, what: str) -> str:
-    """What to say of a full disk."""
+    """Return the message for a full disk."""
     where = f" ({error.filename})" if error.filename else ""
     return f"no room on the disk for {what}{where}: {error.strerror}; make room, and try again"
 
 
 def write_file(path: Path, content: bytes | str, *, mode: int = 0o666, replace: bool = True) -> None:
-    """Put a file in place in one step, with its folder; both survive a power cut when this returns.
+    """Write a file atomically; it and its folder survive a power cut once this returns.
 
-    A reader finds the former content or the new one, never a part.
+    A reader finds the old content or the new content, never a part.
 
     Args:
-        path: the file; what is missing of its folders is made.
+        path: the file; missing folders are created.
         content: text is written as UTF-8.
-        mode: permissions of the file, less those that the umask takes.
-        replace: whether it may take the place of a file.
+        mode: permissions of the file, before the umask.
+        replace: whether it may replace an existing file.
 
     Raises:
-        FileExistsError: there is a file, which stays as it is, and it may not be replaced.
-        OSError: it cannot be written; the former file stays, and nothing is left beside it.
+        FileExistsError: the file exists and may not be replaced; it stays as it is.
+        OSError: it cannot be written; the old file stays, and no staged file is left beside it.
     """
     make_folder(path.parent)
     staged = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
@@ -93,7 +93,7 @@ def write_file(path: Path, content: bytes | str, *, mode: int = 0o666, replace: 
 
 
 def write_all(fd: int, parts: Iterable[Buffer]) -> None:
-    """Write every byte of ``parts``, taken as they come and never joined in memory."""
+    """Write every byte of ``parts`` as they come, without joining them in memory."""
     pending: list[memoryview] = []
     size = 0
     for part in parts:
@@ -134,7 +134,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create ``folder`` and what is missing above it, each durable in its parent."""
+    """Create ``folder`` and its missing parents, each durable in its own parent."""
     missing = []
     while not folder.is_dir():
         missing.append(folder)

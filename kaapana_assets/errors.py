@@ -1,6 +1,6 @@
 """Every error that this package raises on purpose, in one tree.
 
-The branches are by what the caller can do about it::
+The branches follow what the caller can do about the error::
 
     KaapanaAssetsError
     ├── TemporaryError          try again, nothing has to change
@@ -8,27 +8,27 @@ The branches are by what the caller can do about it::
     │   ├── SpoolUnavailable    the spool cannot be written (full, read-only)
     │   ├── EngineUnavailable   a container engine or cluster does not answer
     │   └── DagsterUnavailable  Dagster's webserver does not answer
-    ├── InputError              mend what was given
+    ├── InputError              correct the input
     │   ├── InvalidIdentifier   a UID, name or path that is not allowed
     │   ├── UnreadableDicom     a file that is not DICOM or is damaged
-    │   │   └── OverLimit       a file that would take more memory than a setting lets it
-    │   ├── SeriesSetAside      a series over which ingest died again and again
+    │   │   └── OverLimit       a file that would need more memory than a setting allows
+    │   ├── SeriesSetAside      a series that crashed ingest again and again
     │   ├── ConflictingContent  the same identifier with other content
-    │   ├── QueryError          a query that cannot be read; points at the place
+    │   ├── QueryError          a query that cannot be parsed; shows where
     │   ├── DamagedBackup       a backup that is damaged, incomplete or not safe to read
     │   ├── NotFound            no such series, cohort, workflow, bucket or object
     │   ├── ParameterError      a workflow parameter of the wrong name or type
     │   └── WorkflowError       a workflow file that defines no valid workflow
-    ├── ConfigurationError      mend the settings, named in the message
-    └── OperatorError           an operator did not make what it declared
+    ├── ConfigurationError      correct the settings that the message names
+    └── OperatorError           an operator did not produce its declared outputs
         ├── OperatorFailed      its process ended with an error
         ├── OperatorTimeout     it ran longer than its limit
-        ├── OperatorOutOfMemory it was ended for using too much memory
-        ├── OutputMissing       it ended well, but its output is not there
-        └── UnsafePath          a link, a special file or too much stands where it may write
+        ├── OperatorOutOfMemory it was killed for using too much memory
+        ├── OutputMissing       it succeeded, but a declared output is missing
+        └── UnsafePath          its output holds a link, a special file or too much
 
-A message names what was worked on (the UID), the system, and what to do. The libraries' own
-errors are translated where each store or runner meets its library, with ``from``.
+A message names the object (such as the UID), the system, and what to do. Each store and runner translates the
+errors of its own library, with ``from``.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from kaapana_assets.shown import shown_lines
 
 
 class KaapanaAssetsError(Exception):
-    """The base of all errors of this package; its text can be shown anywhere, whatever names are in it."""
+    """The base of all errors of this package; its text is escaped, so that it can be shown anywhere."""
 
     def __str__(self) -> str:
         return shown_lines(super().__str__())
 
 
 class TemporaryError(KaapanaAssetsError):
-    """Trying again later can help, without any change."""
+    """Trying again later may succeed without any change."""
 
 
 class StoreUnavailable(TemporaryError):
@@ -64,7 +64,7 @@ class DagsterUnavailable(TemporaryError):
 
 
 class InputError(KaapanaAssetsError):
-    """What was given has to be changed."""
+    """The input has to be corrected."""
 
 
 class InvalidIdentifier(InputError):
@@ -76,26 +76,26 @@ class UnreadableDicom(InputError):
 
 
 class OverLimit(UnreadableDicom):
-    """A file that would take more memory than a setting lets it; names the setting."""
+    """A file that would need more memory than a setting allows; names the setting."""
 
 
 class SeriesSetAside(InputError):
-    """A series that ends the process that takes it in; it is in the quarantine."""
+    """A series whose ingest crashed again and again; it is in the quarantine."""
 
 
 class ConflictingContent(InputError):
-    """The same identifier is already stored with other content; the stored one stays."""
+    """The same identifier is already stored with other content; the stored content stays."""
 
 
 _AROUND = 60  # characters of a query that are shown on each side of an error
 
 
 class QueryError(InputError):
-    """A query that cannot be read.
+    """A query that cannot be parsed.
 
     Attributes:
         text: the query as given.
-        position: 0-based offset in ``text`` at which it went wrong.
+        position: 0-based offset in ``text`` of the error.
     """
 
     def __init__(self, reason: str, *, text: str, position: int) -> None:
@@ -122,7 +122,7 @@ class ParameterError(InputError):
 
 
 class WorkflowError(InputError):
-    """A definition that is no valid workflow; names the file and the operator."""
+    """A definition that is not a valid workflow; names the file and the operator."""
 
 
 class ConfigurationError(KaapanaAssetsError):
@@ -130,7 +130,7 @@ class ConfigurationError(KaapanaAssetsError):
 
 
 class OperatorError(KaapanaAssetsError):
-    """An operator did not make what it declared."""
+    """An operator did not produce its declared outputs."""
 
 
 class OperatorFailed(OperatorError):
@@ -142,12 +142,12 @@ class OperatorTimeout(OperatorError):
 
 
 class OperatorOutOfMemory(OperatorError):
-    """The operator was ended because it used more memory than it may."""
+    """The operator was killed because it used more memory than allowed."""
 
 
 class OutputMissing(OperatorError):
-    """The operator ended well, but a declared output is not there."""
+    """The operator succeeded, but a declared output is missing."""
 
 
 class UnsafePath(OperatorError):
-    """What an operator left has a link, a special file or too much in it, which the platform does not touch."""
+    """An operator's output holds a link, a special file or too much, so the platform does not touch it."""

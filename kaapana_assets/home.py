@@ -1,8 +1,9 @@
-"""Where the platform's folder of data is, for whoever does not say: found upwards, as git finds a repository.
+"""Finds the platform's home, its folder of data, by searching upwards as git does for a repository.
 
-The rule: ``KAAPANA_HOME``; else the nearest folder, from the working directory upwards, that has a home named
-``kaapana-home`` or a file ``.env`` with settings; else ``kaapana-home`` in the working directory. A home is
-a folder with the file ``.kaapana-home``, which what makes homes puts there, or with what an earlier version left.
+The home is ``KAAPANA_HOME``, if it is set. Otherwise the search begins in the working directory and goes upwards to
+the nearest folder with a home named ``kaapana-home`` or a file ``.env`` with settings. If there is none, the home is
+``kaapana-home`` in the working directory. A folder is a home if it has the file ``.kaapana-home``, or a file or
+folder that an earlier version put into its homes.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from kaapana_assets.trusted_paths import check_above, check_found, has_settings
 
 NAME = "kaapana-home"
 RESTORING = ".restoring"
-"""In a home that is being made from a backup, until all is there."""
-_BEFORE_THE_FIRST_DATA = {"workflows", "lost+found"}  # a file system's own, and what a user may put there
+"""Marks a home that is being restored from a backup, until the restore is complete."""
+_BEFORE_THE_FIRST_DATA = {"workflows", "lost+found"}  # the user may put the first there; a file system makes the second
 _TEXT = "The data of a platform of kaapana_assets; commands find it by this file.\n"
-# Homes that were made before there was a marker have at least one of these.
+# Homes made by versions without the marker have at least one of these.
 _OF_EARLIER_VERSIONS = (
     "platform.lock",
     "index.sqlite",
@@ -41,11 +42,11 @@ _OF_EARLIER_VERSIONS = (
 
 @dataclass(frozen=True)
 class Site:
-    """The folder that a command belongs to.
+    """The folder whose settings and home a command uses.
 
     Attributes:
-        folder: its home is below it, and relative paths of settings begin there.
-        env_file: its file of settings, where it has one.
+        folder: the default home is in it, and relative paths in settings start from it.
+        env_file: its file ``.env`` of settings, if it has one.
     """
 
     folder: Path
@@ -53,11 +54,11 @@ class Site:
 
 
 def find_site(working_directory: Path) -> Site:
-    """The folder that a command belongs to that is started in a working directory.
+    """Find the site of a command from the working directory upwards.
 
     Raises:
-        ConfigurationError: the nearest one belongs to another user, whose settings and workflow files would be
-            taken, or others may change its settings.
+        ConfigurationError: the nearest site belongs to another user, whose settings and workflow files would be
+            used, or other users may change its settings.
     """
     for folder in (working_directory, *working_directory.parents):
         env_file = folder / ".env"
@@ -71,10 +72,10 @@ def find_site(working_directory: Path) -> Site:
 
 
 def site_of_named_home(working_directory: Path, home: Path) -> Site:
-    """The folder that a command belongs to whose home is named: nothing is looked for upwards.
+    """Return the site of a command whose home is named: the working directory, without a search upwards.
 
     Raises:
-        ConfigurationError: the file of settings in it belongs to another user, or others may change it.
+        ConfigurationError: its file ``.env`` belongs to another user, or other users may change it.
     """
     env_file = working_directory / ".env"
     if not has_settings(env_file):
@@ -84,7 +85,7 @@ def site_of_named_home(working_directory: Path, home: Path) -> Site:
 
 
 def is_home(folder: Path) -> bool:
-    """Whether a folder is a platform's home; one that this user may not enter is taken for one."""
+    """Whether a folder is a platform's home; a folder that this user may not enter counts as one."""
     try:
         return any((folder / name).exists() for name in (MARKER, *_OF_EARLIER_VERSIONS))
     except PermissionError:
@@ -92,7 +93,7 @@ def is_home(folder: Path) -> bool:
 
 
 def keep_private(group: str = "") -> None:
-    """Let what this process and its children make be for their user alone, or for reading by a group, too.
+    """Set the umask: only this user can read new files of this process and its children, or a group as well.
 
     Args:
         group: KAAPANA_GROUP.
@@ -101,15 +102,15 @@ def keep_private(group: str = "") -> None:
 
 
 def make_home(home: Path, *, group: str = "") -> None:
-    """Make a home that only its user can enter, or mark one that is there, and note which version writes in it.
+    """Make a home that only its user can enter, or mark an existing one, and record the version that writes in it.
 
     Args:
         home: the folder.
-        group: KAAPANA_GROUP, whose members may read there; empty: nobody may.
+        group: KAAPANA_GROUP, whose members may read the home; empty: no group may.
 
     Raises:
-        ConfigurationError: it cannot be made, others may enter it (says the command that ends that), a newer
-            program wrote in it, or a restore into it was cut short.
+        ConfigurationError: it cannot be made; other users may enter it (the message gives the command that prevents
+            it); a newer version wrote in it; or a restore into it was interrupted.
     """
     gid = _group_id(group) if group else None
     _refuse_half_restored(home)
@@ -120,7 +121,7 @@ def make_home(home: Path, *, group: str = "") -> None:
             home.mkdir(mode=0o700, exist_ok=True)
             sync_folder(home.parent)
         if is_new:
-            with contextlib.suppress(PermissionError):  # another's folder: then it is seen below whether that will do
+            with contextlib.suppress(PermissionError):  # another user's folder: check_private decides
                 _close(home, gid)
         check_private(home, group=group)
         if not (home / MARKER).exists():
@@ -131,7 +132,7 @@ def make_home(home: Path, *, group: str = "") -> None:
 
 
 def _begins_now(home: Path) -> bool:
-    """Whether a folder has no data yet, so that nobody can rely on how it was entered."""
+    """Whether a folder has no data yet, so that nobody relies on its permissions."""
     return all(each.name in _BEFORE_THE_FIRST_DATA for each in home.iterdir())
 
 
@@ -140,14 +141,14 @@ def _close(home: Path, gid: int | None) -> None:
         home.chmod(0o700)
     else:
         os.chown(home, -1, gid)
-        home.chmod(0o2750)  # what is made there is the group's, too
+        home.chmod(0o2750)  # new files inherit the group
 
 
 def check_private(home: Path, *, group: str = "") -> None:
-    """See that nobody but this user, root and the group, if there is one, may enter a home.
+    """Check that only this user, root and the group, if one is given, may enter a home.
 
     Raises:
-        ConfigurationError: others may, or may put another folder in its place; says the command that ends that.
+        ConfigurationError: other users may enter it or replace it; the message gives the command that prevents it.
     """
     check_above(home)
     gid = _group_id(group) if group else None
@@ -164,7 +165,7 @@ def check_private(home: Path, *, group: str = "") -> None:
             f"{where} holds data of patients and can be entered by other users (mode {mode:04o}). This makes it "
             f"private:\n  chmod 700 {shlex.quote(str(home))}\n(or set KAAPANA_GROUP to the group that may read there)"
         )
-    # A folder that another user owns, such as a volume's root, may let the group write, too.
+    # A folder that another user owns, such as the root of a volume, may be writable by the group.
     if gid is not None and (mode & 0o007 or mode & 0o050 != 0o050 or status.st_gid != gid):
         path = shlex.quote(str(home))
         raise ConfigurationError(
@@ -184,12 +185,12 @@ def _group_id(group: str) -> int:
 
 
 def check_home(home: Path) -> None:
-    """See that a folder is a home, for what only reads there.
+    """Check that a folder is a home, for a caller that only reads it.
 
     Raises:
-        ConfigurationError: it is another user's, who lets nobody in, a newer program wrote in it, or a restore
-            into it was cut short, or others may put another folder in its place.
-        NotFound: it is none; says where it was looked for and how to name one.
+        ConfigurationError: this user may not enter it, a newer version wrote in it, a restore into it was
+            interrupted, or other users may replace it.
+        NotFound: it is not a home; the message says where the search looked and how to name a home.
     """
     if home.is_dir() and not os.access(home, os.R_OK | os.X_OK):
         raise ConfigurationError(f"KAAPANA_HOME={home} is another user's, who lets nobody in")

@@ -1,4 +1,4 @@
-"""What is where in a home: the one module that spells the paths below ``KAAPANA_HOME``."""
+"""The layout of a home: the only module that spells the paths below ``KAAPANA_HOME``."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class HomePaths:
-    """The paths below a home, whether there is something yet or not.
+    """The paths below a home, whether they exist yet or not.
 
     Attributes:
-        home: the folder of all data of a platform.
+        home: the folder with all data of a platform.
     """
 
     home: Path
 
     @property
     def incoming(self) -> Path:
-        """Folder of the spool: received instances that wait, a folder for each series."""
+        """Folder of the spool: received instances that await ingest, in a folder per series."""
         return self.home / "incoming"
 
     @property
     def quarantine(self) -> Path:
-        """Folder of the files that were set aside, with notes."""
+        """Folder of the quarantine: files that were set aside, with the reasons."""
         return self.home / "quarantine"
 
     @property
@@ -33,7 +33,7 @@ class HomePaths:
 
     @property
     def archives(self) -> Path:
-        """Folder of what is known of PACS on servers, a folder for each."""
+        """Folder of the records about PACS on servers, in a folder per PACS."""
         return self.home / "archives"
 
     @property
@@ -43,12 +43,12 @@ class HomePaths:
 
     @property
     def index_rebuild(self) -> Path:
-        """File that notes how far a rebuild of the index has come."""
+        """File with the progress of a rebuild of the index."""
         return self.home / "index-rebuild.txt"
 
     @property
     def cohorts(self) -> Path:
-        """Folder of the frozen cohorts, a JSON file for each."""
+        """Folder of the frozen cohorts, in a JSON file per cohort."""
         return self.home / "cohorts"
 
     @property
@@ -63,12 +63,12 @@ class HomePaths:
 
     @property
     def run_directories(self) -> Path:
-        """Folder of the directories that operators work in, one for each run."""
+        """Folder of the run directories, in which operators work."""
         return self.home / "workflows" / "data"
 
     @property
     def shelf(self) -> Path:
-        """Folder of the outputs that stay."""
+        """Folder of the shelf: the outputs that are kept."""
         return self.home / "assets"
 
     @property
@@ -78,17 +78,17 @@ class HomePaths:
 
     @property
     def scratch(self) -> Path:
-        """Folder of copies that live as long as the call that made them."""
+        """Folder of temporary copies, each removed by the call that made it."""
         return self.home / "scratch"
 
     @property
     def forgotten(self) -> Path:
-        """Folder of the records of what was forgotten."""
+        """Folder of the records of forgotten series."""
         return self.home / "forgotten"
 
     @property
     def images_record(self) -> Path:
-        """File that notes which images were built."""
+        """File that records which images were built."""
         return self.home / "images.json"
 
     @property
@@ -103,12 +103,12 @@ class HomePaths:
 
     @property
     def platform_record(self) -> Path:
-        """File that says where the running platform is reached."""
+        """File with the addresses and processes of the running platform."""
         return self.home / "platform.json"
 
     @property
     def platform_lock(self) -> Path:
-        """File that the running platform has locked."""
+        """File on which the running platform holds a lock."""
         return self.home / "platform.lock"
 
     @property
@@ -117,5 +117,5 @@ class HomePaths:
         return self.home / "demo" / "outgoing"
 
     def log(self, name: str) -> Path:
-        """File of what a part of the platform prints; ``images/<name>`` of an image's build."""
+        """File with the output of a part of the platform; ``images/<name>`` for the build of an image."""
         return self.home / "logs" / f"{name}.log"

@@ -1,13 +1,13 @@
-"""What a home says of itself: which folder of which machine it is, and which version wrote it last.
+"""The record of a home: the folder and machine it was written for, and the version that wrote in it last.
 
-The file ``home.json`` travels with a home that is moved, copied or restored; the folder that it names
-does not. So a record in a home counts only where the folder is still the one that it was written for:
-a process that a copied record names belongs to the original.
+The file ``home.json`` goes along when a home is moved, copied or restored; the folder that it identifies does not.
+So a record in a home is valid only in the folder that it was written for: a process that a copied record names
+belongs to the original.
 
     {"layout": 1, "version": "0.1.0", "identity": {"path": "...", "device": 1, "inode": 2, "marker": 3, "boot": "..."},
      "servers": {"index": "..."}}
 
-Beside it, ``platform-id`` is the name under which databases of the site know the home; a copy keeps it.
+The file ``platform-id`` beside it holds the name by which the site's databases know the home; a copy keeps the name.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from kaapana_assets.errors import ConfigurationError
 RECORD = "home.json"
 PLATFORM_ID = "platform-id"
 MARKER = ".kaapana-home"
-"""Written once and never replaced: a copy of a home has it in another inode."""
+"""A file that is written once and never replaced, so that its inode tells a copied home from its original."""
 
 LAYOUT = 1
-"""Raised when a home is laid out so that an earlier version would not find, or would harm, what is in it."""
+"""The version of the layout; raise it when earlier versions would not find, or would damage, what is in a home."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Which folder of which machine a home is.
+    """Identifies the folder of a home and the boot of its machine.
 
     Attributes:
-        path: absolute.
-        device: number of its file system; another one after a restart of the machine, or a new mount.
-        inode: of the folder; the root of a volume has the same one everywhere.
-        marker: inode of the file MARKER in it, 0 where there is none.
-        boot: of the machine, another one after each restart.
+        path: absolute path of the folder.
+        device: number of its file system; may change when the machine reboots or the file system is remounted.
+        inode: inode of the folder; roots of different volumes have the same number.
+        marker: inode of the file MARKER in it; 0 if there is none.
+        boot: id of the machine's boot; changes with each reboot.
     """
 
     path: str
@@ -54,13 +54,13 @@ class Identity:
     boot: str
 
     def is_same_folder(self, other: Identity) -> bool:
-        """Whether both are one folder, which may have been moved, or its machine started again in between."""
+        """Whether both identify one folder; it may have been moved or its machine rebooted in between."""
         if (self.inode, self.marker) != (other.inode, other.marker):
             return False
         return self.device == other.device or self.path == other.path or self.boot != other.boot
 
     def is_same_boot(self, other: Identity) -> bool:
-        """Whether both are one folder, and process ids mean the same: its machine was not started again."""
+        """Whether both identify one folder in one boot of its machine, so that process ids still hold."""
         return self.boot == other.boot and self.is_same_folder(other)
 
 
@@ -70,9 +70,9 @@ class HomeRecord:
 
     Attributes:
         layout: see LAYOUT.
-        version: of the newest program that wrote there.
-        identity: of the folder in which the platform was last; None before it was.
-        servers: by store, where the platform had it then, of the stores that are not in the home.
+        version: the newest version of the program that wrote in the home.
+        identity: the folder in which the platform last ran; None if it never did.
+        servers: the address of each store that was outside the home then, by the name of the store.
     """
 
     layout: int
@@ -82,10 +82,10 @@ class HomeRecord:
 
 
 def identity_of(home: Path) -> Identity:
-    """Which folder ``home`` is now.
+    """Return the present identity of ``home``.
 
     Raises:
-        ConfigurationError: it cannot be looked at.
+        ConfigurationError: the folder cannot be read.
     """
     try:
         folder = home.stat()
@@ -96,7 +96,7 @@ def identity_of(home: Path) -> Identity:
 
 
 def identity_from(values: object) -> Identity | None:
-    """The identity that ``dataclasses.asdict`` made JSON of; None where there is none."""
+    """Return the identity from the JSON of ``to_json``; None if the value is not one."""
     try:
         return Identity(**values) if isinstance(values, dict) else None
     except TypeError:
@@ -104,10 +104,10 @@ def identity_from(values: object) -> Identity | None:
 
 
 def read(home: Path) -> HomeRecord | None:
-    """The record of a home; None where there is none, as in homes of versions that had no record.
+    """Return the record of a home; None if it has none, as in homes of early versions.
 
     Raises:
-        ConfigurationError: it is damaged, or a newer program wrote it.
+        ConfigurationError: the record is damaged, or a newer version wrote it.
     """
     file = home / RECORD
     try:
@@ -129,10 +129,10 @@ def read(home: Path) -> HomeRecord | None:
 
 
 def open_to_write(home: Path) -> None:
-    """Note in the record that this version writes in a home from now on; before anything in it is brought up to date.
+    """Record that this version writes in a home from now on; to be called before anything in it is migrated.
 
     Raises:
-        ConfigurationError: a newer program wrote there, or it cannot be written.
+        ConfigurationError: a newer version wrote in the home, or the record cannot be written.
     """
     former = read(home)
     if former is None or _release(former.version) < _release(__version__) or former.layout < LAYOUT:
@@ -140,19 +140,18 @@ def open_to_write(home: Path) -> None:
 
 
 def settle(home: Path, servers: Mapping[str, str] | None = None, *, accept_copy: bool = False) -> Identity | None:
-    """Note where the home is now, for a platform that holds its lock.
+    """Record the present identity of a home; the caller holds the home's lock.
 
     Args:
         home: the folder.
-        servers: by store, where it is, of the stores that only one home may have and that are not in it.
+        servers: the address of each store outside the home that only one home may use, by the name of the store.
         accept_copy: this home is a copy, and its original is gone.
 
     Returns:
-        Where it was before, if this is not the same folder: it was copied, restored or moved to another
-        file system; else None.
+        The former identity, if the home was copied, restored or moved to another file system; else None.
 
     Raises:
-        ConfigurationError: it is a copy with servers of its original, and nobody said that this is gone.
+        ConfigurationError: the home is a copy that names servers of its original, without ``accept_copy``.
     """
     former, now = read(home) or HomeRecord(LAYOUT, __version__), identity_of(home)
     before, servers = former.identity, dict(servers or {})
@@ -170,7 +169,7 @@ def settle(home: Path, servers: Mapping[str, str] | None = None, *, accept_copy:
 
 
 def is_there(identity: Identity) -> bool:
-    """Whether the folder that an identity names can be seen from here: it is then no former home but another."""
+    """Whether the folder that an identity names can be seen from this machine; then it is a home of its own."""
     try:
         return identity_of(Path(identity.path)).is_same_folder(identity)
     except ConfigurationError:
@@ -178,15 +177,15 @@ def is_there(identity: Identity) -> bool:
 
 
 def is_home_at(path: Path, *, but: Identity) -> bool:
-    """Whether another home than ``but`` is at ``path``."""
+    """Whether there is a home other than ``but`` at ``path``."""
     return (path / PLATFORM_ID).exists() and not identity_of(path).is_same_folder(but)
 
 
 def platform_id(home: Path) -> str:
-    """The name under which databases of the site know a home; made on first use.
+    """Return the name by which the site's databases know a home; the first call makes it.
 
     Raises:
-        ConfigurationError: it cannot be read or written.
+        ConfigurationError: its file cannot be read or written.
     """
     file = home / PLATFORM_ID
     try:
@@ -200,7 +199,7 @@ def platform_id(home: Path) -> str:
 
 
 def to_json(identity: Identity) -> dict[str, Any]:
-    """What ``identity_from`` reads."""
+    """Return the identity as JSON that ``identity_from`` reads."""
     return asdict(identity)
 
 
@@ -212,14 +211,14 @@ def _write(home: Path, record: HomeRecord) -> None:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """Major and minor number: releases that differ in the third one only read each other's homes."""
+    """Return the major and minor number; versions that differ only in the third number can share a home."""
     return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
 def _boot() -> str:
     try:
         return _BOOT_ID.read_text().strip()
-    except OSError:  # another system than Linux
+    except OSError:  # not Linux
         import psutil
 
         return str(int(psutil.boot_time()))

@@ -1,7 +1,7 @@
 """Lock files: advisory locks (``flock``) that only the platform's own user can hold.
 
-Whoever can open a file, even to read, can lock it and keep the platform waiting. So lock files are for their
-owner alone (0600), also those of earlier versions, and a link in the place of one is refused.
+Any user who can open a file, even only to read it, can lock it and block the platform. So only their owner may open
+lock files (mode 0600); those of earlier versions are corrected. A symbolic link instead of a lock file is refused.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO in its place must not hang us
+_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO instead of the file must not block
 _OWNER_ONLY = 0o600
 
 
 def open_lock(path: Path) -> BinaryIO:
-    """A lock file, not yet locked; made if it is not there. The lock ends when it is closed.
+    """Open a lock file, creating it if needed, without locking it; closing it releases a lock.
 
     Raises:
-        OSError: it cannot be made, is no file of its own (a link), or belongs to another user.
+        OSError: it cannot be created, is not a regular file, or belongs to another user.
     """
     return _checked(path, os.open(path, _FLAGS | os.O_CREAT, _OWNER_ONLY))
 
 
 def find_lock(path: Path) -> BinaryIO:
-    """The same, of a file that has to be there.
+    """Open an existing lock file, without locking it.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: it does not exist.
         OSError: as ``open_lock``.
     """
     return _checked(path, os.open(path, _FLAGS))
@@ -39,11 +39,11 @@ def find_lock(path: Path) -> BinaryIO:
 
 @contextmanager
 def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Wait for a lock and hold it.
+    """Wait for a lock and hold it within the block.
 
     Args:
         path: the lock file.
-        shared: others may hold it as well, if they share it, too.
+        shared: take a shared lock, which others can hold at the same time.
 
     Raises:
         OSError: as ``open_lock``.
@@ -54,11 +54,11 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 def is_locked(path: Path, *, shared_counts: bool = False) -> bool:
-    """Whether somebody holds a lock now; does not wait, and makes no file.
+    """Whether a process holds a lock now; does not wait, and creates no file.
 
     Args:
         path: the lock file.
-        shared_counts: holders that share it count as well; else two who ask at once do not see each other.
+        shared_counts: count shared locks too. Without it, two calls at the same time do not see each other's lock.
 
     Raises:
         OSError: as ``open_lock``.

@@ -1,7 +1,7 @@
-"""The one way in which a call is repeated after a failure that may pass.
+"""The one retry policy for calls that fail temporarily.
 
-Pauses double up to a limit, and each is a quarter longer or shorter by chance: clients that one server has sent
-away do not all come back at the same moment.
+Pauses double up to a limit. Each is up to a quarter longer or shorter at random, so that the clients of a failed
+server do not all return at the same moment.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from collections.abc import Callable
 import tenacity
 
 _JITTER = 0.25
-_DOUBLINGS = 30  # more would not fit a float, and no limit is so high
+_DOUBLINGS = 30  # caps the exponent, so that the pause does not overflow a float
 
 
 class Patience:
-    """How long, and how often, one call is repeated; a new one for each call.
+    """How long and how often one call is retried; each call needs a new one.
 
     Args:
-        seconds: from the first failure on; the last attempt is made at their end.
-        attempts: at most so many, with the first.
+        seconds: time for retries after the first failure; the last attempt is made at its end.
+        attempts: the most attempts, with the first.
         first_s: the pause after the first failure, in seconds.
-        longest_s: the limit that pauses double up to, in seconds.
+        longest_s: the longest pause, in seconds.
 
     Attributes:
-        failures: so far, without any success between.
+        failures: consecutive failures so far.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class Patience:
         self.failures = 0
 
     def renew(self) -> None:
-        """Begin again: it has answered, or there was progress."""
+        """Start afresh after an answer or other progress."""
         self._failing_since, self.failures = None, 0
 
     def next_pause_s(self) -> float:
-        """Seconds until the next attempt, after one more failure."""
+        """Count a failure, and return the seconds until the next attempt."""
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now
@@ -56,7 +56,7 @@ class Patience:
 
     @property
     def is_over(self) -> bool:
-        """Whether there is no attempt left after the last failure."""
+        """Whether no attempt is left after the last failure."""
         if self._failing_since is None:
             return False
         return self.failures >= self._attempts or time.monotonic() >= self._failing_since + self._seconds
@@ -69,13 +69,13 @@ def repeating(
     cancelled: threading.Event | None = None,
     before_pause: Callable[[BaseException, float], None] | None = None,
 ) -> tenacity.Retrying:
-    """What calls a function until it gives a value; its last error is raised when there is no attempt left.
+    """Return a retrier that calls a function until it succeeds, and raises its last error when no attempt is left.
 
     Args:
-        patience: for this call.
-        may_pass: whether the call is repeated after an error.
-        cancelled: ends a pause, and there is no further attempt, when set.
-        before_pause: is told each error after which the call is repeated, and the seconds until then.
+        patience: how long and how often; for this call only.
+        may_pass: decides whether an error is retried.
+        cancelled: once set, ends the pause and allows no further attempt.
+        before_pause: called before each pause with the error and the seconds until the next attempt.
     """
     stop = cancelled or threading.Event()
 
@@ -98,5 +98,5 @@ def repeating(
 
 
 def jittered(seconds: float) -> float:
-    """About so many seconds, by chance."""
+    """Return the seconds, up to a quarter longer or shorter at random."""
     return seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret

@@ -1,4 +1,4 @@
-"""How large a tree may be that operators left, counted entry by entry: no list of one grows beyond it."""
+"""Limits of the trees that operators write, checked entry by entry, so that no listing outgrows memory."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _LEAST_CHARACTERS = 1 << 20
 
 @dataclass(frozen=True)
 class Limits:
-    """How large one output may be.
+    """The largest allowed output.
 
     Attributes:
-        depth: folders within each other, below the output's own.
-        files: files and folders; their paths may have 256 characters each, on an average.
-        size_bytes: of all files together; 0 has no limit.
+        depth: levels of folders below the output's own folder.
+        files: number of files and folders; their paths may have 256 characters each on average.
+        size_bytes: total size of all files; 0 means no limit.
     """
 
     depth: int = 64
@@ -37,10 +37,10 @@ class Tally:
         """Count a file or folder.
 
         Args:
-            length: characters of its path below the tree.
+            length: characters of its path within the tree.
 
         Raises:
-            UnsafePath: these are too many.
+            UnsafePath: the tree has too many entries, or their paths too many characters.
         """
         if self._limits is None:
             return
@@ -56,10 +56,10 @@ class Tally:
             )
 
     def add_size(self, size_bytes: int) -> None:
-        """Count what files hold.
+        """Count the size of files.
 
         Raises:
-            UnsafePath: it is too much.
+            UnsafePath: the tree holds too many bytes.
         """
         if self._limits is None or not self._limits.size_bytes:
             return

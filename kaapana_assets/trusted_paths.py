@@ -1,6 +1,6 @@
-"""Which files of settings, homes and folders above them are taken: none that other users put there or may replace.
+"""Refuses settings files, homes and folders above them that other users own or may replace.
 
-What a home and a file of settings are is in ``home``. Root may do all, and is trusted with all.
+The module ``home`` defines what a home and a settings file are. Root can do anything and is trusted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _LARGEST_SETTINGS = 1 << 20
 
 
 def has_settings(env_file: Path) -> bool:
-    """Whether a file names settings of the platform; what is no plain file, or over 1 MiB, is not read."""
+    """Whether a file names settings of the platform; only regular files of at most 1 MiB are read."""
     try:
         descriptor = os.open(env_file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
@@ -32,19 +32,20 @@ def has_settings(env_file: Path) -> bool:
 
 
 def check_found(found: Path, *, working_directory: Path, home: Path) -> None:
-    """See that what was found, and not named, is this user's: its settings and workflow files count.
+    """Check that a path which the search found belongs to this user, since its settings and code will be used.
 
-    In the working directory itself it may also be of the one whose folder that is, to which this user went.
+    In the working directory itself it may also belong to root or to the owner of that folder, because this user chose
+    to go there.
 
     Args:
-        found: a file of settings or a home.
-        working_directory: in which it was looked for, and above.
-        home: to be named, if it is meant.
+        found: a settings file or a home.
+        working_directory: where the search began.
+        home: the home that the error tells the user to name.
 
     Raises:
-        ConfigurationError: it belongs to another user, or is a file that others may change.
+        ConfigurationError: it belongs to another user, or is a file that other users may change.
     """
-    owners = {found.stat().st_uid, found.lstat().st_uid}  # a link is trusted as little as what it leads to
+    owners = {found.stat().st_uid, found.lstat().st_uid}  # both the link and its target must be trusted
     trusted = {os.geteuid()}
     if found.parent == working_directory:
         trusted |= {0, working_directory.stat().st_uid}
@@ -54,7 +55,7 @@ def check_found(found: Path, *, working_directory: Path, home: Path) -> None:
             f"KAAPANA_HOME={home} if it is the home you mean, and go to a folder of your own"
         )
     status = found.stat()
-    # Where each user has a group of his own, it has his number.
+    # A group that belongs to one user alone has that user's number.
     is_of_own_group = status.st_gid == status.st_uid
     if found.is_file() and (status.st_mode & 0o002 or (status.st_mode & 0o020 and not is_of_own_group)):
         raise ConfigurationError(
@@ -65,15 +66,16 @@ def check_found(found: Path, *, working_directory: Path, home: Path) -> None:
 
 
 def check_above(home: Path) -> None:
-    """See that nobody can put another folder in the place of a home.
+    """Check that other users cannot replace a home.
 
     Raises:
-        ConfigurationError: all users may rename a folder above it, or a link on the way; says how to end that.
+        ConfigurationError: every user may rename a folder above the home, or a link in its path; the message gives
+            the command that prevents it.
     """
     for folder in dict.fromkeys((*home.absolute().parents, *home.resolve().parents)):
         try:
             mode = stat.S_IMODE(folder.stat().st_mode)
-        except OSError:  # not there yet, or seen by whoever opens the home
+        except OSError:  # it does not exist yet, or opening the home will fail
             continue
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             raise ConfigurationError(

@@ -1,9 +1,9 @@
-"""Trees that operators can write, as the platform touches them: by descriptors, never through a link.
+"""Reads and writes trees that operators can change: by descriptors, never through a symbolic link.
 
-A path is looked up anew each time it is used, and whoever can write one of its folders can put a link there
-in between. Here each folder is opened from the one above it, and a link, a special file or a name in the wrong
-place is refused by an error that names it. Only the first folder is given as a path: those above it are the
-platform's. Walks keep their place in lists, so that no depth of a tree ends the process.
+The kernel resolves a path anew at each use, and a process that can write one of its folders can put a link there in
+between. So each folder is opened relative to its parent, and a link, a special file or an entry of the wrong kind
+raises an error that names it. Only the first folder is given as a path: the folders above it belong to the platform.
+Walks are iterative, so that a deep tree cannot exhaust the stack.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from kaapana_assets.shown import shown
 from kaapana_assets.tree_limits import Limits, Tally
 
 DEEPEST = 256
-"""A walk holds a descriptor for each folder that it is in."""
+"""The deepest walk, in folders: it holds a descriptor for each folder between the first and the current one."""
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# A pipe without a writer would hold up who opens it.
+# O_NONBLOCK: opening a pipe without a writer would block.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _REMOVED_AT_DEPTH = 64
@@ -45,7 +45,7 @@ SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 
 
 class Found(NamedTuple):
-    """A plain file: its name in its folder and its status when it was listed."""
+    """A regular file: its name in its folder and its status when it was listed."""
 
     name: str
     status: os.stat_result
@@ -57,7 +57,7 @@ class Folder:
 
     Attributes:
         fd: its descriptor.
-        path: how it was come to, for messages only.
+        path: its path, for messages only.
     """
 
     fd: int
@@ -65,11 +65,11 @@ class Folder:
 
     @contextlib.contextmanager
     def below(self, *names: str, make: bool = False) -> Iterator[Folder]:
-        """A folder below this one, each on the way opened without following a link.
+        """Open a folder below this one, following no link on the way.
 
         Raises:
-            FileNotFoundError: one is not there, and was not to be made.
-            UnsafePath: something else stands in the place of one, or it may not be read or made.
+            FileNotFoundError: a folder on the way does not exist, without ``make``.
+            UnsafePath: an entry on the way is not a folder, or may not be read or made.
         """
         at, path = os.dup(self.fd), self.path
         try:
@@ -85,7 +85,7 @@ class Folder:
             os.close(at)
 
     def status(self, name: str) -> os.stat_result | None:
-        """Of what stands under a name, a link itself; None where nothing does.
+        """Return the status of an entry, of a link itself; None if there is no such entry.
 
         Raises:
             UnsafePath: this folder may not be searched.
@@ -101,7 +101,7 @@ class Folder:
         """Whether there is a folder of that name.
 
         Raises:
-            UnsafePath: something else has the name.
+            UnsafePath: an entry of that name is not a folder.
         """
         status = self.status(name)
         if status is not None and not stat.S_ISDIR(status.st_mode):
@@ -109,15 +109,15 @@ class Folder:
         return status is not None
 
     def open_file(self, name: str, listed: os.stat_result | None = None) -> BinaryIO:
-        """A plain file, to be closed by the caller.
+        """Open a regular file to read; the caller closes it.
 
         Args:
             name: its name.
-            listed: its status when it was listed; another file in its place is refused.
+            listed: its status when it was listed; a different file is refused.
 
         Raises:
-            FileNotFoundError: there is none, and none was listed.
-            UnsafePath: it is something else, or may not be read.
+            FileNotFoundError: it does not exist, and ``listed`` is not given.
+            UnsafePath: it is not a regular file, is not the listed file, or may not be read.
         """
         descriptor = _open(self.fd, self.path, name, _FILE, is_listed=listed is not None)
         status = os.fstat(descriptor)
@@ -127,30 +127,30 @@ class Folder:
         return os.fdopen(descriptor, "rb")
 
     def read(self, name: str) -> bytes:
-        """The content of a plain file; raises as ``open_file`` does."""
+        """Return the content of a regular file; raises as ``open_file`` does."""
         with self.open_file(name) as file:
             return file.read()
 
     def create(self, name: str) -> BinaryIO:
-        """A new file, to be closed by the caller.
+        """Create a file and open it to write; the caller closes it.
 
         Raises:
-            FileExistsError: the name is taken, by whatever.
+            FileExistsError: there is an entry of that name, of any kind.
             UnsafePath: this folder may not be written to.
         """
         with _changing(self.path / name):
             return os.fdopen(os.open(name, _NEW, 0o666, dir_fd=self.fd), "wb")
 
     def write(self, name: str, content: bytes, *, durable: bool = False) -> None:
-        """Put a file under a name in one step, in the place of another file or of a link.
+        """Write a file atomically; it replaces a file or a link of that name.
 
         Args:
             name: its name.
-            content: all of it.
-            durable: it survives a power cut once this returns.
+            content: its whole content.
+            durable: sync it, so that it survives a power cut once this returns.
 
         Raises:
-            UnsafePath: a folder has the name, or this folder may not be written to.
+            UnsafePath: there is a folder of that name, or this folder may not be written to.
         """
         staged = f".{secrets.token_hex(8)}.partial"
         with self.create(staged) as file:
@@ -167,7 +167,7 @@ class Folder:
             os.fsync(self.fd)
 
     def rename(self, name: str, target: Folder, new_name: str) -> None:
-        """Move an entry to another folder; of what has its new name there only a file or empty folder is replaced.
+        """Move an entry to another folder, as ``rename(2)`` does: it replaces a file, or an empty folder by a folder.
 
         Raises:
             FileNotFoundError: there is no such entry.
@@ -177,10 +177,10 @@ class Folder:
             os.rename(name, new_name, src_dir_fd=self.fd, dst_dir_fd=target.fd)
 
     def make_writable(self) -> None:
-        """Let its owner change and move it, where that is this process' user.
+        """Give its owner all permissions on it, if this process runs as its owner.
 
         Raises:
-            UnsafePath: that may not be done.
+            UnsafePath: the permissions cannot be changed.
         """
         status = os.fstat(self.fd)
         if status.st_uid == os.geteuid() and status.st_mode & 0o700 != 0o700:
@@ -188,11 +188,11 @@ class Folder:
                 os.fchmod(self.fd, stat.S_IMODE(status.st_mode) | 0o700)
 
     def link(self, found: Found, target: Folder) -> None:
-        """Give a listed file the same name also in another folder, which must be the platform's own now.
+        """Hard-link a listed file into another folder, which only the platform can write by now.
 
         Raises:
             OSError: as ``os.link``.
-            UnsafePath: another file, or a link, was put in its place since it was listed.
+            UnsafePath: the file was replaced since it was listed.
         """
         name = found.name
         os.link(name, name, src_dir_fd=self.fd, dst_dir_fd=target.fd, follow_symlinks=False)
@@ -204,22 +204,22 @@ class Folder:
     def walk(
         self, *, limits: Limits | None = None, without: Container[str | None] = (), strict: bool = True
     ) -> Iterator[tuple[str, Folder, list[Found]]]:
-        """Each folder of the tree, this one first: its path below this one, it, and its files in order.
+        """Yield each folder of the tree, this one first: its path relative to this one, the folder, its sorted files.
 
-        A folder is open until the next one is asked for.
+        A folder is closed when the next one is requested.
 
         Args:
-            limits: how large the tree may be.
-            without: names in this folder itself that are left out.
-            strict: whether what is neither a plain file nor a folder is refused, or else left out.
+            limits: the largest allowed tree.
+            without: names to skip in this folder itself.
+            strict: refuse an entry that is neither a regular file nor a folder; else skip it.
 
         Raises:
-            UnsafePath: there is such a thing, the tree is over a limit or nested deeper than a walk can
-                follow, or a folder may not be read.
+            UnsafePath: there is such an entry, the tree exceeds a limit or the deepest walk, or a folder may not
+                be read.
         """
         allowed = DEEPEST if limits is None else min(limits.depth, DEEPEST)
         tally = Tally(self.path, limits)
-        trail = [(os.dup(self.fd), "", [""])]  # an open folder, its path below, names of folders to go into
+        trail = [(os.dup(self.fd), "", [""])]  # an open folder, its path, names of folders to visit
         try:
             while trail:
                 above, place, names = trail[-1]
@@ -248,7 +248,7 @@ class Folder:
     def _entries(
         self, folders: list[str], tally: Tally, *, place_length: int, strict: bool, without: Container[str | None]
     ) -> list[Found]:
-        """The files of this folder in order; the names of its folders go to ``folders``, the first one last."""
+        """Return the sorted files of this folder; append the names of its folders to ``folders``, in reverse order."""
         files = []
         with os.scandir(self.fd) as entries:
             for entry in entries:
@@ -272,18 +272,18 @@ class Folder:
         return files
 
     def remove(self, name: str) -> list[str]:
-        """Remove what has a name, with all in it; what cannot be removed, each with the reason."""
+        """Remove an entry with all its content; return what cannot be removed, each with the reason."""
         return _Removal(self).remove(name)
 
 
 @contextlib.contextmanager
 def opened(folder: Path, *names: str, make: bool = False) -> Iterator[Folder]:
-    """A folder of the platform, or one below it that operators can reach; see ``Folder.below``.
+    """Open a folder of the platform, or a folder below it that operators can write; see ``Folder.below``.
 
     Args:
-        folder: absolute or relative; what is above it belongs to the platform.
-        names: of folders below it.
-        make: make those that are not there.
+        folder: absolute or relative path; the folders above it belong to the platform.
+        names: names of the folders below it, from the top.
+        make: create missing folders.
     """
     if make:
         folder.mkdir(parents=True, exist_ok=True)
@@ -300,9 +300,9 @@ class _Emptied:
     """A folder that is being emptied.
 
     Attributes:
-        name: in the folder above.
-        names: of what is removed next.
-        left: names of what cannot be removed.
+        name: its name in the folder above.
+        names: names of the entries to remove next.
+        left: names of the entries that cannot be removed.
     """
 
     folder: Folder
@@ -312,7 +312,7 @@ class _Emptied:
 
 
 class _Removal:
-    """Removes a tree of any depth and width with few descriptors, and goes on past what it cannot remove."""
+    """Removes a tree of any depth and width with few descriptors; entries that it cannot remove do not stop it."""
 
     def __init__(self, parent: Folder) -> None:
         self._parent = parent
@@ -363,19 +363,19 @@ class _Removal:
             os.unlink(name, dir_fd=folder.fd)
         elif len(self._trail) < _REMOVED_AT_DEPTH:
             self._trail.append(_Emptied(Folder(_open_own(name, folder.fd), folder.path / name), name, [], set()))
-        else:  # it is found again beside what is in the first folder
+        else:  # moved up into the first folder, whose next listing finds it
             os.close(_open_own(name, folder.fd))
             first = self._trail[0].folder
             os.rename(name, f".deep-{secrets.token_hex(8)}", src_dir_fd=folder.fd, dst_dir_fd=first.fd)
 
 
 def _open_own(name: str, parent: int) -> int:
-    """A folder that is to be emptied, made writable where its owner had made it read-only."""
+    """Open a folder that is to be emptied, and make it writable if its owner made it read-only."""
     handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
         status = os.fstat(handle)
         if status.st_uid == os.geteuid() and status.st_mode & 0o700 != 0o700:
-            Path(f"/proc/self/fd/{handle}").chmod(0o700)  # the very folder: a handle follows no link
+            Path(f"/proc/self/fd/{handle}").chmod(0o700)  # the handle names this very folder, not a link
         return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=handle)
     finally:
         os.close(handle)

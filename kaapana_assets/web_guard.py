@@ -1,19 +1,19 @@
-"""Which requests a web server of the platform obeys: none that a page of another site sends.
+"""Refuses requests that a page of another site sends to a web server of the platform.
 
-A browser sends what any page asks for to any address that it reaches, this machine's own included,
-and a page can have its own name resolved to such an address (DNS rebinding). The servers of the
-platform have no login that would stop it, so they refuse
+A browser sends the requests of any page to any address that it can reach, including this machine's own, and a page
+can make its own name resolve to such an address (DNS rebinding). The servers of the platform have no login to stop
+this, so they refuse
 
 =============================== =====================================================================
-a Host that is not theirs       names of this machine, the address that is listened on, and settings
-an Origin that is not theirs    the same host and port as Host, or one that a setting names
-Sec-Fetch-Site of another site  but not that somebody follows a link to here
-a POST that is not JSON         what a form, or a page without permission, can send
-a WebSocket without Origin      every browser sends one
+a Host that is not theirs       theirs: names of this machine, the listening address, and the settings
+an Origin that is not theirs    theirs: the same host and port as Host, or one that a setting names
+Sec-Fetch-Site of another site  except when the user follows a link to this server
+a POST that is not JSON         forms, and pages without permission, can send such a POST
+a WebSocket without Origin      every browser sends Origin
 methods besides GET, HEAD, POST
 =============================== =====================================================================
 
-Who is no browser (``curl``, scripts) sends no Origin and is obeyed. Nothing here knows Dagster.
+Clients that are not browsers (``curl``, scripts) send no Origin and are served. Nothing here knows Dagster.
 
 References:
     RFC 6454 section 7 (Origin); W3C Fetch Metadata Request Headers; Fetch, CORS-safelisted
@@ -39,7 +39,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _METHODS = frozenset({"GET", "HEAD", "POST"})
 _REFUSALS_LOGGED = 20
 _SHOWN = 100
-# For browsers that send no Sec-Fetch-Site: no page of another site may frame, include or hold a window of it.
+# For browsers that send no Sec-Fetch-Site: pages of other sites may not frame it, load it or keep its window.
 _HEADERS = (
     (b"x-frame-options", b"SAMEORIGIN"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -49,7 +49,7 @@ _HEADERS = (
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a request is not obeyed, and what its sender can do."""
+    """Why a request is refused, and what its sender can do."""
 
     status: int
     reason: str
@@ -62,8 +62,8 @@ class Hosts:
     """The names by which a server may be reached.
 
     Args:
-        listening: address that it listens on.
-        allowed: further ones, ``host`` or ``host:port``, by which a proxy is reached.
+        listening: the address on which it listens.
+        allowed: further names, such as a proxy's, as ``host`` or ``host:port``.
     """
 
     def __init__(self, listening: str, allowed: Iterable[str] = ()) -> None:
@@ -71,7 +71,7 @@ class Hosts:
         self._own = frozenset(authority(name) for name in (*_THIS_MACHINE, bracketed(listening)))
 
     def is_host(self, host: str, port: int | None) -> bool:
-        """Whether a request may be sent to it; ``port`` None is that of the scheme."""
+        """Whether a Host header names this server; ``port`` None is the default port of the scheme."""
         names = self._own | self._allowed
         return (host, None) in names or (host, port) in names
 
@@ -87,17 +87,17 @@ class Hosts:
             return False
         port = given or default
         same = (name, port) == (host[0], host[1] or default)
-        # A proxy may have put its own name into Host: what the browser asked for is in the settings.
+        # A proxy may have replaced Host by its own; the settings have the name that the browser used.
         return same or (name, port) in {(each, number or default) for each, number in self._allowed}
 
 
 class WebGuard:
-    """An ASGI application that passes on to ``app`` what may be obeyed.
+    """An ASGI application that refuses forbidden requests and passes all others on to ``app``.
 
     Args:
         app: the server's application.
-        hosts: by which names it may be reached.
-        rules: further ones of this server; asked after those of this module.
+        hosts: the names of the server.
+        rules: further rules of this server, applied after those of this module.
     """
 
     def __init__(self, app: ASGIApp, hosts: Hosts, *, rules: Sequence[Rule] = ()) -> None:
@@ -121,18 +121,18 @@ class WebGuard:
             await self._app(scope, receive, _with_headers(send))
 
     def _log(self, refused: Refusal) -> None:
-        # A page can send thousands a second: each reason is said once, and not without end.
+        # A page can send thousands of requests a second: each reason is logged once, up to a limit.
         if refused.reason not in self._logged and len(self._logged) < _REFUSALS_LOGGED:
             self._logged.add(refused.reason)
             logger.warning("a request was refused: %s", refused.reason)
 
 
 def refusal(scope: Scope, hosts: Hosts) -> Refusal | None:
-    """Why the request is not obeyed, or None.
+    """Return why the request is refused; None if it is allowed.
 
     Args:
-        scope: of ASGI, for ``http`` or ``websocket``.
-        hosts: by which names the server may be reached.
+        scope: the ASGI scope of an ``http`` or ``websocket`` connection.
+        hosts: the names of the server.
     """
     headers: dict[bytes, str] = {}
     for name, value in scope["headers"]:
@@ -187,7 +187,7 @@ def _refused_method(method: str) -> Refusal | None:
 
 
 def _refused_content(method: str, headers: dict[bytes, str]) -> Refusal | None:
-    # The type alone counts: "text/plain; application/json" is what a page may send without being asked.
+    # Only the media type counts: a page may send "text/plain; application/json" without a preflight request.
     kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
     if method == "POST" and kind != "application/json":
         return Refusal(415, "a POST needs the header Content-Type: application/json, also without a body")
@@ -196,7 +196,7 @@ def _refused_content(method: str, headers: dict[bytes, str]) -> Refusal | None:
 
 async def _refuse(kind: str, refused: Refusal, send: Send) -> None:
     if kind == "websocket":
-        # Before the connection was accepted: the server answers with 403.
+        # Closed before it is accepted, so the server answers with 403.
         await send({"type": "websocket.close", "code": 1008, "reason": "refused"})
         return
     body = f"refused: {refused.reason}\n".encode()

@@ -1,7 +1,7 @@
-"""Which variables of the environment are secrets, and environments of processes that do not get them.
+"""Names the secrets among environment variables, and removes them from the environments of child processes.
 
-A process whose environment has none can neither show them, in a crash or in ``/proc``, nor be talked
-out of them. Which part of the platform needs which is in ``supervision.needs``.
+A process without secrets in its environment cannot reveal them: not in a crash, not in ``/proc``, and not to an
+attacker. ``supervision.needs`` says which part of the platform needs which secret.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ STORE_SECRETS = frozenset(
         "KAAPANA_DICOMWEB_TOKEN",
     }
 )
-"""What opens the PACS, the metadata index and the object store."""
+"""The secrets of the PACS, the metadata index and the object store."""
 
 DATABASE_SECRETS = frozenset({"KAAPANA_POSTGRES_PASSWORD", "PGPASSWORD", "PGSSLPASSWORD"})
-"""What opens Dagster's own storage; the PG names are those of PostgreSQL's library."""
+"""The secrets of Dagster's storage; libpq reads those whose names begin with PG."""
 
 REGISTRY_SECRETS = frozenset({"KAAPANA_IMAGE_PULL_SECRETS"})
-"""What opened registries of images, and is still set at some sites: nobody needs it any more."""
+"""The secrets of image registries: no longer used, but still set at some sites."""
 
 SECRETS = STORE_SECRETS | DATABASE_SECRETS | REGISTRY_SECRETS
 
 WITHHELD = "KAAPANA_WITHHELD"
-"""Variable that tells a process which settings it was not given, though the platform has them."""
+"""The variable that tells a process which secrets were withheld from it."""
 
 _OTHERS = re.compile(
     r"PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.IGNORECASE
@@ -41,13 +41,13 @@ _OTHERS = re.compile(
 def without_secrets(
     environment: Mapping[str, str], *, keep: Collection[str] = (), keep_others: bool = True
 ) -> dict[str, str]:
-    """The environment without the platform's secrets.
+    """Return the environment without the platform's secrets.
 
     Args:
-        environment: of this process.
-        keep: the secrets that stay, of ``SECRETS``.
-        keep_others: whether variables of others stay whose names speak of a secret, such as
-            ``AWS_SECRET_ACCESS_KEY``: who runs code or tools of the user's needs them.
+        environment: the environment of this process.
+        keep: the members of ``SECRETS`` to keep.
+        keep_others: keep variables of other programs that look like secrets, such as ``AWS_SECRET_ACCESS_KEY``;
+            a process that runs the user's code or tools needs them.
     """
     withheld = (SECRETS - frozenset(keep)) | _withheld(environment)
     given = {
@@ -59,7 +59,7 @@ def without_secrets(
 
 
 def is_withheld(name: str) -> bool:
-    """Whether this process was started without the variable ``name`` on purpose."""
+    """Whether the variable ``name`` was withheld from this process."""
     return name in _withheld(os.environ)
 
 

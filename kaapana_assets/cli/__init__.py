@@ -1,6 +1,6 @@
-"""The command ``kaapana-assets``; each command is a module that is imported only when called.
+"""The command ``kaapana-assets``; each subcommand is a module that is imported only when it is called.
 
-A command parses what the user typed, calls the package and prints. It holds no logic of its own.
+A command parses its arguments, calls the package and prints the result. It has no logic of its own.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake, or a full disk, ends with one message and exit code 2."""
+    """Run the command line; a user's mistake or a full disk ends it with one message and exit code 2."""
     keep_private()
     try:
         cli.main(standalone_mode=True)
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def _end(said: str) -> NoReturn:
-    # Where errors go may be full as well; then the exit code has to do.
+    # The disk of standard error may be full as well; then only the exit code reports the error.
     with contextlib.suppress(OSError):
         click.echo(f"kaapana-assets: {said}", err=True)
     sys.exit(2)

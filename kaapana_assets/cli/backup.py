@@ -1,4 +1,4 @@
-"""``kaapana-assets backup``: copy the home to another disk, while the platform runs."""
+"""``kaapana-assets backup``: copies the home to another disk while the platform runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def command(folder: Path, verify: bool, keep: int | None) -> None:
         _verify(folder)
         return
     settings = settings_to_read()
-    check_apart(settings.home, folder.absolute())  # before it is made
+    check_apart(settings.home, folder.absolute())  # checked before the folder is made
     with open_to_write(folder.absolute()) as opened:
         backup = Backup(settings, opened)
         if backup.waits():

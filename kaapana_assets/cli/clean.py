@@ -1,4 +1,4 @@
-"""``kaapana-assets clean``: remove what runs left behind."""
+"""``kaapana-assets clean``: removes what failed and killed runs left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``kaapana-assets cohort``: freeze selections of series and show them."""
+"""``kaapana-assets cohort``: freezes selections of series and shows them."""
 
 from __future__ import annotations
 

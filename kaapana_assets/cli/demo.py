@@ -1,4 +1,4 @@
-"""``kaapana-assets demo``: the whole way on real DICOM, with the commands that a user would type."""
+"""``kaapana-assets demo``: runs the whole platform on real DICOM, with the commands that a user would type."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from kaapana_assets.supervision.record import running_platform, settings_in_use
 COHORT = "demo-ct-mr"
 QUERY = "Modality:CT OR Modality:MR"
 _UP_TIMEOUT_S = 180
-_INGEST_TIMEOUT_S = 180  # in which no series comes
+_INGEST_TIMEOUT_S = 180  # time without a newly ingested series
 _PROGRESS_S = 10
-_STUCK_S = 45  # a series that failed is asked for again meanwhile
+_STUCK_S = 45  # long enough for retries of a failed series
 
 
 @click.command("demo")
@@ -76,7 +76,7 @@ def _walk(settings: Settings, stages: dict[str, float]) -> list[str]:
         _wait_for_ingest(settings, client, {file.series_instance_uid for file in files})
     with _stage("cohort", stages):
         with Session(settings) as session:
-            # A cohort is frozen: series that came since its making, or other stores, make another one.
+            # A cohort never changes: new series, or other stores, need another cohort.
             cohort = cohorts.free_name(session, COHORT, QUERY)
         _kaapana("cohort", "create", cohort, "--query", QUERY)
     failed = []
@@ -92,13 +92,13 @@ def _walk(settings: Settings, stages: dict[str, float]) -> list[str]:
 
 @contextmanager
 def _laid_out(folder: Path, files: list[DemoFile]) -> Iterator[Path]:
-    """A folder with copies of files as long as the context, however that ends.
+    """Copy files into a folder for the duration of the block, and remove the folder however the block ends.
 
-    The platform has what was sent: further copies would be out of its sight. Those that a killed demo left are
-    removed first, and are known to ``kaapana-assets forget``.
+    The platform has the files once they are sent, and does not manage further copies. Copies that a killed demo left
+    are removed first; ``kaapana-assets forget`` knows them too.
 
     Raises:
-        TemporaryError: they cannot be removed.
+        TemporaryError: the copies cannot be removed.
     """
     with _ends_by_exit(signal.SIGTERM, signal.SIGHUP):
         _remove(folder)
@@ -127,7 +127,7 @@ def _remove(folder: Path) -> None:
 
 @contextmanager
 def _ends_by_exit(*numbers: signal.Signals) -> Iterator[None]:
-    """Within it these signals end the process as an exception does: what has to be undone is undone."""
+    """Turn these signals into SystemExit within the block, so that clean-up code runs."""
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
         sys.exit(128 + number)
@@ -168,7 +168,7 @@ def _wait_for_up(process: subprocess.Popen[bytes], console: Path) -> None:
     shown = 0
     deadline = time.monotonic() + _UP_TIMEOUT_S
     while True:
-        # Whether it ended is asked first: what it printed before that is then all there.
+        # Polled before reading: if the process has ended, its output is complete.
         ended = process.poll()
         lines = console.read_text().splitlines()
         for line in lines[shown:]:

@@ -1,7 +1,7 @@
-"""The DICOM files that the demo sends: real images of the package pydicom-data and of pydicom itself.
+"""Chooses the DICOM files that the demo sends: real images from the packages pydicom-data and pydicom.
 
-Those packages hold files for testing decoders: many variants of one image, and some that are broken
-on purpose. The demo sends what a scanner could have made: readable images, each place once.
+These packages hold files to test decoders: many variants of one image, and some that are broken on purpose. The demo
+sends files that a scanner could have made: readable images, one for each slice position.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kaapana_assets.dicom.identifiers import checked_uid
 from kaapana_assets.errors import ConfigurationError, InvalidIdentifier
 
 _IMAGES_OF_SCANNERS = {"CT", "MR", "CR", "NM", "US", "SEG"}
-# Of several variants of one image the first of these is sent: losslessly stored before lossy.
+# The variants of one image are ranked in this order; only the first is sent. All are lossless.
 _TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
     "1.2.840.10008.1.2",  # Implicit VR Little Endian
@@ -29,7 +29,7 @@ _NEEDED = ("SOPInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "PixelData
 
 @dataclass(frozen=True)
 class DemoFile:
-    """One file to send."""
+    """One file to send, with its identifiers."""
 
     path: Path
     series_instance_uid: str
@@ -38,14 +38,14 @@ class DemoFile:
 
 
 def demo_files() -> list[DemoFile]:
-    """The files to send, each SOP Instance UID once.
+    """Return the files to send, each SOP Instance UID once.
 
     Raises:
         ConfigurationError: the package pydicom-data is not installed.
     """
     chosen: dict[tuple[str, str], tuple[int, DemoFile]] = {}
     with warnings.catch_warnings():
-        # Odd values in these headers are meant; they are sent as they are.
+        # Odd values in these headers are intentional; the files are sent as they are.
         warnings.simplefilter("ignore")
         for folder in _folders():
             for path in sorted(folder.rglob("*")):

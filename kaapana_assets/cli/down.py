@@ -1,4 +1,4 @@
-"""``kaapana-assets down``."""
+"""``kaapana-assets down``: stops the running platform."""
 
 from __future__ import annotations
 

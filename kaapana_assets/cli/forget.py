@@ -1,4 +1,4 @@
-"""``kaapana-assets forget``: a series, a study or a patient leaves all that the platform keeps."""
+"""``kaapana-assets forget``: removes a series, a study or a patient from everything that the platform keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``kaapana-assets health``: serve the health page."""
+"""``kaapana-assets health``: serves the health page."""
 
 from __future__ import annotations
 

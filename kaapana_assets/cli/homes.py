@@ -1,4 +1,4 @@
-"""The home that a command works on, said beside the command's own output."""
+"""Finds the home that a command works on, and names it on standard error."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
 
 
 def settings_to_read() -> Settings:
-    """The settings in use, for a command that reads a home and never makes one; says which home it is.
+    """Return the settings in use, for a command that only reads an existing home; prints the home.
 
     Raises:
-        NotFound: there is no home; says where it was looked for.
+        NotFound: there is no home; says where the search looked.
     """
     return _said(session.settings_to_read())
 
 
 def settings_to_change() -> Settings:
-    """The settings in use, for a command that writes to a home and never makes one; says which home it is.
+    """Return the settings in use, for a command that writes to an existing home; prints the home.
 
     Raises:
-        NotFound: there is no home; says where it was looked for.
-        ConfigurationError: others may enter it.
+        NotFound: there is no home; says where the search looked.
+        ConfigurationError: other users may enter the home.
     """
     return _said(session.settings_to_change())
 
 
 def session_to_read() -> Session:
-    """A session for a command that reads, see ``settings_to_read``."""
+    """Return a session for a command that only reads; see ``settings_to_read``."""
     return Session(settings_to_read())
 
 
 def session_to_change() -> Session:
-    """A session for a command that writes, see ``settings_to_change``."""
+    """Return a session for a command that writes; see ``settings_to_change``."""
     return Session(settings_to_change())
 
 

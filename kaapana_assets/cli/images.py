@@ -1,4 +1,4 @@
-"""``kaapana-assets images``: build the images of operators, show, push and check them."""
+"""``kaapana-assets images``: builds, shows, pushes and checks the images of operators."""
 
 from __future__ import annotations
 
@@ -203,12 +203,12 @@ def _folders(settings: Settings) -> ImageFolders:
 def _wanted(settings: Settings, names: tuple[str, ...]) -> tuple[str, ...]:
     from kaapana_assets.image_builds.folder import image_names, load_image
 
-    # Names are checked before anything is built.
+    # All names are checked before the first build.
     return tuple(load_image(settings.images, name).name for name in names) or image_names(settings.images)
 
 
 def _each(names: tuple[str, ...], do: Callable[[str], None]) -> None:
-    """Do it for all of them, also after one has failed; then end with exit code 1."""
+    """Call the function for all names; if one failed, end with exit code 1 after the last."""
     failed = []
     for name in names:
         try:
@@ -225,7 +225,7 @@ def _each(names: tuple[str, ...], do: Callable[[str], None]) -> None:
 
 @contextmanager
 def _progress(name: str) -> Iterator[Callable[[str], None]]:
-    """A function that shows the last line of what goes on, where somebody looks."""
+    """Yield a function that shows the latest line of output, if the output is a terminal."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return

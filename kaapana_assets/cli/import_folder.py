@@ -1,4 +1,4 @@
-"""``kaapana-assets import``: put a folder of DICOM files into the spool."""
+"""``kaapana-assets import``: copies a folder of DICOM files into the spool."""
 
 from __future__ import annotations
 

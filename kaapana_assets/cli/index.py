@@ -1,4 +1,4 @@
-"""``kaapana-assets index``: make the metadata index again, or bring it to this program's version."""
+"""``kaapana-assets index``: rebuilds the metadata index, or migrates it to this program's version."""
 
 from __future__ import annotations
 

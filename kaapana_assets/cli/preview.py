@@ -1,4 +1,4 @@
-"""``kaapana-assets preview``: a picture of a series, from the archive."""
+"""``kaapana-assets preview``: writes a picture of a series in the PACS."""
 
 from __future__ import annotations
 

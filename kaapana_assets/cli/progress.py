@@ -1,4 +1,4 @@
-"""Progress bars of long work, where somebody looks."""
+"""Progress bars of long operations, shown only on a terminal."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from kaapana_assets.operations.progress import Progress
 
 @contextmanager
 def bars(unit: str) -> Iterator[Progress]:
-    """What shows a bar for each stage that it is told of.
+    """Yield a callback that shows a progress bar for each stage.
 
     Args:
-        unit: what a piece is, such as ``file``.
+        unit: name of an item, such as ``file``.
     """
     from tqdm import tqdm
 

@@ -1,4 +1,4 @@
-"""``kaapana-assets query``: search the metadata index and print what matches."""
+"""``kaapana-assets query``: searches the metadata index and prints the matches."""
 
 from __future__ import annotations
 
@@ -79,6 +79,6 @@ def _print_table(page: Page) -> None:
 
 
 def _printable(value: object) -> str:
-    """One line for a terminal: what came from a file must not steer it."""
+    """Return a value as one line for a terminal, escaped because text from a file must not steer the terminal."""
     text = "".join(char if char.isprintable() else "?" for char in str(value))
     return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"

@@ -1,4 +1,4 @@
-"""``kaapana-assets receive``: take DICOM objects from the network into the spool."""
+"""``kaapana-assets receive``: receives DICOM objects from the network into the spool."""
 
 from __future__ import annotations
 

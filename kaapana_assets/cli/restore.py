@@ -1,4 +1,4 @@
-"""``kaapana-assets restore``: make a home from a backup."""
+"""``kaapana-assets restore``: makes a home from a backup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``kaapana-assets run``: send a cohort to a workflow and see what becomes of it."""
+"""``kaapana-assets run``: sends a cohort to a workflow and shows the result."""
 
 from __future__ import annotations
 

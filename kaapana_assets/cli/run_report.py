@@ -1,4 +1,4 @@
-"""What commands show of a run: its steps while it goes on, then what came of it."""
+"""Prints a run for commands: its steps while it runs, then its result."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _SHOWN = 10
 
 
 def follow(session: Session, run: CohortRun) -> None:
-    """Show the steps of a run until it has ended, and what came of it; ends with exit code 1 if it failed.
+    """Print the steps of a run until it has ended, then its result; a failed run ends the process with exit code 1.
 
-    Ctrl-C ends only the waiting, with exit code 130.
+    Ctrl-C stops only the waiting, with exit code 130.
     """
     began = time.monotonic()
 
@@ -41,7 +41,7 @@ def follow(session: Session, run: CohortRun) -> None:
 
 
 def show(result: RunResult, run: CohortRun, *, seconds: float | None) -> None:
-    """Print what became of each operator and, where one failed, why and where the rest is."""
+    """Print the outcome of each operator and, for failures, the reasons and the path of the report."""
     report = result.report
     if report is None:
         for reason in result.reasons:
@@ -69,7 +69,7 @@ def _outcome(row: dict[str, Any]) -> str:
     counts = ", ".join(f"{len(row[key])} {key}" for key in ("done", "reused", "skipped", "failed") if row[key])
     writes = row["done"] and row["outputs"] is not None
     made = f"{counts}; {row['files']} files in {row['path']}" if writes else counts
-    # Of series that failed each is told below.
+    # The lines about failed series give their reasons.
     is_told = row["state"] in ("done", "partly failed") or bool(row["failed"])
     why = "" if is_told else f"{row['state']}: {row['reason']}"
     return "; ".join(filter(None, (made, why))) or "nothing to do"

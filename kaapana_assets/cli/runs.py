@@ -1,4 +1,4 @@
-"""``kaapana-assets runs``: runs that were started before, by whomever."""
+"""``kaapana-assets runs``: shows, follows, cancels and repeats runs, whoever started them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def show(run_id: str) -> None:
     from kaapana_assets.cli.run_report import show as show_result
     from kaapana_assets.operations import runs
 
-    with session_to_change() as session:  # the report of a run that was killed is completed
+    with session_to_change() as session:  # may complete the report of a killed run
         run = runs.find(session, run_id)
         click.echo(f"{run.workflow.name} on cohort {run.cohort}: {run.url}")
         show_result(runs.result(session, run), run, seconds=None)

@@ -1,4 +1,4 @@
-"""``kaapana-assets send``: C-STORE a folder of DICOM files."""
+"""``kaapana-assets send``: sends a folder of DICOM files by C-STORE."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``kaapana-assets status``: what works, what waits, what is stored and what went wrong."""
+"""``kaapana-assets status``: shows the state of the platform's parts and stores, and the last errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``kaapana-assets up``."""
+"""``kaapana-assets up``: starts the platform and supervises it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def command(
     if env_file is not None:
         env_file = env_file.absolute()
         take_environment(env_file)
-    # All parts, which start in the same folder, then find the same settings as this process.
+    # All parts start in the same folder, and so find the same settings as this process.
     os.chdir(current_site().folder)
     ports = {"webserver_port": webserver_port, "receiver_port": receiver_port, "health_port": health_port}
     settings = load_settings(**{name: port for name, port in ports.items() if port is not None})
@@ -55,11 +55,11 @@ def command(
 
 
 def _say(line: str) -> None:
-    # A console on a full disk is no reason to end the platform.
+    # A full disk under the console must not end the platform.
     with suppress_no_room():
         click.echo(line)
 
 
 def services_file() -> Path:
-    """Where `make services` writes the settings of its servers."""
+    """Return the file into which `make services` writes the settings of its servers."""
     return Path(os.environ.get("KAAPANA_SERVICES_HOME", PROJECT_ROOT / ".services")) / "services.env"

@@ -1,4 +1,4 @@
-"""``kaapana-assets workflows``: what there is to run, with its parameters."""
+"""``kaapana-assets workflows``: shows the workflows with their parameters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def command(as_json: bool) -> None:
     """
     from kaapana_assets.operations.workflows import load_workflows
 
-    # What files print when they are loaded is no part of the answer.
+    # Output that workflow files print while they load must not mix with the answer.
     with session_to_read() as session, redirect_stdout(sys.stderr):
         loaded = load_workflows(session)
     if as_json:

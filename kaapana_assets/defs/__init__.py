@@ -1,1 +1,1 @@
-"""Dagster's side: assets, jobs, sensors, partitions and resources. The only room that imports Dagster."""
+"""Everything that Dagster loads: assets, jobs, sensors, partitions, resources. Nothing outside imports Dagster."""

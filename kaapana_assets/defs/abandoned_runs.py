@@ -1,7 +1,7 @@
-"""Reports runs whose process is gone as failed; run as ``python -m kaapana_assets.defs.abandoned_runs ID…``.
+"""Marks runs as failed whose process is gone; run as ``python -m kaapana_assets.defs.abandoned_runs ID…``.
 
-Dagster's own monitoring can't see that a run ended together with the code server that started it.
-The supervisor knows, but does not import Dagster: it starts this, with DAGSTER_HOME set.
+Dagster's own monitoring does not notice that a run ended together with the code server that started it. The
+supervisor does, but it must not import Dagster. So it starts this module, with DAGSTER_HOME set.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ REASON = "The platform was stopped while it ran. Re-execute it from failure to g
 
 
 def report_failed(run_ids: list[str]) -> None:
-    """Report those of the runs as failed that have not ended."""
+    """Mark the runs as failed, except those that have finished."""
     with DagsterInstance.get() as instance:
         for run_id in run_ids:
             run = instance.get_run_by_id(run_id)

@@ -1,4 +1,4 @@
-"""The definitions of a platform, put together from its settings and workflow files."""
+"""Builds the Dagster definitions of a platform from its settings and workflow files."""
 
 import dagster as dg
 
@@ -19,16 +19,17 @@ from kaapana_assets.workflows.plan import Plan
 
 
 def build_definitions(settings: Settings, *, launched: Plan | None = None) -> dg.Definitions:
-    """The definitions of a platform: ingest, cohorts, and every workflow that can be loaded.
+    """Build the definitions of a platform: ingest, cohorts, and every workflow that can be loaded.
 
-    Workflow files with which something is wrong stand as assets ``workflow_errors/<file>`` that say what.
+    A workflow file with an error becomes an asset ``workflow_errors/<file>`` whose description is the error.
 
     Args:
-        settings: of this process.
-        launched: the plan of the run that this process works; with another one loaded, all workflows refuse.
+        settings: the settings of this process.
+        launched: the plan of the run that this process executes. If this process loaded another plan, all steps
+            refuse to work.
 
     Raises:
-        ConfigurationError: a newer program wrote in the home.
+        ConfigurationError: a newer version wrote in the home.
     """
     home_record.read(settings.home)
     loaded = load_workflow_files(settings.home, open_runner(settings))
@@ -55,7 +56,7 @@ def build_definitions(settings: Settings, *, launched: Plan | None = None) -> dg
         jobs=[ingest_job, record_cohort_job, clean, *(made.job for made in compiled)],
         sensors=[arrivals, frozen_cohorts, *last_report_sensors(workflows)],
         schedules=[nightly_clean],
-        # The operators do the work; a process for each step would only cost its start.
+        # Steps mostly wait for operators, so a process per step would only add its start-up time.
         executor=dg.in_process_executor,
         resources={"platform": Platform(images=dict(loaded.images))},
     )

@@ -1,4 +1,4 @@
-"""The asset ``cohort``: a frozen selection as a partition, with the series it is made of."""
+"""The asset ``cohort``: a partition per frozen cohort, with the list of its series."""
 
 import dagster as dg
 
@@ -20,9 +20,9 @@ _SHOWN = 1000
     description="A frozen selection of series: the query that found them and the list that it found.",
 )
 def cohort(context: dg.AssetExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN201
-    """Record a cohort's list, which its file holds, as an asset."""
+    """Record the list of series in a cohort's file as an asset."""
     frozen = cohorts.read(platform.cohorts(), context.partition_key)
-    # Not its query, which can hold a person's name: the file has it.
+    # Without the query, which may contain a person's name; the file has it.
     metadata = {
         "series": dg.MetadataValue.int(len(frozen.series)),
         "frozen": dg.MetadataValue.text(frozen.created),
@@ -32,7 +32,7 @@ def cohort(context: dg.AssetExecutionContext, platform: Platform):  # type: igno
     made = Made(partition=frozen.name, data_version=frozen.digest, metadata=metadata)
     record_made(context.op_execution_context, COHORT, [made])
     return
-    yield  # recorded above, with the list's digest as its version; Dagster only has to see a generator
+    yield  # makes this a generator, as Dagster requires; record_made has recorded the asset
 
 
 record_cohort_job = dg.define_asset_job("record_cohort", selection=[COHORT], executor_def=dg.in_process_executor)
@@ -46,7 +46,7 @@ record_cohort_job = dg.define_asset_job("record_cohort", selection=[COHORT], exe
     description="Makes partitions of cohorts that were frozen while Dagster was down.",
 )
 def frozen_cohorts(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
-    """Ask for the cohorts that have a file and no partition."""
+    """Request a run for each cohort that has a file but no partition."""
     known = set(context.instance.get_dynamic_partitions("cohorts"))
     new = [name for name in cohorts.names(platform.cohorts()) if name not in known]
     if not new:

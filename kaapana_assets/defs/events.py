@@ -1,7 +1,7 @@
-"""What is written to Dagster's event log for single partitions, and how.
+"""Writes events of partitions, and the check of a run, to Dagster's event log.
 
-All materializations of series are written here, in batches: one at a time they cost 15 to 40 ms
-each, in a batch under one. Which work they record is not decided here.
+All materializations of series are written here, in batches: a single one takes 15 to 40 ms, one in a batch less than
+1 ms. The callers decide what to record.
 """
 
 import os
@@ -17,19 +17,19 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, DagsterEventBatchMetadata
 
-# Dagster reads this at each event; without it the batches below are taken apart again.
+# Dagster reads this variable at each event; without it, Dagster splits the batches below into single writes.
 os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """One partition of an asset that now exists.
+    """A partition of an asset that was materialized.
 
     Attributes:
         partition: its key.
         data_version: changes exactly when the content may have changed.
-        inputs: the data version of each upstream asset that went into it.
-        metadata: shown in the web UI; counts, paths and durations only.
+        inputs: the data version of each upstream asset that it was made from.
+        metadata: shown in the web UI; must name no person.
     """
 
     partition: str
@@ -41,10 +41,10 @@ class Made:
 def record_made(
     context: dg.OpExecutionContext, asset: dg.AssetKey, made: Sequence[Made], *, code_version: str | None = None
 ) -> None:
-    """Writes one materialization for each partition made, as one batch.
+    """Write a materialization of each partition, in one batch.
 
-    The tags let Dagster say later what is out of date because of what: the version of the data, of
-    the inputs it came from, and of the code.
+    Its tags are the versions of the data, of its inputs and of the code. From them, Dagster tells later which
+    partitions are out of date and why.
     """
     if not made:
         return
@@ -67,7 +67,7 @@ def record_made(
 
 
 def record_failed(context: dg.OpExecutionContext, asset: dg.AssetKey, partitions: Sequence[str]) -> None:
-    """Marks partitions as asked for in this run; they stand as failed once the run ends in failure."""
+    """Mark partitions as planned in this run, so that Dagster shows them as failed once the run fails."""
     for partition in partitions:
         planned = AssetMaterializationPlannedData(asset, partition=partition, partitions_subset=None)
         context.instance.report_dagster_event(
@@ -77,10 +77,10 @@ def record_failed(context: dg.OpExecutionContext, asset: dg.AssetKey, partitions
 
 
 def record_check(context: dg.OpExecutionContext, evaluation: dg.AssetCheckEvaluation) -> None:
-    """Writes the outcome of an asset check.
+    """Write the outcome of an asset check, once for each run and not for each partition.
 
-    One for each run and none for each partition: Dagster keeps no state of checks, and its pages ask once for each
-    partition that was ever evaluated (18 s for 10,000).
+    Dagster keeps no state of checks, so its pages send a query for each partition that was ever evaluated: 18 s for
+    10,000 partitions.
     """
     DagsterEvent.asset_check_evaluation(context.get_step_execution_context(), evaluation)
 

@@ -1,9 +1,10 @@
-"""Takes series out of Dagster's storage: ``python -m kaapana_assets.defs.forgotten_events`` with DAGSTER_HOME set.
+"""Removes series from Dagster's storage: ``python -m kaapana_assets.defs.forgotten_events`` with DAGSTER_HOME set.
 
-Reads ``{"series": [...], "outputs": [[*asset key, partition], ...]}`` from its input and writes what it removed.
-Dagster has no way to wipe single partitions, so its tables are written here. What belongs to a partition is deleted,
-elsewhere its key is replaced by a word that says so: runs that worked on other series too can still be read.
-The captured output of the runs goes whole: nobody knows what operators print.
+Reads ``{"series": [...], "outputs": [[*asset key, partition], ...]}`` from standard input, and writes what it removed
+to standard output. Dagster cannot wipe single partitions, so this module changes Dagster's tables itself. It deletes
+the events of a partition. Elsewhere it replaces the partition's key by the word ``forgotten``, so that runs which
+also worked on other series stay readable. It deletes the whole captured output of these runs, because operators may
+print anything.
 """
 
 from __future__ import annotations
@@ -56,12 +57,12 @@ _IN_SCHEDULES = ((JobTable, ("job_body",)), (InstigatorsTable, ("instigator_body
 
 
 def forget(instance: DagsterInstance, series: Sequence[str], outputs: Sequence[Sequence[str]]) -> dict[str, int]:
-    """Remove partitions, their events and the output of their runs; gives how many of each.
+    """Remove partitions, their events and the output of their runs; return the number of each.
 
     Args:
-        instance: of the platform.
+        instance: the platform's Dagster instance.
         series: keys of the dynamic partitions ``series``.
-        outputs: the parts of an asset key, and a partition of it: of cohorts that held one of the series.
+        outputs: outputs of cohorts that held one of the series, each as the parts of its asset key and its partition.
     """
     _cancel_waiting(instance, series)
     runs: set[str] = set()
@@ -79,7 +80,7 @@ def forget(instance: DagsterInstance, series: Sequence[str], outputs: Sequence[S
                 for part in _parts(series):
                     of_series = AssetCheckExecutionsTable.c.partition.in_(part)
                     connection.execute(AssetCheckExecutionsTable.delete().where(of_series))
-                # Which partitions are there is kept beside the events, and is found anew where it is missing.
+                # Dagster caches the status of partitions here, and computes it again where it is missing.
                 connection.execute(AssetKeyTable.update().values(cached_status_data=None))
                 _redact(connection, _BESIDE_EVENTS, series, runs)
     with instance.run_storage.connect() as connection:  # type: ignore[attr-defined]
@@ -92,13 +93,13 @@ def forget(instance: DagsterInstance, series: Sequence[str], outputs: Sequence[S
     for uid in partitions:
         instance.delete_dynamic_partition("series", uid)
     for run_id in runs:
-        with contextlib.suppress(NotImplementedError):  # where logs are kept elsewhere, retention there removes them
+        with contextlib.suppress(NotImplementedError):  # logs kept in another system are removed by its retention
             instance.compute_log_manager.delete_logs(prefix=[run_id])
     return {"partitions": len(partitions), "events": events, "runs": len(runs)}
 
 
 def _cancel_waiting(instance: DagsterInstance, series: Sequence[str]) -> None:
-    """Cancel runs that have not begun and name one of the series, which would fail for a partition that is gone."""
+    """Cancel runs that have not started and name one of the series; they would fail without its partition."""
     names = set(series)
     for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED])):
         if not names.isdisjoint(run.tags.values()):
@@ -106,16 +107,16 @@ def _cancel_waiting(instance: DagsterInstance, series: Sequence[str]) -> None:
 
 
 def _event_logs(instance: DagsterInstance) -> Iterator[tuple[Any, bool]]:
-    """Ways to connect to each log of events, and whether it is the one that knows all partitions."""
+    """Yield a function that connects to each event log, and whether that log is the index of all runs."""
     storage = instance.event_log_storage
     yield storage.index_connection, True  # type: ignore[attr-defined]
-    if isinstance(storage, SqliteEventLogStorage):  # it has the log of each run in a file of its own, too
+    if isinstance(storage, SqliteEventLogStorage):  # it also keeps the log of each run in a file of its own
         for run_id in instance.get_run_ids():
             yield partial(storage.run_connection, run_id), False
 
 
 def rewrite(dagster_home: Path) -> None:
-    """Write the files of SQLite anew, if it is the storage, so that free pages hold nothing of what was deleted."""
+    """Vacuum the SQLite files, if the storage has any, so that free pages keep no deleted data."""
     for path in (*dagster_home.glob("history/**/*.db"), *dagster_home.glob("schedules/*.db")):
         with contextlib.closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
             connection.execute("VACUUM")
@@ -123,7 +124,7 @@ def rewrite(dagster_home: Path) -> None:
 
 
 def _delete(connection: db.engine.Connection, which: Any, runs: set[str]) -> int:  # noqa: ANN401 - a clause
-    """Delete events and their tags; adds the runs that they are of."""
+    """Delete events and their tags, and add their runs to ``runs``; return the number of events."""
     events = SqlEventLogStorageTable
     rows = connection.execute(db.select(events.c.id, events.c.run_id).where(which)).fetchall()
     runs.update(run_id for _, run_id in rows if run_id)
@@ -136,7 +137,7 @@ def _delete(connection: db.engine.Connection, which: Any, runs: set[str]) -> int
 def _redact(connection: db.engine.Connection, tables: Any, series: Sequence[str], runs: set[str]) -> None:  # noqa: ANN401
     there = set(db.inspect(connection).get_table_names())
     for table, names in tables:
-        if table.name not in there:  # made by a newer Dagster
+        if table.name not in there:  # only newer versions of Dagster make it
             continue
         for name in names:
             column, number = table.c[name], table.c["id"]
@@ -157,7 +158,7 @@ def _parts(values: Sequence[Any], size: int = _TOGETHER) -> Iterator[Sequence[An
 
 
 def main() -> None:
-    """Do what the input says; see the module."""
+    """Remove what standard input names; see the module's docstring."""
     asked = json.load(sys.stdin)
     with DagsterInstance.get() as instance:
         sys.stdout.write(json.dumps(forget(instance, asked["series"], asked["outputs"])))

@@ -1,6 +1,6 @@
-"""How long Dagster keeps the log of a run: its lines, its steps' events, and what operators printed.
+"""Removes old logs of runs: log lines, events of steps, and the output of operators.
 
-Dagster has no retention of its own for them. What says that an asset was made is no log and stays.
+Dagster has no retention of its own for them. Events about assets are not logs and are kept.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ _KEPT = [
 
 
 def remove_logs(instance: dg.DagsterInstance, *, before: datetime) -> int:
-    """Remove the logs that were written before a time; gives the number of events.
+    """Remove the logs that were written before a time; return the number of events removed.
 
     Args:
-        instance: of the platform.
-        before: with time zone.
+        instance: the platform's Dagster instance.
+        before: a time with time zone.
     """
     storage = instance.event_log_storage
     runs = instance.get_run_ids(dg.RunsFilter(created_before=before))
     removed = _remove(storage.index_connection, before)  # type: ignore[attr-defined]
-    if isinstance(storage, SqliteEventLogStorage):  # it has the log of each run in a file of its own
+    if isinstance(storage, SqliteEventLogStorage):  # it keeps the log of each run in a file of its own
         removed += sum(_remove(partial(storage.run_connection, run_id), before) for run_id in runs)
     for run_id in runs:
-        with contextlib.suppress(NotImplementedError):  # logs are kept elsewhere, by rules of that place
+        with contextlib.suppress(NotImplementedError):  # logs kept in another system follow its own rules
             instance.compute_log_manager.delete_logs(prefix=[run_id])
     return removed
 
 
 def _remove(open_connection: Callable[[], AbstractContextManager[Any]], before: datetime) -> int:
     events = SqlEventLogStorageTable
-    # Dagster writes UTC without a time zone.
+    # Dagster stores UTC times without a time zone.
     is_old = events.c.timestamp < before.astimezone(timezone.utc).replace(tzinfo=None)
     is_log = db.or_(events.c.dagster_event_type.is_(None), events.c.dagster_event_type.notin_(_KEPT))
     oldest = db.select(events.c.id).where(db.and_(is_old, is_log)).limit(_TOGETHER)

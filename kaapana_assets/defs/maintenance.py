@@ -1,4 +1,4 @@
-"""The nightly job that removes what failed runs left behind."""
+"""The nightly job that removes what failed runs left behind, and old logs."""
 
 from datetime import datetime, timedelta, timezone
 
@@ -11,7 +11,7 @@ from kaapana_assets.stores.files.retention import remove_left_behind
 
 @dg.op(description="Removes run directories older than KAAPANA_RUN_RETENTION_DAYS.")
 def remove_old_run_directories(context: dg.OpExecutionContext, platform: Platform) -> None:
-    """Remove what runs left behind and say what it was."""
+    """Remove what failed runs left behind, and log what was removed."""
     settings = platform.settings
 
     def left(problem: str) -> None:
@@ -23,7 +23,7 @@ def remove_old_run_directories(context: dg.OpExecutionContext, platform: Platfor
 
 @dg.op(description="Removes logs of runs, and what they printed, older than KAAPANA_DAGSTER_RETENTION_DAYS.")
 def remove_old_logs(context: dg.OpExecutionContext, platform: Platform) -> None:
-    """Remove what nobody looks at any more; what was made, and when, stays."""
+    """Remove old logs of runs; the history of assets is kept."""
     days = platform.settings.dagster_retention_days
     removed = remove_logs(context.instance, before=datetime.now(timezone.utc) - timedelta(days=days))
     context.log.info("removed %d events of logs, and what operators printed, older than %g days", removed, days)
@@ -38,5 +38,5 @@ def clean() -> None:
 
 @dg.schedule(job=clean, cron_schedule="30 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
 def nightly_clean() -> dg.RunRequest:
-    """Every night."""
+    """Run the job ``clean`` every night."""
     return dg.RunRequest()

@@ -1,11 +1,11 @@
-"""What all assets share: the two dynamic partitions, and the keys of the assets that others build on."""
+"""The two dynamic partitions definitions, and the keys of the assets that other assets depend on."""
 
 import warnings
 
 import dagster as dg
 
-# What we use of Dagster beyond its stable part is pinned by version and held by tests; a warning at
-# each start would tell users of it who can do nothing about it.
+# Dagster's version is pinned and tests cover the beta features used here, so its warnings at each start are of no use
+# to users.
 for _name in ("backfill_policy", "partitions_def", "data_version"):
     warnings.filterwarnings("ignore", message=f".*{_name}", category=dg.BetaWarning)
     warnings.filterwarnings("ignore", message=f".*{_name}", category=dg.PreviewWarning)
@@ -14,23 +14,23 @@ SERIES = dg.DynamicPartitionsDefinition(name="series")
 """One partition per DICOM series; the key is its SeriesInstanceUID."""
 
 COHORTS = dg.DynamicPartitionsDefinition(name="cohorts")
-"""One partition per frozen selection; the key is the cohort's name."""
+"""One partition per cohort; the key is the cohort's name."""
 
 DICOM_SERIES = dg.AssetKey("dicom_series")
 """The series in the PACS."""
 
 SERIES_METADATA = dg.AssetKey("series_metadata")
-"""The series' document in the metadata index."""
+"""The document of the series in the metadata index."""
 
 COHORT = dg.AssetKey("cohort")
-"""A frozen selection of series."""
+"""A cohort: a frozen selection of series."""
 
 
 def contiguous_ranges(wanted: set[str], ordered: list[str]) -> list[tuple[str, str]]:
-    """The inclusive (first, last) ranges of ``ordered`` that hold just the wanted keys.
+    """Return the inclusive (first, last) ranges of ``ordered`` that hold exactly the wanted keys.
 
     Args:
-        wanted: partition keys; those that are not in ``ordered`` are left out.
+        wanted: partition keys; those that are not in ``ordered`` are ignored.
         ordered: all keys of the partitions definition, in its order.
     """
     ranges: list[tuple[str, str]] = []
@@ -47,5 +47,5 @@ def contiguous_ranges(wanted: set[str], ordered: list[str]) -> list[tuple[str, s
 
 
 def range_tags(first: str, last: str) -> dict[str, str]:
-    """The run tags that make one run materialize all partitions from first to last."""
+    """Return the run tags that make one run materialize all partitions from first to last."""
     return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}

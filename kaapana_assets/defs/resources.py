@@ -1,4 +1,4 @@
-"""The one resource of all assets: it opens the stores and the runner that the settings name."""
+"""The one resource of all assets, which opens the stores and the runner that the settings name."""
 
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from kaapana_assets.stores.pacs.protocol import Pacs
 
 
 class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The platform's stores and runner, opened as the settings of this process say.
+    """Opens the platform's stores and runner according to the settings of this process.
 
     Attributes:
-        images: what each image holds that the loaded workflows name; another is not launched.
+        images: the digest of each image that the loaded workflows name; an image with another digest is not launched.
     """
 
     images: dict[str, str] = Field(default_factory=dict)
@@ -32,29 +32,29 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         return load_settings()
 
     def pacs(self) -> Pacs:
-        """The archive of all DICOM instances."""
+        """Open the PACS, the archive of all DICOM instances."""
         return open_pacs(self.settings)
 
     def index(self) -> MetadataIndex:
-        """The searchable documents, one per series."""
+        """Open the metadata index, which holds one document per series."""
         return open_index(self.settings)
 
     def objects(self) -> ObjectStore:
-        """The buckets that results are put into."""
+        """Open the object store, whose buckets hold results."""
         return open_objects(self.settings)
 
     def shelf(self) -> Shelf:
-        """The outputs that stay."""
+        """Open the shelf, which keeps the outputs of operators."""
         return open_shelf(self.settings)
 
     def run_directories(self) -> RunDirectories:
-        """The directories that operators work in."""
+        """Open the run directories, in which operators work."""
         return open_run_directories(self.settings)
 
     def cohorts(self) -> Path:
-        """The folder of frozen selections."""
+        """Return the folder of the frozen cohorts."""
         return self.settings.paths.cohorts
 
     def runner(self) -> Runner:
-        """What launches operators."""
+        """Open the runner, which launches operators, restricted to the loaded images."""
         return PinnedRunner(open_runner(self.settings), self.images)

@@ -1,8 +1,8 @@
-"""Dagster's PostgreSQL storage, which waits for a server that is away instead of failing a run at once.
+"""Dagster's PostgreSQL storage, made to wait for a server that is away instead of failing the run.
 
-Dagster tries a connection again for some 6 s. A run of hours must outlive a server that is started
-again or replaced, so here a new connection is tried for ``KAAPANA_POSTGRES_PATIENCE_S``. What breaks in
-the middle of a statement is not repeated: whether it was done cannot be known.
+Dagster retries a connection for about 6 s. A run of hours must survive a restart or replacement of the server, so this
+storage retries new connections for ``KAAPANA_POSTGRES_PATIENCE_S``. A statement whose connection breaks is not
+retried, because it may have been executed.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from kaapana_assets.settings import load_settings
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
 _CONNECT_S = 10
-_SILENCE_MS = 60_000  # a peer that acknowledges nothing for so long is gone
+_SILENCE_MS = 60_000  # a peer that acknowledges nothing for this long is gone
 _TELL_EVERY_S = 15.0
 
 logger = logging.getLogger(__name__)
 
 
 class ReconnectingPostgresStorage(DagsterPostgresStorage):
-    """The same tables and answers as ``DagsterPostgresStorage``, with more patience for connections.
+    """A ``DagsterPostgresStorage`` that retries connections for longer.
 
-    In the webserver Dagster keeps connections of its own: a page fails rather than hangs while the
-    server is away, and connections that it had before are not used again.
+    In the webserver, Dagster makes connection pools of its own. There a page fails instead of hanging while the server
+    is away, and broken connections in the pools are replaced.
     """
 
     def __init__(self, postgres_url: str, *, inst_data: ConfigurableClassData | None = None) -> None:
@@ -48,7 +48,7 @@ class ReconnectingPostgresStorage(DagsterPostgresStorage):
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> ReconnectingPostgresStorage:
-        """From ``storage: custom: config`` of dagster.yaml, which is as Dagster's own has it."""
+        """Make it from ``storage: custom: config`` in dagster.yaml, which has the form of Dagster's own storage."""
         return cls(pg_url_from_config(cast("PostgresStorageConfig", config_value)), inst_data=inst_data)
 
 
@@ -62,7 +62,7 @@ def _still_works(connection: Any, _record: object, _proxy: object) -> None:  # n
 
 
 def retry_connections(engine: Engine, patience_s: float) -> None:
-    """Let the engine try each new connection again for that many seconds, and notice a peer that is gone."""
+    """Make the engine retry each new connection for that many seconds, and detect a dead peer."""
 
     @event.listens_for(engine, "do_connect")
     def connect(dialect: Any, _record: object, arguments: list[Any], given: dict[str, Any]) -> Any:  # noqa: ANN401

@@ -1,7 +1,7 @@
-"""Brings Dagster's storage to this version; run as ``python -m kaapana_assets.defs.storage_migration``.
+"""Migrates Dagster's storage to this version; run as ``python -m kaapana_assets.defs.storage_migration``.
 
-The supervisor does not import Dagster: it starts this before the daemon, with DAGSTER_HOME set, and
-again when the clock was set back. Exit code 2 is a refusal, whose reason is on standard error.
+The supervisor must not import Dagster. So it starts this module before the daemon, with DAGSTER_HOME set, and again
+when the clock was set back. Exit code 2 means a refusal; standard error has the reason.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _TIMES = ("last_tick_timestamp", "last_tick_start_timestamp", "last_tick_success
 
 
 def bring_up_to_date(instance: DagsterInstance) -> bool:
-    """Migrate the tables if a former version of Dagster made them, as ``dagster instance migrate`` does.
+    """Migrate the tables if an older version of Dagster made them, as ``dagster instance migrate`` does.
 
     Returns:
-        Whether there was anything to do.
+        Whether a migration was needed.
 
     Raises:
         ConfigurationError: a newer version of Dagster made them.
@@ -47,10 +47,10 @@ def bring_up_to_date(instance: DagsterInstance) -> bool:
 
 
 def forget_the_future(instance: DagsterInstance) -> int:
-    """Date the last looks of sensors now that are in the future; gives of how many.
+    """Set the last ticks of sensors that lie in the future to the current time; return the number of sensors.
 
-    Dagster lets a sensor rest for its interval after its last look. After the clock was set back by a
-    day, none would look for a day.
+    Dagster starts a sensor's next tick only an interval after its last one. After the clock was set back by a day, no
+    sensor would tick for a day.
     """
     now, dated = time.time(), 0
     for state in instance.all_instigator_state():
@@ -65,7 +65,7 @@ def forget_the_future(instance: DagsterInstance) -> int:
 
 
 def _revisions(instance: DagsterInstance) -> Iterator[tuple[str | None, str | None]]:
-    """By storage: the revision of its tables, None of those without one, and the newest that is known."""
+    """Yield, for each storage with migrations, the revision of its tables (or None) and the newest known revision."""
     storages: tuple[Any, ...] = (instance.run_storage, instance.event_log_storage, instance.schedule_storage)
     for storage in storages:
         found = storage.alembic_version()
@@ -86,7 +86,7 @@ def _is_known(revision: str | None) -> bool:
 
 
 def main() -> None:
-    """Bring it up to date, and say what was done."""
+    """Migrate the storage, correct future ticks, and print what was done."""
     with DagsterInstance.get() as instance:
         if bring_up_to_date(instance):
             sys.stdout.write(f"Dagster's storage was brought to that of Dagster {__version__}\n")

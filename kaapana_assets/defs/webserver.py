@@ -1,7 +1,7 @@
 """Dagster's webserver behind the checks of ``web_guard``: ``python -m kaapana_assets.defs.webserver``.
 
-Dagster's own obeys whatever any web page sends. This one takes the same options and variables
-(``DAGSTER_WEBSERVER_…``), and serves the same application.
+Dagster's own webserver obeys requests from any web page. This one accepts the same options and variables
+(``DAGSTER_WEBSERVER_…``) and serves the same application.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from kaapana_assets.settings import load_settings
 from kaapana_assets.web_guard import Hosts, Refusal, WebGuard
 
 _DEFAULT_PORT = 3000
-# Of `dagster dev`, which starts Dagster's own.
+# Options for `dagster dev`, which starts Dagster's own webserver.
 _NOT_TAKEN = ("instance_ref", "shutdown_pipe", "version")
 
 
 def graphql_refusal(scope: Scope) -> Refusal | None:
-    """Refuses a GET that would change something: an image or a link on any page is one.
+    """Refuse a GET that would change something: an image or a link on any page can send one.
 
     References: ``dagster_webserver.graphql.GraphQLServer.graphql_http_endpoint``, which executes
     whatever the parameter ``query`` says.
     """
-    # Anywhere in the path: what precisely is routed to GraphQL, a line feed at its end included, is Dagster's.
+    # Anywhere in the path, because Dagster decides what it routes to GraphQL: even a trailing line feed counts.
     if scope["type"] != "http" or scope["method"] == "POST" or "graphql" not in scope["path"]:
         return None
     parameters = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
@@ -61,16 +61,17 @@ def graphql_refusal(scope: Scope) -> Refusal | None:
 
 
 def notebook_refusal(scope: Scope) -> Refusal | None:
-    """Refuses to show a notebook: it is any file that the platform can read, and its scripts would be this server's.
+    """Refuse to show a notebook: Dagster would show any file, and its scripts would run with this server's origin.
 
-    A page can have one downloaded, and then lead to it here. No asset of the platform is a notebook.
+    A page of another site can make the browser download a notebook and then link to it here. No asset of the platform
+    is a notebook.
 
     References: ``dagster_webserver.webserver.DagsterWebserver.download_notebook``, where nbconvert is installed.
     """
     if scope["type"] != "http" or "notebook" not in scope["path"]:
         return None
     names = {name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)}
-    if "repoLocName" not in names:  # an asset or a run of that name
+    if "repoLocName" not in names:  # only an asset or run with "notebook" in its name
         return None
     return Refusal(403, "notebooks are not shown: their scripts could do all that this page can; use Jupyter")
 
@@ -127,7 +128,7 @@ async def _until_cancelled(_: Starlette) -> AsyncIterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        # How uvicorn ends it when connections are still open.
+        # uvicorn cancels it when connections are still open at shutdown.
         return
 
 
@@ -140,7 +141,7 @@ command = click.Command(
 
 
 def main() -> None:
-    """Run the command line; a setting that cannot work ends with one message and exit code 2."""
+    """Run the command line; an invalid setting ends it with one message and exit code 2."""
     try:
         command(auto_envvar_prefix="DAGSTER_WEBSERVER")
     except ConfigurationError as exc:

@@ -1,4 +1,4 @@
-"""The only door to Dagster for all that is not part of its definitions: its GraphQL API."""
+"""The client of Dagster's GraphQL API, through which all code outside ``defs`` reaches Dagster."""
 
 from kaapana_assets.graphql.client import ASSET_JOB, DagsterClient
 

@@ -1,4 +1,4 @@
-"""What Dagster answers, as types; parsed here and nowhere else."""
+"""The types of Dagster's answers, and the functions that parse them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FINISHED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 
 @dataclass(frozen=True)
 class StepState:
-    """One step of a run; times are seconds since the epoch, None until they happened."""
+    """One step of a run; times are in seconds since the epoch, or None until the step starts or ends."""
 
     key: str
     status: str
@@ -27,7 +27,7 @@ class StepState:
 
 @dataclass(frozen=True)
 class Run:
-    """A run as Dagster knows it; times are seconds since the epoch, None until they happened."""
+    """A run as Dagster reports it; times are in seconds since the epoch, or None until the event."""
 
     run_id: str
     job: str
@@ -42,12 +42,12 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more will happen in this run."""
+        """Whether the run has ended."""
         return self.status in FINISHED
 
     @property
     def succeeded(self) -> bool:
-        """Whether it ended with every step done."""
+        """Whether the run has ended and all its steps succeeded."""
         return self.status == "SUCCESS"
 
 
@@ -56,7 +56,7 @@ class Event:
     """One line of a run's event log."""
 
     kind: str
-    """Dagster's name of the event, such as ``MaterializationEvent`` or ``LogMessageEvent``."""
+    """The event's GraphQL type, such as ``MaterializationEvent`` or ``LogMessageEvent``."""
     message: str
     step: str | None
     level: str
@@ -65,7 +65,7 @@ class Event:
 
 @dataclass(frozen=True)
 class PartitionStatus:
-    """The partitions of an asset by what became of them."""
+    """The partitions of an asset, by their status."""
 
     materialized: frozenset[str]
     failed: frozenset[str]
@@ -74,20 +74,20 @@ class PartitionStatus:
 
 
 def error_message(error: Mapping[str, Any]) -> str:
-    """What Dagster says went wrong, causes included."""
+    """Return the message of a Dagster error, with its causes."""
     parts = [error.get("message") or "", *(part["message"] for part in error.get("errors") or ())]
     parts += [link["error"]["message"] for link in error.get("errorChain") or ()]
     return "\n".join(part.strip() for part in parts if part.strip()) or str(error["__typename"])
 
 
 def told(error: str) -> str:
-    """The part of an error that was written for people: without Dagster's frame and the names of exceptions."""
+    """Return the readable part of an error, without Dagster's wrapping and the names of exceptions."""
     reason = _FRAME.sub("\n", reason_of_end(error))
     return next((part for part in _EXCEPTION.split(reason) if part.strip()), error).strip()
 
 
 def parse_run(found: Mapping[str, Any]) -> Run:
-    """The run in an answer."""
+    """Parse a run of an answer."""
     return Run(
         run_id=found["runId"],
         job=found["jobName"],
@@ -105,7 +105,7 @@ def parse_run(found: Mapping[str, Any]) -> Run:
 
 
 def parse_event(found: Mapping[str, Any]) -> Event:
-    """The event in an answer."""
+    """Parse an event of an answer."""
     error = found.get("error")
     return Event(
         kind=found["__typename"],

@@ -1,8 +1,7 @@
-"""What the rest of the package asks of Dagster, over its GraphQL API.
+"""The client that sends the package's requests to Dagster's GraphQL API.
 
-The command line, the supervisor and tests reach Dagster only through :class:`DagsterClient`;
-nothing here imports Dagster. What each question means to a user (which job, which tags) is
-decided by the callers.
+The command line, the supervisor and the tests reach Dagster only through :class:`DagsterClient`. Nothing here imports
+Dagster. The callers decide what a request is for: which job, which tags.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ from kaapana_assets.graphql.answers import (
 REPOSITORY = "__repository__"
 ASSET_JOB = "__ASSET_JOB"
 AssetKey = str | Sequence[str]
-_RELOAD_S = 300  # a new process imports Dagster and all that workflow files import
+_RELOAD_S = 300  # the new process imports Dagster and all imports of the workflow files
 
 
 class DagsterClient:
-    """Dagster's webserver, asked with typed questions.
+    """A typed client of Dagster's webserver.
 
-    Every method raises DagsterUnavailable when the webserver does not answer or fails in itself,
-    NotFound for an unknown run, job or asset, and InputError for what Dagster refuses.
+    Every method raises DagsterUnavailable if the webserver does not answer or fails internally, NotFound for an unknown
+    run, job or asset, and InputError for a request that Dagster refuses.
 
     Args:
         url: address of the webserver, such as ``http://127.0.0.1:3000``.
@@ -49,11 +48,11 @@ class DagsterClient:
         self.location = location
         self._timeout_s = timeout_s
         self._session = requests.Session()
-        # A proxy from the environment is never meant for a webserver on this machine.
+        # Ignores proxies in the environment: they are not meant for a webserver on this machine.
         self._session.trust_env = False
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         self._session.close()
 
     def launch(
@@ -66,15 +65,15 @@ class DagsterClient:
         tags: Mapping[str, str] | None = None,
         assets: Sequence[AssetKey] | None = None,
     ) -> str:
-        """The id of a new run of ``job``.
+        """Launch a run of ``job`` and return its id.
 
         Args:
-            job: name of the job; ASSET_JOB with ``assets`` runs assets without a job of their own.
-            partition: key of the one partition to run for.
-            partition_range: first and last key of a contiguous range, for one run over all of it.
+            job: name of the job; ASSET_JOB together with ``assets`` runs assets that have no job of their own.
+            partition: key of a single partition.
+            partition_range: first and last key of a contiguous range of partitions, all for this one run.
             run_config: Dagster run config.
             tags: tags of the run.
-            assets: only these assets of the job.
+            assets: restricts the run to these assets of the job.
         """
         every_tag = dict(tags or {})
         if partition is not None:
@@ -93,12 +92,12 @@ class DagsterClient:
         return str(self._ask(documents.LAUNCH_RUN, {"params": params})["run"]["runId"])
 
     def reexecute_from_failure(self, run_id: str, *, tags: Mapping[str, str] | None = None) -> str:
-        """The id of a new run that repeats the failed steps of ``run_id`` and what follows them."""
+        """Launch a run that repeats the failed steps of ``run_id`` and the steps after them; return its id."""
         params = {"parentRunId": run_id, "strategy": "FROM_FAILURE", "extraTags": _tag_list(tags or {})}
         return str(self._ask(documents.REEXECUTE, {"params": params})["run"]["runId"])
 
     def run(self, run_id: str) -> Run:
-        """The run with its steps as they are now."""
+        """Return the present state of a run and its steps."""
         return parse_run(self._ask(documents.RUN, {"id": run_id}))
 
     def runs(
@@ -109,7 +108,7 @@ class DagsterClient:
         tags: Mapping[str, str] | None = None,
         limit: int = 100,
     ) -> list[Run]:
-        """The newest runs that fit, newest first, without their steps."""
+        """Return the newest matching runs, newest first, without their steps."""
         wanted: dict[str, Any] = {"tags": _tag_list(tags or {})}
         if job is not None:
             wanted["pipelineName"] = job
@@ -127,19 +126,19 @@ class DagsterClient:
         patience_s: float = 120,
         poll_s: float = 0.3,
     ) -> Run:
-        """The run when it finished.
+        """Wait until a run has ended, and return it.
 
         Args:
             run_id: the run.
-            on_progress: sees it each time that it changed.
-            on_away: is told when Dagster stops answering, which does not stop the run.
-            timeout_s: for the whole of it.
-            patience_s: how long Dagster may be away at a time.
-            poll_s: seconds between two looks.
+            on_progress: called with the run each time it changes.
+            on_away: called when Dagster stops answering; the run continues.
+            timeout_s: longest wait, in seconds.
+            patience_s: longest time without an answer from Dagster, in seconds.
+            poll_s: seconds between two requests.
 
         Raises:
-            TimeoutError: it did not finish in ``timeout_s``; it goes on.
-            DagsterUnavailable: there was no answer for ``patience_s``.
+            TimeoutError: the run did not end within ``timeout_s``; it continues.
+            DagsterUnavailable: Dagster did not answer for ``patience_s``.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         answered, is_away = time.monotonic(), False
@@ -166,16 +165,16 @@ class DagsterClient:
             time.sleep(poll_s)
 
     def events(self, run_id: str, cursor: str | None = None, *, limit: int = 1000) -> tuple[list[Event], str, bool]:
-        """Up to ``limit`` events after ``cursor``, the cursor to go on with, and whether there are more now."""
+        """Return up to ``limit`` events after ``cursor``, the next cursor, and whether there are more events."""
         found = self._ask(documents.EVENTS, {"id": run_id, "cursor": cursor, "limit": limit})
         return [parse_event(event) for event in found["events"]], found["cursor"], found["hasMore"]
 
     def failures(self, run_id: str) -> list[str]:
-        """Why steps of the run, or the run as a whole, failed: one message each."""
+        """Return a message for each failed step, and for the failure of the run as a whole."""
         return [f"{event.step or 'run'}: {event.error or event.message}" for event in self._failures(run_id)]
 
     def first_failure(self, run_id: str) -> str | None:
-        """Why the run failed, as its log says it first; for people, without the names of exceptions."""
+        """Return the first failure in the run's log, without the names of exceptions; None if there is none."""
         first = next(self._failures(run_id), None)
         return None if first is None else told(first.error or first.message)
 
@@ -187,12 +186,12 @@ class DagsterClient:
             yield from (each for each in events if each.kind in ("ExecutionStepFailureEvent", "RunFailureEvent"))
 
     def terminate(self, run_id: str, *, force: bool = False) -> None:
-        """Ask the run to end; with ``force`` it counts as cancelled even if its process is gone."""
+        """Ask the run to end; with ``force``, Dagster marks it as cancelled at once, even if its process is gone."""
         policy = "MARK_AS_CANCELED_IMMEDIATELY" if force else "SAFE_TERMINATE"
         self._ask(documents.TERMINATE, {"id": run_id, "policy": policy})
 
     def partition_status(self, asset: AssetKey) -> PartitionStatus:
-        """What became of each partition of ``asset``; all of them, some MB for 50,000."""
+        """Return the status of all partitions of ``asset``; the answer takes some MB for 50,000 partitions."""
         found = self._ask(documents.PARTITION_STATUS, {"key": _key(asset)})["assetPartitionStatuses"]
         if found["__typename"] != "DefaultPartitionStatuses":
             raise InputError(f"asset {_name(asset)} has no partitions of one dimension")
@@ -204,37 +203,37 @@ class DagsterClient:
         )
 
     def job_tags(self, job: str) -> dict[str, str]:
-        """The tags of a job, as the code location defines it."""
+        """Return the tags of a job in the code location."""
         selector = {**self._repository(), "pipelineName": job}
         return {tag["key"]: tag["value"] for tag in self._ask(documents.JOB_TAGS, {"selector": selector})["tags"]}
 
     def asset_url(self, asset: AssetKey, partition: str | None = None) -> str:
-        """The page of an asset, or of one partition of it, in the web UI."""
+        """Return the web UI's address of an asset, or of one of its partitions."""
         page = f"{self.url}/assets/{'/'.join(_key(asset)['path'])}"
         return page if partition is None else f"{page}?view=partitions&partition={partition}"
 
     def run_url(self, run_id: str) -> str:
-        """The page of a run in the web UI."""
+        """Return the web UI's address of a run."""
         return f"{self.url}/runs/{run_id}"
 
     def add_dynamic_partition(self, definition: str, key: str) -> None:
-        """Add ``key`` to the dynamic partitions ``definition``; one that is there already stays."""
+        """Add ``key`` to the dynamic partitions ``definition``; does nothing if it is there already."""
         variables = {"key": key, "definition": definition, "repository": self._repository()}
         self._ask(documents.ADD_PARTITION, variables, accept=("DuplicateDynamicPartitionError",))
 
     def reload(self) -> None:
-        """Load the definitions again.
+        """Reload the definitions.
 
         Raises:
-            InputError: they can't be loaded; the message is the import's error.
+            InputError: they can't be loaded; the message is the error of the import.
         """
         _check_location(self._ask(documents.RELOAD, {"location": self.location}, timeout_s=_RELOAD_S))
 
     def is_loaded(self) -> bool:
-        """Whether the code location is loaded and jobs can be launched.
+        """Whether the code location is loaded, so that jobs can be launched.
 
         Raises:
-            InputError: it can't be loaded; the message is the import's error.
+            InputError: it can't be loaded; the message is the error of the import.
         """
         found = self._ask(
             documents.LOCATION, {"location": self.location}, accept=("WorkspaceLocationEntry", "PythonError")
@@ -245,11 +244,11 @@ class DagsterClient:
         return True
 
     def version(self) -> str:
-        """Version of Dagster."""
+        """Return the version of Dagster."""
         return str(self._ask(documents.VERSION, {}))
 
     def silent_daemons(self, *, since: float = 0) -> list[str]:
-        """The required daemons of Dagster without a heartbeat after ``since``, seconds since the epoch."""
+        """Return the required daemons that are unhealthy or without a heartbeat since ``since``, in epoch seconds."""
         statuses = self._ask(documents.DAEMONS, {})["daemonHealth"]["allDaemonStatuses"]
         return [
             daemon["daemonType"]

@@ -1,4 +1,4 @@
-"""The GraphQL documents that :mod:`kaapana_assets.graphql` sends; no code."""
+"""The GraphQL documents that :mod:`kaapana_assets.graphql` sends, without code."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What a person can do with a platform, once for all faces: the command line, programs, web pages.
+"""The operations of a user on a platform, shared by the command line, programs and web pages.
 
-Arguments and results are typed values; progress is told by callbacks. Nothing here prints, asks or ends a
-process, and nothing here imports Dagster, which is reached by ``graphql``. A program on the platform's machine:
+Arguments and results are typed values, and callbacks report progress. Nothing here prints, prompts or ends the
+process. Nothing here imports Dagster, which is reached by ``graphql``. An example of a program on the platform's
+machine:
 
     from kaapana_assets.operations import cohorts, runs
     from kaapana_assets.operations.session import Session, settings_to_change

@@ -1,4 +1,4 @@
-"""Bringing DICOM files to a platform: over the network, or from a folder straight into the spool."""
+"""Sends DICOM files to a platform over the network, or imports them from a folder straight into the spool."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FailedFile:
-    """A file that was not sent, and why, for a person to read."""
+    """A file that was not sent, and the reason in words."""
 
     path: Path
     reason: str
@@ -30,12 +30,12 @@ class FailedFile:
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of the files of a folder.
+    """The result of sending the files of a folder.
 
     Attributes:
-        instances: how many the receiver has acknowledged.
-        failed: DICOM files that it does not have.
-        skipped: files that are no DICOM objects.
+        instances: number of instances that the receiver acknowledged.
+        failed: DICOM files that could not be read or sent.
+        skipped: files that are not DICOM objects.
     """
 
     instances: int
@@ -45,23 +45,23 @@ class Sent:
 
 @dataclass(frozen=True)
 class Imported:
-    """What became of the files of a folder, one for each, in order."""
+    """The result of importing the files of a folder: the outcome of each file, in order."""
 
     files: tuple[ImportedFile, ...]
 
     @property
     def counts(self) -> Counter[ImportOutcome]:
-        """How many files have each outcome."""
+        """The number of files with each outcome."""
         return Counter(file.outcome for file in self.files)
 
     @property
     def is_whole(self) -> bool:
-        """Whether no DICOM file was set aside."""
+        """Whether no DICOM file went to the quarantine or was in conflict."""
         return not {ImportOutcome.QUARANTINED, ImportOutcome.CONFLICT} & self.counts.keys()
 
 
 def receiver_of(settings: Settings, *, calling_ae_title: str = "KAAPANA_SEND") -> Peer:
-    """The platform's own receiver."""
+    """Return the network address and AE titles of the platform's own receiver."""
     return Peer(
         host=settings.receiver_host,
         port=settings.receiver_port,
@@ -71,19 +71,19 @@ def receiver_of(settings: Settings, *, calling_ae_title: str = "KAAPANA_SEND") -
 
 
 def send_folder(settings: Settings, folder: Path, *, peer: Peer, progress: Progress = no_progress) -> Sent:
-    """Send the DICOM files of a folder, and below, to a receiver by C-STORE.
+    """Send the DICOM files in a folder and its subfolders to a receiver by C-STORE.
 
     Args:
-        settings: limits of what is read.
-        folder: a folder, or one file.
-        peer: who takes them, see ``receiver_of``.
-        progress: told of the stages ``reading`` and ``sending``.
+        settings: settings with the limits for reading DICOM.
+        folder: a folder, or a single file.
+        peer: the receiver; see ``receiver_of``.
+        progress: called for the stages ``reading`` and ``sending``.
 
     Raises:
         NotFound: there is no such folder.
-        TemporaryError: no receiver answers there, or it does not take the sender.
+        TemporaryError: no receiver answers, or it rejects the sender.
     """
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # what it says is in the result
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # the result has the same information
     paths = files_in(folder)
     if echo(peer) is not Echo.ANSWERS:
         raise TemporaryError(
@@ -110,16 +110,16 @@ def send_folder(settings: Settings, folder: Path, *, peer: Peer, progress: Progr
 
 
 def import_folder(settings: Settings, folder: Path, *, progress: Progress = no_progress) -> Imported:
-    """Copy the DICOM files of a folder, and below, into the spool; those that cannot be read into the quarantine.
+    """Copy the DICOM files in a folder and its subfolders into the spool, or into the quarantine if unreadable.
 
     Args:
-        settings: the home, which is there, and limits of what is read.
-        folder: a folder, or one file.
-        progress: told of the stage ``importing``.
+        settings: settings with an existing home and the limits for reading DICOM.
+        folder: a folder, or a single file.
+        progress: called for the stage ``importing``.
 
     Raises:
         NotFound: there is no such folder.
-        SpoolUnavailable: no space left or not writable; what was told of before is in.
+        SpoolUnavailable: the spool is full or not writable; the files reported to ``progress`` are imported.
     """
     spool = open_spool(settings)
     spool.prepare()

@@ -1,4 +1,4 @@
-"""Removing what runs left behind."""
+"""Removes what failed and killed runs left behind."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from kaapana_assets.stores.files.retention import remove_left_behind
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What was removed, or would be.
+    """The result of a clean-up, or of a dry run.
 
     Attributes:
-        removed: folders that are gone.
-        problems: files and folders that cannot be removed, each with the reason.
-        days: nothing was written to what was removed for so long.
+        removed: the folders that were removed, or would be.
+        problems: the files and folders that cannot be removed, each with the reason.
+        days: the age limit, in days since the last write.
     """
 
     removed: tuple[Path, ...]
@@ -25,12 +25,12 @@ class Cleaned:
 
 
 def clean(session: Session, *, days: float | None = None, dry_run: bool = False) -> Cleaned:
-    """Remove the directories of failed runs, and what killed runs left half-made; never assets or images.
+    """Remove the directories of failed runs and the partial outputs of killed runs; never assets or images.
 
     Args:
-        session: of a home.
-        days: what nothing was written to for so long is removed; else KAAPANA_RUN_RETENTION_DAYS.
-        dry_run: remove nothing.
+        session: session on a home.
+        days: age limit, in days since the last write; None means KAAPANA_RUN_RETENTION_DAYS.
+        dry_run: remove nothing, only report.
     """
     settings = session.settings
     limit = settings.run_retention_days if days is None else days

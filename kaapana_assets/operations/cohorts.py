@@ -1,4 +1,4 @@
-"""Cohorts: selections of series that are frozen, and recorded in Dagster."""
+"""Freezes selections of series as cohorts, records them in Dagster, and reads them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _RECORD_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True)
 class Recorded:
-    """How the recording of a cohort as an asset ended.
+    """The result of recording a cohort as an asset.
 
     Attributes:
-        status: of Dagster's run, ``SUCCESS`` or another.
-        url: page of the asset's partition, or of the run where it did not succeed.
+        status: final status of Dagster's run, such as ``SUCCESS``.
+        url: page of the asset's partition, or of the run if it did not succeed.
     """
 
     status: str
@@ -30,18 +30,18 @@ class Recorded:
 
     @property
     def succeeded(self) -> bool:
-        """Whether it is an asset now."""
+        """Whether the cohort is recorded as an asset."""
         return self.status == "SUCCESS"
 
 
 def freeze(session: Session, name: str, query: str) -> tuple[Cohort, Path]:
-    """Keep the series that match a query now as a cohort; the cohort and its file.
+    """Freeze the series that match a query now as a cohort; return the cohort and its file.
 
     Raises:
         InvalidIdentifier: the name is not valid.
-        QueryError: the query cannot be read.
+        QueryError: the query cannot be parsed.
         NotFound: no series matches.
-        ConflictingContent: there is a cohort of that name with other series.
+        ConflictingContent: a cohort of that name has other series.
         StoreUnavailable: the index does not answer, or the disk is full.
     """
     frozen = cohort_files.freeze(session.index, name=name, query=query, now=datetime.now(timezone.utc))
@@ -49,10 +49,10 @@ def freeze(session: Session, name: str, query: str) -> tuple[Cohort, Path]:
 
 
 def record(session: Session, name: str) -> Recorded:
-    """Make a cohort a partition in Dagster and record it as an asset there.
+    """Add a cohort to Dagster's partitions, and record it as an asset.
 
     Raises:
-        DagsterUnavailable: Dagster does not answer; the platform does this once it is up.
+        DagsterUnavailable: Dagster does not answer; the platform records the cohort once it is up.
     """
     dagster = session.dagster
     dagster.add_dynamic_partition(_PARTITIONS, name)
@@ -62,16 +62,16 @@ def record(session: Session, name: str) -> Recorded:
 
 
 def read(session: Session, name: str) -> Cohort:
-    """The cohort of that name.
+    """Return the cohort of that name.
 
     Raises:
-        NotFound: there is none, or its file is damaged.
+        NotFound: there is no such cohort, or its file is damaged.
     """
     return cohort_files.read(session.settings.paths.cohorts, name)
 
 
 def all_cohorts(session: Session) -> tuple[list[Cohort], list[str]]:
-    """All cohorts by name, and what is wrong with the files of others."""
+    """Return all cohorts, sorted by name, and the errors in damaged files of cohorts."""
     folder = session.settings.paths.cohorts
     found, problems = [], []
     for name in cohort_files.names(folder):
@@ -83,7 +83,7 @@ def all_cohorts(session: Session) -> tuple[list[Cohort], list[str]]:
 
 
 def free_name(session: Session, name: str, query: str) -> str:
-    """The name, with ``-2``, ``-3`` … where it is taken by a cohort of other series than match now.
+    """Return the name, with ``-2``, ``-3`` … if a cohort of other series than match now has it.
 
     Raises:
         NotFound: no series matches.

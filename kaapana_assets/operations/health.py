@@ -1,4 +1,4 @@
-"""The health of the platform, put together from settings and the record of the platform that is up."""
+"""Makes the health check of a platform from its settings and the record of the running platform."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from kaapana_assets.supervision.record import Crash, running_platform
 if TYPE_CHECKING:
     from kaapana_assets.settings import Settings
 
-_CONNECT_S = 2  # libpq takes no less
+_CONNECT_S = 2  # the least that libpq accepts
 
 
 def open_health_check(settings: Settings) -> HealthCheck:
-    """The health check of the settings and of the platform that runs on their home."""
+    """Return the health check of the stores in the settings and of the platform that runs on their home."""
     quiet_libraries()
     return HealthCheck(settings, platform=partial(_platform, settings), storage=partial(_storage, settings))
 

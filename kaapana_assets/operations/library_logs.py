@@ -1,4 +1,4 @@
-"""Logs of libraries that a user of the command line need not see."""
+"""Silences logs of libraries that users of the command line need not see."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import logging
 
 
 def quiet_libraries() -> None:
-    """Keep libraries from logging that a server does not answer: the command says so itself."""
+    """Keep libraries from logging that a server does not answer, because the command reports it."""
     for name in ("pynetdicom", "elastic_transport", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

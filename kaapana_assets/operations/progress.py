@@ -1,4 +1,4 @@
-"""How long work says how far it is."""
+"""The callback by which long operations report their progress."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called at the begin of a stage with ``done=0``, and after each piece of it."""
+    """A callback, called at the start of a stage with ``done=0`` and after each item of it."""
 
     def __call__(self, stage: str, *, done: int, total: int) -> None:
-        """Tell how far a stage is.
+        """Report the progress of a stage.
 
         Args:
-            stage: what goes on, such as ``sending``.
-            done: pieces that are done.
-            total: pieces in all.
+            stage: name of the stage, such as ``sending``.
+            done: number of completed items.
+            total: number of all items.
         """
 
 
 def no_progress(stage: str, *, done: int, total: int) -> None:
-    """For who does not watch."""
+    """Ignore progress."""

@@ -1,4 +1,4 @@
-"""Sending a cohort to a workflow, following the run, and what came of it."""
+"""Sends a cohort to a workflow, follows the run and reads its results."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class CohortRun:
     """A run of a workflow over a cohort.
 
     Attributes:
-        run_id: Dagster's.
-        url: its page in Dagster's web UI.
+        run_id: Dagster's id of the run.
+        url: the run's page in Dagster's web UI.
         cohort: name of the cohort.
     """
 
@@ -46,10 +46,10 @@ class CohortRun:
 
 @dataclass(frozen=True)
 class StepChange:
-    """A step of a run that began or ended.
+    """A change in the status of a run's step.
 
     Attributes:
-        step: name of the operator as Dagster has it, ``prepare`` or ``report``.
+        step: ``prepare``, ``report`` or the operator's name in Dagster.
         status: ``IN_PROGRESS``, ``SUCCESS``, ``FAILURE`` or ``SKIPPED``.
     """
 
@@ -59,13 +59,13 @@ class StepChange:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What came of a run that has ended.
+    """The result of a run that has ended.
 
     Attributes:
-        report: what became of each operator and series, as ``report.json`` has it; None where another run of the
-            same cohort has written the report meanwhile, or none could be written.
-        report_path: its file.
-        reasons: why the run failed, one line each; for where there is no report.
+        report: the outcomes of each operator and series, in the form of ``report.json``; None if another run of the
+            same cohort has replaced the report, or no report could be written.
+        report_path: the file of the report.
+        reasons: why the run failed, one line each; for use without a report.
     """
 
     run: Run
@@ -76,11 +76,11 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Output:
-    """What an operator made for a series or a cohort.
+    """The output of an operator for a series or a cohort.
 
     Attributes:
-        folder: where it is on the shelf.
-        manifest: its files with sizes and digests, and the run that made it.
+        folder: the folder of its files.
+        manifest: the list of its files with sizes and digests, and the run that made it.
     """
 
     folder: Path
@@ -97,20 +97,20 @@ def start(
     force: bool = False,
     on_reload: Callable[[str], None] | None = None,
 ) -> CohortRun:
-    """Send a frozen cohort to a workflow.
+    """Start a run of a workflow over a frozen cohort.
 
     Args:
-        session: of a platform that is up.
-        workflow: its name, with hyphens or underscores.
+        session: session on a platform that is up.
+        workflow: name of the workflow, with hyphens or underscores.
         cohort: name of a frozen cohort.
-        mode: all series at once, or a run directory and launches for each.
-        parameters: those that differ from their defaults, as values or their text.
-        force: compute again what is on the shelf already.
-        on_reload: told why Dagster has to load the workflow files again first.
+        mode: ``batch`` for all series at once, or ``single`` for a run directory and launches per series.
+        parameters: the parameters that differ from their defaults, as values or as text.
+        force: compute outputs again that are on the shelf.
+        on_reload: called with the reason when Dagster must reload the workflow files first.
 
     Raises:
         NotFound: no such workflow or cohort, or the workflow cannot be run; says why.
-        ParameterError: an unknown name, or a value of the wrong type.
+        ParameterError: a parameter has an unknown name or a value of the wrong type.
         ConfigurationError: Dagster loads other workflow files or images than this process.
         DagsterUnavailable: Dagster does not answer.
     """
@@ -128,22 +128,22 @@ def start(
 
 
 def find(session: Session, run_id: str) -> CohortRun:
-    """A run that was started before, by whomever.
+    """Return an existing run, whoever started it.
 
     Raises:
-        NotFound: there is none, or it is no run of a workflow that there is.
+        NotFound: there is no such run, or it is not a run of an existing workflow over a cohort.
         DagsterUnavailable: Dagster does not answer.
     """
     return _cohort_run(session, session.dagster.run(run_id), load_workflows(session))
 
 
 def latest(session: Session, *, workflow: str | None = None, limit: int = 20) -> list[tuple[CohortRun, Run]]:
-    """The newest runs over cohorts, the newest first.
+    """Return the newest runs over cohorts, newest first.
 
     Args:
-        session: of a platform that is up.
-        workflow: only its runs.
-        limit: at most so many.
+        session: session on a platform that is up.
+        workflow: only runs of this workflow.
+        limit: the most runs to return.
 
     Raises:
         NotFound: no such workflow.
@@ -152,7 +152,7 @@ def latest(session: Session, *, workflow: str | None = None, limit: int = 20) ->
     loaded = load_workflows(session)
     definitions = [loaded.named(workflow)] if workflow else list(loaded.workflows.values())
     runs = [run for each in definitions for run in session.dagster.runs(job=each.job_name, limit=limit)]
-    # A run that waits in the queue has no start yet: it is the newest.
+    # A queued run has no start time yet, and counts as the newest.
     runs.sort(key=lambda run: run.start_time or time.time(), reverse=True)
     return [(_cohort_run(session, run, loaded), run) for run in runs if _PARTITION_TAG in run.tags][:limit]
 
@@ -165,17 +165,17 @@ def follow(
     on_away: Callable[[], None] | None = None,
     timeout_s: float | None = None,
 ) -> RunResult:
-    """Wait until a run has ended; what came of it.
+    """Wait until a run has ended, and return its result.
 
     Args:
-        session: of a platform that is up.
-        run: from ``start`` or ``find``.
-        on_step: told of each step that begins or ends.
-        on_away: told when Dagster stops answering, which does not stop the run.
-        timeout_s: for the whole of it.
+        session: session on a platform that is up.
+        run: a run from ``start`` or ``find``.
+        on_step: called when a step starts or ends.
+        on_away: called when Dagster stops answering; the run continues.
+        timeout_s: longest wait, in seconds.
 
     Raises:
-        TimeoutError: it did not end in ``timeout_s``; it goes on.
+        TimeoutError: the run did not end within ``timeout_s``; it continues.
         DagsterUnavailable: Dagster did not answer for two minutes.
     """
     seen: set[StepChange] = set()
@@ -195,10 +195,10 @@ def follow(
 
 
 def result(session: Session, run: CohortRun) -> RunResult:
-    """What came of a run that has ended.
+    """Return the result of a run that has ended.
 
     Raises:
-        InputError: it goes on.
+        InputError: the run has not ended.
         DagsterUnavailable: Dagster does not answer.
     """
     now = session.dagster.run(run.run_id)
@@ -208,7 +208,7 @@ def result(session: Session, run: CohortRun) -> RunResult:
 
 
 def cancel(session: Session, run: CohortRun) -> None:
-    """Ask a run to end; its containers are ended with it. One that has ended stays as it is.
+    """Ask a run to end together with its containers; does nothing if it has ended.
 
     Raises:
         DagsterUnavailable: Dagster does not answer.
@@ -218,10 +218,10 @@ def cancel(session: Session, run: CohortRun) -> None:
 
 
 def reexecute(session: Session, run: CohortRun) -> CohortRun:
-    """Repeat the steps of a run that failed, and those after them, as a new run.
+    """Start a new run that repeats the failed steps of a run and the steps after them.
 
     Raises:
-        InputError: it goes on, or it succeeded.
+        InputError: the run has not ended, or it succeeded.
         DagsterUnavailable: Dagster does not answer.
     """
     before = session.dagster.run(run.run_id)
@@ -233,33 +233,33 @@ def reexecute(session: Session, run: CohortRun) -> CohortRun:
 
 
 def output(session: Session, workflow: str, operator: str, partition: str) -> Output | None:
-    """What an operator made for a series or cohort; None where there is nothing whole on the shelf.
+    """Return the output of an operator for a series or cohort; None if the shelf has no complete output.
 
     Args:
-        session: of a home.
-        workflow: its name, with hyphens.
-        operator: its full name.
+        session: session on a home.
+        workflow: name of the workflow, with hyphens.
+        operator: full name of the operator.
         partition: a SeriesInstanceUID or the name of a cohort.
 
     Raises:
-        InvalidIdentifier: one of them is no name.
+        InvalidIdentifier: one of the names is not valid.
     """
     manifest = session.shelf.manifest(workflow, operator, partition)
     return None if manifest is None else Output(session.shelf.entry(workflow, operator, partition), manifest)
 
 
 def fetch(session: Session, workflow: str, operator: str, partition: str, into: Path) -> Output:
-    """Copy what an operator made into a new folder; each file is compared with its digest.
+    """Copy the output of an operator into a new folder, and check the digest of each file.
 
     Raises:
-        NotFound: there is nothing whole on the shelf; says what to run.
+        NotFound: the shelf has no complete output; says what to run.
     """
     manifest = session.shelf.fetch(workflow, operator, partition, into)
     return Output(into, manifest)
 
 
 def _let_dagster_load(session: Session, workflow: Workflow, loaded: Loaded, on_reload: Callable[[str], None]) -> None:
-    """See that Dagster has loaded the files that were loaded here, and let it load them if not."""
+    """Ensure that Dagster has loaded the same workflow files as this process; make it reload them if not."""
     known = _plan_in_dagster(session, workflow)
     if known == loaded.plan.digest:
         return
@@ -307,7 +307,7 @@ def _result(session: Session, run: CohortRun, ended: Run) -> RunResult:
 
 
 def _ended(session: Session, run: CohortRun, ended: Run) -> EndedRun:
-    """How the run ended, from what Dagster says of it."""
+    """Return how the run ended, from Dagster's run and its failures."""
     said = dict(each.partition(": ")[::2] for each in session.dagster.failures(ended.run_id))
     reason = short_reason(told(said.pop("run", "")))
     steps = RunState(
@@ -326,7 +326,7 @@ def _ended(session: Session, run: CohortRun, ended: Run) -> EndedRun:
 
 
 def _reasons(session: Session, run: Run) -> list[str]:
-    """Each reason once and without the names of the exceptions, which are in the run's log."""
+    """Return the distinct reasons for failure, without the names of exceptions, which the run's log has."""
     reasons = []
     for said in session.dagster.failures(run.run_id):
         step, _, text = said.partition(": ")

@@ -1,4 +1,4 @@
-"""Looking for series in the metadata index, and at one of them."""
+"""Searches for series in the metadata index, and makes a preview of a series."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ EVERYTHING = "*"
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
-        page: documents, and how many series match in all.
-        facets: the buckets of each facet that was asked for.
-        hints: for a person, where nothing matches: fields that no series has, and the nearest that some have.
+        page: the documents of this page, and the number of all matching series.
+        facets: the buckets of each requested facet.
+        hints: if nothing matches, messages about fields that no series has, with the nearest existing fields.
     """
 
     page: Page
@@ -50,19 +50,19 @@ def search(
     limit: int = 50,
     after: str | None = None,
 ) -> Found:
-    """The series that match a query, such as ``Modality:CT AND PatientAge:[40 TO 60]``; see docs/query.md.
+    """Search for series by a query, such as ``Modality:CT AND PatientAge:[40 TO 60]``; see docs/query.md.
 
     Args:
-        session: of the platform.
-        query: its text.
-        facets: what to count over all series that match.
-        sort: may be empty.
-        limit: documents on the page, up to 10,000; 0 only counts.
-        after: the cursor of the page before.
+        session: session on a home.
+        query: the text of the query.
+        facets: the facets to count over all matching series.
+        sort: the sort order; may be empty.
+        limit: documents per page, up to 10,000; 0 only counts.
+        after: the cursor of the previous page.
 
     Raises:
-        QueryError: the query cannot be read; says where.
-        InputError: the limit is out of range, or the cursor is not of this sort.
+        QueryError: the query cannot be parsed; says where.
+        InputError: the limit is out of range, or the cursor belongs to another sort order.
         StoreUnavailable: the index does not answer.
     """
     parsed = parse(query)
@@ -74,10 +74,10 @@ def search(
 
 
 def facet_from_text(text: str) -> Facet:
-    """The facet that ``FIELD`` or ``FIELD:STEP`` names; STEP is a number, or year, month or day.
+    """Parse a facet, ``FIELD`` or ``FIELD:STEP``; STEP is a number, or year, month or day.
 
     Raises:
-        InputError: the step is something else.
+        InputError: the step is not one of these.
     """
     field, _, step = text.partition(":")
     if not step:
@@ -91,22 +91,22 @@ def facet_from_text(text: str) -> Facet:
 
 
 def sort_from_text(text: str) -> tuple[SortKey, ...]:
-    """The order that ``FIELD`` or ``-FIELD``, descending, names; none for an empty text."""
+    """Parse a sort order, ``FIELD`` or ``-FIELD`` for descending; an empty text means no order."""
     return (SortKey(text.removeprefix("-"), descending=text.startswith("-")),) if text else ()
 
 
 def preview(session: Session, series_instance_uid: str, *, size: int = 512) -> bytes:
-    """A PNG of the middle slice of a series in the PACS.
+    """Return the middle slice of a series in the PACS as a PNG.
 
     Args:
-        session: of the platform.
+        session: session on a home.
         series_instance_uid: the series.
-        size: longest side, in pixels.
+        size: longest side of the picture, in pixels.
 
     Raises:
-        InvalidIdentifier: it is no UID.
-        NotFound: no such series, or it has no pixels.
-        UnreadableDicom: they cannot be decoded.
+        InvalidIdentifier: the text is not a UID.
+        NotFound: there is no such series, or it has no pixels.
+        UnreadableDicom: the pixels cannot be decoded.
         StoreUnavailable: the PACS does not answer.
     """
     settings = session.settings

@@ -1,4 +1,4 @@
-"""A session: the settings of a home, and its stores and Dagster, opened when an operation first needs them."""
+"""A session: the settings of a home, with its stores and Dagster, each opened on first use."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """What operations work on; for one thread at a time, closed at the end of a ``with`` block.
+    """The settings, stores and Dagster client that operations use, for one thread at a time.
+
+    The end of its ``with`` block closes it.
 
     Args:
-        settings: those in use on a home, see ``settings_to_read``.
+        settings: the settings in use on a home; see ``settings_to_read``.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -43,18 +45,18 @@ class Session:
 
     @cached_property
     def shelf(self) -> Shelf:
-        """The outputs that stay."""
+        """The shelf, which keeps the outputs of operators."""
         return open_shelf(self.settings)
 
     @cached_property
     def dagster(self) -> DagsterClient:
-        """Dagster, which may not be up."""
+        """The client of Dagster, which may not be up."""
         from kaapana_assets.graphql import DagsterClient
 
         return DagsterClient(self.settings.dagster_url)
 
     def close(self) -> None:
-        """Let go of the connections that were opened."""
+        """Close the connections that were opened."""
         opened = vars(self)
         for name in ("index", "pacs", "dagster"):
             if name in opened:
@@ -70,14 +72,14 @@ class Session:
 
 
 def settings_to_read(**given: Any) -> Settings:  # noqa: ANN401 - pydantic checks them
-    """The settings in use, for what reads a home and never makes one.
+    """Return the settings in use, for a caller that only reads an existing home.
 
     Args:
-        given: fields that win over the environment, such as ``home``.
+        given: fields that take precedence over the environment, such as ``home``.
 
     Raises:
-        NotFound: there is no home; says where it was looked for.
-        ConfigurationError: a setting cannot work, or names other stores than those of the running platform.
+        NotFound: there is no home; says where the search looked.
+        ConfigurationError: a setting is invalid, or a store is not the running platform's.
     """
     settings = settings_in_use(**given)
     keep_private(settings.group)
@@ -86,14 +88,14 @@ def settings_to_read(**given: Any) -> Settings:  # noqa: ANN401 - pydantic check
 
 
 def settings_to_change(**given: Any) -> Settings:  # noqa: ANN401 - pydantic checks them
-    """The settings in use, for what writes to a home and never makes one.
+    """Return the settings in use, for a caller that writes to an existing home.
 
     Args:
-        given: as of ``settings_to_read``.
+        given: as for ``settings_to_read``.
 
     Raises:
-        NotFound: there is no home; says where it was looked for.
-        ConfigurationError: as ``settings_to_read``, or others may enter the home.
+        NotFound: there is no home; says where the search looked.
+        ConfigurationError: as ``settings_to_read``, or other users may enter the home.
     """
     settings = settings_to_read(**given)
     check_private(settings.home, group=settings.group)
@@ -101,20 +103,20 @@ def settings_to_change(**given: Any) -> Settings:  # noqa: ANN401 - pydantic che
 
 
 def enter_home(settings: Settings) -> None:
-    """Make the home, or see that it is private, before anything is written there.
+    """Make the home, or check that it is private, before anything is written there.
 
     Raises:
-        ConfigurationError: others may enter it, or it cannot be made.
+        ConfigurationError: other users may enter it, or it cannot be made.
     """
     keep_private(settings.group)
     make_home(settings.home, group=settings.group)
 
 
 def settings_to_write(**given: Any) -> Settings:  # noqa: ANN401 - pydantic checks them
-    """The settings in use, for what may make the home; it is there afterwards.
+    """Return the settings in use, for a caller that writes to a home; makes the home if needed.
 
     Args:
-        given: as of ``settings_to_read``.
+        given: as for ``settings_to_read``.
 
     Raises:
         ConfigurationError: as ``settings_to_read``, or as ``enter_home``.

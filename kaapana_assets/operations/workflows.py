@@ -1,4 +1,4 @@
-"""Which workflows there are to run."""
+"""Loads the workflows that can be run."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from kaapana_assets.workflows.loader import Loaded, load_workflow_files
 
 
 def load_workflows(session: Session) -> Loaded:
-    """The built-in workflows and the user's, with their parameters and what is wrong with any file.
+    """Load the built-in and the user's workflows with their parameters, and the errors in workflow files.
 
-    Workflow files are run; what they print goes to the process' output.
+    This executes the workflow files; their output goes to the output of this process.
 
     Raises:
         ConfigurationError: the runner cannot be opened.

@@ -1,7 +1,7 @@
-"""All settings, read once from the environment or a ``.env`` file; a section of them for each part of the platform.
+"""All settings, in a section for each part of the platform, read from the environment or a ``.env`` file.
 
 Each field ``x`` is the environment variable ``KAAPANA_X``. Secrets are read from the environment only. No other
-module reads the environment.
+module reads settings from the environment.
 """
 
 from kaapana_assets.settings.loading import Settings, current_site, load_settings, take_environment

@@ -1,4 +1,4 @@
-"""Settings of Dagster: its definitions, where its runs are executed, and its storage."""
+"""Settings of Dagster: its definitions, its run launcher and its storage."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from kaapana_assets.settings.section import AbsolutePath, Section
 
 
 class HomeSettings(Section):
-    """Where the data is, and who may read it."""
+    """The folder of data, and the group that may read it."""
 
     home: AbsolutePath = Field(Path(NAME), validate_default=True, description="The folder of all data of the platform.")
     group: str = Field(
@@ -33,5 +33,5 @@ class HomeSettings(Section):
 
     @property
     def paths(self) -> HomePaths:
-        """What is where in the home."""
+        """The paths below the home."""
         return HomePaths(self.home)

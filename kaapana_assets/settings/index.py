@@ -12,7 +12,7 @@ from kaapana_assets.settings.section import CommaSeparated, ExistingFile, Passwo
 
 
 class IndexSettings(Section):
-    """A file, or Elasticsearch."""
+    """The metadata index: an SQLite file, or Elasticsearch."""
 
     index: Literal["sqlite", "elasticsearch"] = Field(
         "sqlite", description="The metadata index: a file, or Elasticsearch 8.19 and newer or 9."

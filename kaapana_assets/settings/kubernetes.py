@@ -1,4 +1,4 @@
-"""Settings of a Kubernetes cluster: of operators' pods, and of runs in pods."""
+"""Settings of a Kubernetes cluster, for the pods of operators and of runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kaapana_assets.settings.section import AbsolutePath, Section
 
 
 class KubernetesSettings(Section):
-    """Namespaces, volumes, limits and patience in a cluster."""
+    """Namespaces, volumes, limits and timeouts in a cluster."""
 
     kubeconfig: AbsolutePath | None = Field(
         None, description="For `kubernetes`: the file that says where the cluster is; none: that of the pod it runs in."

@@ -1,4 +1,4 @@
-"""All settings as one, read from the environment or a file, and checked."""
+"""Joins all sections of settings, reads them from the environment or a file, and checks them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from kaapana_assets.settings.section import paths_begin_in, text_of
 from kaapana_assets.settings.web import WebSettings
 from kaapana_assets.withheld import is_withheld
 
-# Told by the platform to its own processes, and by the tests' servers.
+# Set by the platform for its own processes, and by the tests' servers.
 _NO_SETTINGS = ("KAAPANA_PLATFORM", "KAAPANA_WITHHELD", "KAAPANA_SERVICES_")
 _OF_A_SERVICE = re.compile(r"_SERVICE_(HOST|PORT)(_|$)|_PORT_\d+_(TCP|UDP)")
 
@@ -44,7 +44,7 @@ class Settings(
     IndexSettings,
     ObjectSettings,
 ):
-    """Where things are and how they behave; every field has a working default."""
+    """All settings of the platform; every field has a working default."""
 
     @model_validator(mode="after")
     def _stores_have_what_they_need(self) -> Self:
@@ -72,7 +72,7 @@ class Settings(
         return self
 
     def stores(self) -> dict[str, str]:
-        """Which server or folder each store is, without credentials; those of two processes must be the same."""
+        """Return the server or folder of each store, without credentials; all processes of a home must agree on it."""
         archive = f"{self.pacs} {self.dicomweb_url}"
         if self.pacs == "dimse":
             archive += f" {self.dimse_url}"
@@ -89,13 +89,13 @@ class Settings(
 
 
 def take_environment(file: Path) -> None:
-    """Set the variables ``KAAPANA_*`` of a file in the environment of this process and of those it starts.
+    """Set the variables ``KAAPANA_*`` of a file in the environment of this process and its children.
 
-    Unlike ``.env`` it is named by whoever starts a command, and may hold secrets: then only its owner
-    may read it. Variables that the environment has already stay.
+    Unlike ``.env``, the user names this file, and it may hold secrets, so only its owner may read it. Variables that
+    are already set keep their values.
 
     Raises:
-        ConfigurationError: it is not there, or others may read it.
+        ConfigurationError: the file cannot be read, or other users may read it.
     """
     try:
         mode = file.stat().st_mode
@@ -110,37 +110,39 @@ def take_environment(file: Path) -> None:
 
 
 def current_site() -> Site:
-    """Where settings are looked for and relative paths begin: found upwards, unless ``KAAPANA_HOME`` is set.
+    """Return the site: the folder where settings are read and relative paths start.
+
+    The search goes upwards from the working directory, unless ``KAAPANA_HOME`` is set.
 
     Raises:
-        ConfigurationError: what is found there belongs to another user, or others may change its settings.
+        ConfigurationError: the site belongs to another user, or other users may change its settings.
     """
     here, named = Path.cwd(), os.environ.get("KAAPANA_HOME")
     return find_site(here) if named is None else site_of_named_home(here, Path(named))
 
 
 def _check_names(variables: Mapping[str, str | None], *, where: str) -> None:
-    """Refuse a variable that looks like a setting and is none: mistyped, it would be passed over without a word."""
+    """Refuse a variable that looks like a setting but is not one; a typing error would be ignored silently."""
     known = {f"KAAPANA_{name.upper()}" for name in Settings.model_fields}
     for name, value in variables.items():
         typed = name.upper()
         if not typed.startswith("KAAPANA_") or typed in known or typed.startswith(_NO_SETTINGS):
             continue
         if _OF_A_SERVICE.search(typed) or (value or "").startswith(("tcp://", "udp://")):
-            continue  # Kubernetes tells pods so where services are
+            continue  # Kubernetes sets these variables in pods for its services
         near = difflib.get_close_matches(typed, known, n=1, cutoff=0.7)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigurationError(f"{name} {where} is no setting: {hint}docs/settings.md lists all")
 
 
 def load_settings(**given: Any) -> Settings:  # noqa: ANN401 - pydantic checks them
-    """The settings of this process.
+    """Load the settings of this process.
 
     Args:
-        given: fields that a command's options set, which win over the environment.
+        given: fields that a command's options set; they take precedence over the environment.
 
     Raises:
-        ConfigurationError: there is no such setting, or it has a value that cannot work; the message names it.
+        ConfigurationError: a setting is unknown or has an invalid value; the message names it.
     """
     site = current_site()
     _check_names(os.environ, where="in the environment")

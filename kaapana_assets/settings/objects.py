@@ -11,7 +11,7 @@ from kaapana_assets.settings.section import ExistingFile, Section, ServerKey
 
 
 class ObjectSettings(Section):
-    """A folder, or an S3 server."""
+    """The object store: a folder, or an S3 server."""
 
     objects: Literal["folder", "s3"] = Field("folder", description="The object store: a folder, or MinIO and other S3.")
     s3_endpoint: str = Field("", description="`host:port` of the S3 server, without scheme.")

@@ -1,4 +1,4 @@
-"""Settings of operators: their images, what launches them, and what they may leave."""
+"""Settings of operators: their images, their runner and the limits of their outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
 class OperatorSettings(Section):
-    """Images, the runner, and limits of outputs."""
+    """Images, the runner and limits of outputs."""
 
     images: AbsolutePath = Field(
         PROJECT_ROOT / "images", description="The folder of image folders (Dockerfile, files/)."

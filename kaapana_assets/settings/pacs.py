@@ -15,7 +15,7 @@ _DIMSE_URL = re.compile(r"dimse://[!-.0-~]{1,16}@[A-Za-z0-9._-]+:\d{1,5}")
 
 
 class PacsSettings(Section):
-    """A folder, or an archive on a server."""
+    """The PACS: a folder, or an archive on a server."""
 
     pacs: Literal["folder", "dicomweb", "dimse"] = Field(
         "folder", description="The PACS: a folder, DICOMweb, or C-STORE in and DICOMweb out."

@@ -9,7 +9,7 @@ from kaapana_assets.settings.section import CommaSeparated, Section, is_loopback
 
 
 class ReceiverSettings(Section):
-    """Who may send how much, and when a series is complete."""
+    """Allowed senders, limits and timeouts of the receiver, and the completeness of a series."""
 
     receiver_host: str = Field("127.0.0.1", description="Address the DICOM receiver listens on.")
     receiver_port: int = Field(11112, ge=0, le=65535, description="Port of the DICOM receiver; 0 takes a free one.")
@@ -55,6 +55,6 @@ class ReceiverSettings(Section):
 
     @property
     def receiver_share(self) -> int:
-        """How many associations one address may have."""
+        """The most associations that one address may have at the same time."""
         limit = self.receiver_max_associations
         return self.receiver_max_associations_per_address or max(1, limit - max(1, limit // 10))

@@ -1,4 +1,4 @@
-"""What all sections of settings have in common: where values come from, and types of values."""
+"""The base of all sections of settings: the sources of values, and the types of values."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ paths_begin_in: ContextVar[Path | None] = ContextVar("folder of relative paths",
 
 
 class Section(BaseSettings):
-    """Settings that belong together; each field ``x`` is the variable ``KAAPANA_X``."""
+    """A group of settings; each field ``x`` is the variable ``KAAPANA_X``."""
 
-    # A value that is refused may be a secret at the wrong place: no error shows it.
+    # Errors do not show the refused value, which may be a misplaced secret.
     model_config = SettingsConfigDict(
         env_prefix="KAAPANA_", env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
     )
@@ -41,23 +41,23 @@ class Section(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Refuses secrets in a file, see ``_FileWithoutSecrets``."""
+        """Replace the source of ``.env`` files by one that refuses secrets; see ``_FileWithoutSecrets``."""
         file = dotenv_settings.env_file if isinstance(dotenv_settings, DotEnvSettingsSource) else None
         return init_settings, env_settings, _FileWithoutSecrets(settings_cls, env_file=file)
 
     def lacks(self, name: str) -> bool:
-        """Whether a setting has no value, and is no secret that this process does without."""
+        """Whether a setting has no value, other than a secret that was withheld from this process."""
         return not text_of(getattr(self, name)) and not is_withheld(f"KAAPANA_{name.upper()}")
 
     def lacks_half(self, user: str, password: str) -> bool:
-        """Whether one of two settings that go together has no value."""
+        """Whether exactly one of a user and its password is set."""
         if getattr(self, user):
             return self.lacks(password)
         return bool(text_of(getattr(self, password)))
 
 
 class _FileWithoutSecrets(DotEnvSettingsSource):
-    """A ``.env`` file, which is easily copied and committed: no secrets are read from it."""
+    """Reads a ``.env`` file and refuses secrets in it, because such files are easily copied and committed."""
 
     def __call__(self) -> dict[str, Any]:
         found = super().__call__()
@@ -71,12 +71,12 @@ class _FileWithoutSecrets(DotEnvSettingsSource):
 
 
 def text_of(value: str | SecretStr) -> str:
-    """The text of a value that may be a secret."""
+    """Return the text of a value that may be a secret."""
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine as only itself sees it."""
+    """Whether a host is a loopback address, which only this machine can reach."""
     if host == "localhost":
         return True
     try:
@@ -102,7 +102,7 @@ def _existing_file(value: Path) -> Path:
 
 
 def _one_line(value: SecretStr) -> SecretStr:
-    # Libraries refuse a line end by an error that repeats the secret.
+    # Libraries refuse a line end with an error that contains the secret.
     if _CONTROL.search(value.get_secret_value()):
         raise ValueError(
             "has a line end or another control character: make its file or Secret without one (`printf %s`)"
@@ -121,5 +121,5 @@ ServerKey = Annotated[Password, AfterValidator(_ascii)]
 """A secret that is sent in a header."""
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
-"""A relative path begins in the folder of the home or of the file of settings."""
+"""A path that is made absolute; a relative path starts from the folder of the site, see ``Site``."""
 ExistingFile = Annotated[AbsolutePath, AfterValidator(_existing_file)]

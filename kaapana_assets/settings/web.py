@@ -10,7 +10,7 @@ from kaapana_assets.settings.section import CommaSeparated, Section, is_loopback
 
 
 class WebSettings(Section):
-    """Where pages are served, and by which names they are reached."""
+    """The addresses on which pages are served, and the names by which they are reached."""
 
     webserver_host: str = Field("127.0.0.1", description="Address of Dagster's web UI.")
     webserver_port: int = Field(3000, ge=0, le=65535, description="Port of Dagster's web UI; 0 takes a free one.")

@@ -1,4 +1,4 @@
-"""The platform on one machine: its processes, how they are started, watched and ended.
+"""Starts, watches and ends the platform's processes on one machine.
 
-Nothing here imports Dagster: its parts are processes, and it is asked over GraphQL.
+Nothing here imports Dagster: it runs as processes of its own and is reached over GraphQL.
 """

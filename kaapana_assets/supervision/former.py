@@ -1,6 +1,6 @@
-"""What a home had before: the place where it was, and the platform that ran there.
+"""Deals with the past of a home: its former folder, and what is left of a platform that was killed in it.
 
-A copied home tells of its original, which is left alone.
+The records in a copied home name the processes of its original, which are left alone.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from kaapana_assets.supervision.watchdog import TOKEN_VARIABLE, Members
 
 
 def settle(settings: Settings, say: Callable[[str], None], *, accept_copy: bool) -> None:
-    """Note where the home is, for a platform that holds its lock.
+    """Record the present folder of the home; the platform holds the home's lock.
 
     Args:
-        settings: of the platform.
+        settings: the platform's settings.
         say: prints one line for the user.
         accept_copy: the home is a copy, and its original is gone.
 
     Raises:
-        ConfigurationError: it is a copy with the servers of its original, or the original is up.
+        ConfigurationError: the home is a copy that names servers of its original, or the original's platform is up.
     """
     home = settings.home
     known = home_record.read(home)
@@ -43,7 +43,7 @@ def settle(settings: Settings, say: Callable[[str], None], *, accept_copy: bool)
 
 
 def end_former(home: Path, say: Callable[[str], None], *, grace_s: float) -> None:
-    """End what a platform left that was killed on this home, in this folder and since the machine was started."""
+    """End what is left of a platform that was killed in this folder since the machine's last boot."""
     former = record.read_record(home)
     if former is not None:
         left = Members(frozenset(pid for pid in former.parts.values() if _bears(pid, former.token)), former.token)
@@ -51,18 +51,21 @@ def end_former(home: Path, say: Callable[[str], None], *, grace_s: float) -> Non
             say("a former platform was killed; ending what is left of it")
             left.end(grace_s=grace_s)
         shutil.rmtree(former.folder, ignore_errors=True)
-    # One that is not of this folder goes as well: what it names is not ours.
+    # A record from another folder or boot is removed too, because its processes are not this home's.
     record.remove_record(home)
 
 
 def _servers(settings: Settings) -> dict[str, str]:
-    """The stores of the site that only one home may have; an archive is there to be shared, a database asks itself."""
+    """Return the stores on servers that only one home may use.
+
+    A PACS may be shared, and Dagster's database records its own home.
+    """
     embedded = {"index": settings.index == "sqlite", "objects": settings.objects == "folder"}
     return {name: where for name, where in settings.stores().items() if not embedded.get(name, True)}
 
 
 def _check_gone(original: home_record.Identity, home: Path) -> None:
-    """Refuse to take the place of an original whose platform is up."""
+    """Refuse to replace an original whose platform is up."""
     if original.is_same_folder(home_record.identity_of(home)) or not home_record.is_there(original):
         return
     running = record.running_platform(Path(original.path))

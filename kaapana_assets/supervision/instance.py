@@ -1,4 +1,4 @@
-"""The configuration of Dagster's instance and workspace, written as files."""
+"""Writes the configuration files of Dagster's instance and workspace."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kaapana_assets.supervision.run_pods import run_launcher
 
 LOCATION = "kaapana_assets"
 VARIABLES = {"DAGSTER_EVENT_BATCH_SIZE": "1000", "DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS": "1"}
-"""What Dagster takes from the environment, of all processes and of runs in pods."""
+"""The environment variables that Dagster reads, for all processes and for runs in pods."""
 
 _START_S = 180
 
@@ -22,13 +22,13 @@ _START_S = 180
 def write_instance(
     dagster_home: Path, *, storage: Mapping[str, Any], code_socket: Path, launching: Mapping[str, Any]
 ) -> Path:
-    """Write dagster.yaml and workspace.yaml into ``dagster_home``; the path of the workspace file.
+    """Write dagster.yaml and workspace.yaml into ``dagster_home``; return the path of workspace.yaml.
 
     Args:
-        dagster_home: made if it is not there.
+        dagster_home: created if it does not exist.
         storage: the configuration of PostgreSQL, see ``postgres_server.storage_of``.
-        code_socket: where the code server listens.
-        launching: see ``launching``.
+        code_socket: the socket on which the code server listens.
+        launching: the sections that the function ``launching`` returns.
     """
     write_file(dagster_home / "dagster.yaml", _yaml({**_instance(dagster_home, storage), **launching}))
     workspace = dagster_home / "workspace.yaml"
@@ -38,16 +38,16 @@ def write_instance(
 
 
 def launching(settings: Settings, dagster_home: Path) -> dict[str, Any]:
-    """The sections of dagster.yaml about where runs are executed, and how long they may take to start.
+    """Return the sections of dagster.yaml about the run launcher and the monitoring of runs.
 
     Raises:
-        ConfigurationError: they cannot be executed where the settings say.
+        ConfigurationError: runs cannot be executed where the settings say.
     """
     monitoring = {"enabled": True, "start_timeout_seconds": _START_S, "poll_interval_seconds": 10}
     if settings.run_launcher == "process":
         return {"run_monitoring": monitoring}
-    # A pod may have to wait for a node, and the node for the image. Runs are not resumed: with
-    # max_resume_run_attempts a run opens the launcher itself, whose kubeconfig no pod has.
+    # A pod may wait for a node, and the node for the image. Runs are not resumed, because with
+    # max_resume_run_attempts a run loads the launcher itself, and pods do not have its kubeconfig.
     monitoring["start_timeout_seconds"] = _START_S + int(settings.kubernetes_patience_s)
     return {"run_monitoring": monitoring, "run_launcher": run_launcher(settings, dagster_home, VARIABLES)}
 
@@ -62,21 +62,21 @@ def _instance(dagster_home: Path, storage: Mapping[str, Any]) -> dict[str, Any]:
                 "config": dict(storage),
             }
         },
-        # What the stores say while they wait is part of the run's log.
+        # The stores log their waiting with Python loggers; this puts it into the run's log.
         "python_logs": {"managed_python_loggers": ["kaapana_assets"], "python_log_level": "INFO"},
         "compute_logs": {
             "module": "dagster.core.storage.local_compute_log_manager",
             "class": "LocalComputeLogManager",
             "config": {"base_dir": str(dagster_home / "compute_logs")},
         },
-        # The queue answers a launch at once and starts the run within a second; without it the
-        # launch itself blocks for as long as the run's process needs to start.
+        # With the queue, a launch returns at once and the run starts within a second. Without it, the launch
+        # blocks until the run's process has started.
         "run_queue": {
             "max_concurrent_runs": max(10, 2 * cores),
             "dequeue_interval_seconds": 1,
             "dequeue_use_threads": True,
             "dequeue_num_workers": 4,
-            # A backfill of one run per partition must not keep ingest and cohorts waiting.
+            # A backfill with one run per partition must not block ingest and cohort runs.
             "tag_concurrency_limits": [{"key": "dagster/backfill", "limit": max(2, cores)}],
         },
         "run_retries": {"enabled": False},
@@ -89,5 +89,5 @@ def _instance(dagster_home: Path, storage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _yaml(content: dict[str, Any]) -> str:
-    # Every JSON document is YAML.
+    # JSON is a subset of YAML.
     return json.dumps(content, indent=2) + "\n"

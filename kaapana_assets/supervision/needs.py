@@ -1,6 +1,6 @@
-"""Which secrets each process of the platform is started with: those that it needs, and no others.
+"""The table of the secrets that each process of the platform gets: those that it needs, and no others.
 
-Operators are not in the table: they get none, whatever starts them (``containers.contract``).
+Operators are not in the table: they never get any (``containers.contract``).
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ WATCHDOG, ABANDONED_RUNS, MIGRATION, FORGETTING = "watchdog", "abandoned-runs", 
 
 @dataclass(frozen=True)
 class Needs:
-    """What of the supervisor's environment a process gets."""
+    """The secrets in the supervisor's environment that a process gets."""
 
     secrets: frozenset[str] = frozenset()
     others: bool = True
-    """Variables of others that look like secrets, such as those with which a kubeconfig logs in."""
+    """Whether it gets other programs' variables that look like secrets, such as those a kubeconfig logs in with."""
 
 
 NEEDS: Mapping[str, Needs] = {
     POSTGRES: Needs(others=False),
-    # What takes data from the network writes them to the spool, and opens no store.
+    # It writes data from the network to the spool, and opens no store.
     RECEIVER: Needs(others=False),
     WATCHDOG: Needs(others=False),
     ABANDONED_RUNS: Needs(DATABASE_SECRETS),
     MIGRATION: Needs(DATABASE_SECRETS),
     FORGETTING: Needs(DATABASE_SECRETS | STORE_SECRETS),
-    # Both also end and start runs in pods, for which a kubeconfig may ask the environment.
+    # Both also start and end runs in pods, and their kubeconfig may read credentials from the environment.
     WEBSERVER: Needs(DATABASE_SECRETS),
     DAEMON: Needs(DATABASE_SECRETS),
     HEALTH: Needs(DATABASE_SECRETS | STORE_SECRETS),
-    # It starts the runs, which ingest, query and store results.
+    # It starts the runs, which open all stores.
     CODE: Needs(DATABASE_SECRETS | STORE_SECRETS),
 }
 
 
 def given_to(part: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """What the process ``part`` gets of the environment."""
+    """Return the variables of the environment that the process ``part`` gets."""
     needs = NEEDS[part]
     return without_secrets(environment, keep=needs.secrets, keep_others=needs.others)

@@ -1,4 +1,4 @@
-"""Which processes the platform consists of, and their environment."""
+"""Defines the processes of the platform and their environments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SERVER_STARTS_S = 60.0
 
 @dataclass(frozen=True)
 class Places:
-    """The files that the parts share; ``folder`` is temporary and has a short path, for sockets."""
+    """The paths that the parts share; ``folder`` is temporary, with a path short enough for sockets."""
 
     home: Path
     folder: Path
@@ -55,23 +55,23 @@ class Places:
 
     @property
     def receiver_ready(self) -> Path:
-        """Written by the receiver once it listens."""
+        """File that the receiver writes once it listens."""
         return self.folder / "receiver.ready"
 
     @property
     def health_ready(self) -> Path:
-        """Written by the health page once it is served."""
+        """File that the health page writes once it is served."""
         return self.folder / "health.ready"
 
     def log(self, part: str) -> Path:
-        """What the part prints."""
+        """File with the output of the part."""
         return HomePaths(self.home).log(part)
 
 
 def child_environment(settings: Settings, places: Places, token: str, *, part: str) -> dict[str, str]:
-    """The environment of a part: this one without the secrets that it does not need, and where things are."""
+    """Return the environment of a part: this one without the secrets it does not need, plus home and ports."""
     environment = given_to(part, os.environ)
-    # Set, it makes each Python start, and so each run, cost twice.
+    # This variable would double the start-up time of Python, and so of each run.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     return environment | {
         TOKEN_VARIABLE: token,
@@ -86,7 +86,7 @@ def child_environment(settings: Settings, places: Places, token: str, *, part: s
 
 
 def first_parts(places: Places, *, definitions: str) -> list[Part]:
-    """What needs nothing but PostgreSQL: code server and receiver."""
+    """Return the parts that need only PostgreSQL: code server and receiver."""
     python = [sys.executable, "-m"]
     code = [*python, "dagster", "code-server", "start", "--socket", str(places.code_socket)]
     code += ["-m", definitions, "--location-name", LOCATION]
@@ -109,7 +109,7 @@ def first_parts(places: Places, *, definitions: str) -> list[Part]:
 
 
 def dagster_parts(settings: Settings, places: Places, client: DagsterClient) -> list[Part]:
-    """What needs the code server: webserver and daemon."""
+    """Return the parts that need the code server: webserver and daemon."""
     python = [sys.executable, "-m"]
     address = ["--host", settings.webserver_host, "--port", str(settings.webserver_port)]
     quiet = ["--dagster-log-level", "warning", "--uvicorn-log-level", "warning"]
@@ -123,7 +123,7 @@ def dagster_parts(settings: Settings, places: Places, client: DagsterClient) -> 
 
 
 def health_part(places: Places) -> Part:
-    """The health page."""
+    """Return the part that serves the health page."""
     return Part(
         HEALTH,
         [sys.executable, "-m", "kaapana_assets", "health", "--ready-file", str(places.health_ready)],
@@ -133,7 +133,7 @@ def health_part(places: Places) -> Part:
 
 
 def postgres_part(postgres: Postgres) -> Part:
-    """Dagster's storage."""
+    """Return the part that runs PostgreSQL, Dagster's storage."""
     return Part(
         POSTGRES,
         postgres.argv(),
@@ -144,10 +144,10 @@ def postgres_part(postgres: Postgres) -> Part:
 
 
 def claim_ports(settings: Settings) -> Settings:
-    """The settings with a free port wherever 0 was asked for.
+    """Return the settings with each port 0 replaced by a free port.
 
     Raises:
-        ConfigurationError: a port that was asked for is taken; names the setting.
+        ConfigurationError: a requested port is in use; names the setting.
     """
     addresses: Mapping[str, tuple[str, int]] = {
         "webserver_port": (settings.webserver_host, settings.webserver_port),
@@ -160,7 +160,7 @@ def claim_ports(settings: Settings) -> Settings:
         for name, (host, port) in addresses.items():
             probe = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
             probes.append(probe)
-            # As servers do: a connection that lingers from the last one is no hindrance.
+            # As servers do, so that a connection in TIME_WAIT does not block the port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
@@ -188,9 +188,9 @@ def _accepts(path: Path) -> bool:
 
 
 class _Servers:
-    """Whether the code server is of use.
+    """Checks that the code server still works.
 
-    It is a proxy that passes on to the process that holds the definitions; it does not start that one again.
+    The code server is a proxy for a child process with the definitions, and does not restart that process.
     """
 
     def __init__(self) -> None:
@@ -215,7 +215,7 @@ def _answers(client: DagsterClient) -> bool:
 
 
 class _Heartbeat:
-    """Whether all daemons showed a heartbeat since the last start; older ones are of a former process."""
+    """Checks that all daemons had a heartbeat since the last start; older heartbeats are of an earlier process."""
 
     def __init__(self, client: DagsterClient) -> None:
         self._client = client

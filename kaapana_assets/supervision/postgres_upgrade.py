@@ -1,11 +1,11 @@
-"""Database files of another major version of PostgreSQL, taken over by a dump.
+"""Upgrades the database files of an older major version of PostgreSQL by a dump.
 
-A server reads only files of its own major version. Where that of the files is installed too, it is
-started once more, and what it dumps is put into new files. The old ones stay beside them.
+A server reads only files of its own major version. If the version of the files is installed too, its server is
+started once more, and its dump is loaded into new files. The old files are kept beside them.
 
     <folder>/data          the files in use
-    <folder>/data-<major>  those of before, never used again; may be removed
-    <folder>/data.new      being made; begun anew after a crash, unless it holds the mark of a whole one
+    <folder>/data-<major>  the old files, never used again; may be removed
+    <folder>/data.new      the new files while they are made; made again after a crash, unless marked as complete
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _INSTALLED = ("/usr/lib/postgresql/{major}/bin", "/usr/pgsql-{major}/bin", "/opt
 
 @dataclass(frozen=True)
 class Upgrade:
-    """What takes files over.
+    """Upgrades the database files in a folder.
 
     Attributes:
-        data: the folder of the files, with those of another version.
-        socket_folder: for the sockets of both servers.
-        binaries: of the version that is wanted; a folder.
-        prefix: of every command that runs as the user of the files.
-        create: makes new, empty files in a folder.
+        data: the folder of the database files.
+        socket_folder: the folder for the sockets of both servers.
+        binaries: the folder with the programs of the new version.
+        prefix: the start of each command, which makes it run as the owner of the files.
+        create: initializes an empty database in a folder.
     """
 
     data: Path
@@ -49,7 +49,7 @@ class Upgrade:
     create: Callable[[Path], None]
 
     def finish_interrupted(self) -> None:
-        """Put new files in place that were whole when a crash came."""
+        """Move new files into place that were complete when an upgrade was interrupted."""
         new = self._new
         if (new / _WHOLE).exists() and not self.data.exists():
             new.rename(self.data)
@@ -57,11 +57,11 @@ class Upgrade:
         (self.data / _WHOLE).unlink(missing_ok=True)
 
     def run(self, *, wanted: int) -> None:
-        """Take the files over if they are of another major version.
+        """Upgrade the files if they are of an older major version.
 
         Raises:
-            ConfigurationError: they are of a newer one, or of an older one that is not installed, or the dump
-                cannot be made or read; the files are as they were.
+            ConfigurationError: the files are of a newer version or of an older version that is not installed, or the
+                dump cannot be made or loaded; the files stay as they are.
         """
         major = int((self.data / "PG_VERSION").read_text().strip())
         if major == wanted:
@@ -135,7 +135,7 @@ class Upgrade:
 
     def _do(self, program: str, *arguments: str) -> None:
         argv = [str(self.binaries / program), "-h", str(self.socket_folder), "-U", self.role, *arguments]
-        # The dump holds what the database does: nobody else may read it.
+        # The umask keeps the dump private: it holds the whole database.
         done = subprocess.run(
             argv, capture_output=True, text=True, check=False, env=without_secrets(os.environ), umask=0o077
         )

@@ -1,4 +1,4 @@
-"""One supervised process: how it is started, when it is ready, and how it is restarted after a crash."""
+"""One supervised process: starts it, checks that it is ready, and restarts it after a crash."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _LOG_LIMIT_BYTES = 20 * 1024**2
 
 @dataclass(frozen=True)
 class Part:
-    """What is to run."""
+    """The definition of a process: its command, its checks and its stop signal."""
 
     name: str
     argv: Sequence[str]
     is_ready: Callable[[], bool]
-    """Asked again and again after the start; must return soon."""
+    """Called repeatedly after the start; must return quickly."""
     ready_timeout_s: float = 90
     before_start: Callable[[], None] | None = None
-    """Clears what an earlier process of this part left."""
+    """Cleans up after an earlier process of this part."""
     is_alive: Callable[[int], bool] | None = None
-    """Asked with the process id while it runs, where a living process may still be of no use."""
+    """Called with the process id while the process runs, for a part that may be alive but useless."""
     stop_signal: int = signal.SIGTERM
 
 
@@ -39,7 +39,7 @@ class PartFailed(TemporaryError):
 
 
 class Child:
-    """The process of one part, over its restarts."""
+    """The process of one part, across its restarts."""
 
     def __init__(self, part: Part, *, environment: Mapping[str, str], log: Path) -> None:
         self.part = part
@@ -54,16 +54,16 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Process id and group of the running process, None between two."""
+        """Process id and group of the running process; None while none runs."""
         return None if self._process is None else self._process.pid
 
     @property
     def runs_for_s(self) -> float:
-        """Seconds since its start, whatever the clock was set to meanwhile."""
+        """Seconds since its start, regardless of changes to the system clock."""
         return time.monotonic() - self._began
 
     def start(self) -> int:
-        """The id of the new process, which leads its own session and group."""
+        """Start the process, which leads its own session and group; return its id."""
         self.started_at = time.time()
         if self.part.before_start is not None:
             self.part.before_start()
@@ -83,7 +83,7 @@ class Child:
         return self._process.pid
 
     def ended(self) -> str | None:
-        """How the process ended, or None while it runs."""
+        """Return how the process ended; None while it runs."""
         if self._process is None:
             return "it was not started"
         code = self._process.poll()
@@ -97,7 +97,7 @@ class Child:
         """Whether it is ready now.
 
         Raises:
-            PartFailed: it ended, or was not ready in time.
+            PartFailed: the process ended, or was not ready in time.
         """
         how = self.ended()
         if how is not None:
@@ -109,7 +109,7 @@ class Child:
         return False
 
     def crashed(self) -> str | None:
-        """How it broke down, or None; a process that lives but is of no use is killed."""
+        """Return how the part failed, also if its process is alive but useless; None while it works."""
         how = self.ended()
         if how is None and self.part.is_alive is not None and self._process is not None:
             if self.part.is_alive(self._process.pid):
@@ -118,7 +118,7 @@ class Child:
         return how
 
     def forget(self) -> float:
-        """Mark the process as gone; the seconds to wait before the next start."""
+        """Mark the process as gone; return the seconds to wait before the next start."""
         if self._process is not None:
             self._process.poll()
         self._process = None
@@ -135,7 +135,7 @@ class Child:
         return self._process is None and time.monotonic() >= self._next_start
 
     def signal(self, number: int) -> None:
-        """Send a signal to the whole process group, if it is still there."""
+        """Send a signal to the whole process group, unless it has ended."""
         if self._process is None or self._process.poll() is not None:
             return
         try:
@@ -144,7 +144,7 @@ class Child:
             return
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether the process ended within ``timeout_s`` seconds."""
+        """Wait for the process; return whether it ended within ``timeout_s`` seconds."""
         if self._process is None:
             return True
         try:
@@ -154,7 +154,7 @@ class Child:
         return True
 
     def last_words(self) -> str:
-        """The end of its log and where that is."""
+        """Return the last lines of its log, with the path of the log."""
         try:
             lines = self.log.read_text(errors="replace").splitlines()[-15:]
         except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""What the running platform tells other commands: one small file in the home, and the lock beside it.
+"""The record of the running platform, by which other commands find it, and the lock of its home.
 
-The file names processes, and it is copied with a home. It counts only in the folder, and until the
-restart of the machine, for which it was written.
+The record names processes, and it is copied along with a home. So it is valid only in the folder and the boot of the
+machine for which it was written.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ _LAUNCHER = ("runner", "images", "image_registry", "image_tag_suffix", "docker_u
 
 @dataclass(frozen=True)
 class Crash:
-    """The end of a part that was not asked for."""
+    """The unexpected end of a part."""
 
     part: str
     time: float
     """Seconds since the epoch."""
     how: str
     log: str
-    """File of what the part printed."""
+    """File with the output of the part."""
 
 
 @dataclass(frozen=True)
 class PlatformRecord:
-    """Where a running platform is to be reached."""
+    """The addresses, processes and settings of a running platform."""
 
     pid: int
     token: str
-    """Mark of its processes, see watchdog.TOKEN_VARIABLE."""
+    """The mark of its processes; see watchdog.TOKEN_VARIABLE."""
     folder: str
     """Temporary folder of its sockets."""
     webserver_host: str
@@ -55,19 +55,19 @@ class PlatformRecord:
     parts: dict[str, int] = field(default_factory=dict)
     """Process id by part; each leads its own process group."""
     env_file: str = ""
-    """File of settings that it was started with."""
+    """The settings file given at its start."""
     stores: dict[str, str] = field(default_factory=dict)
-    """Where it keeps what, see ``Settings.stores``."""
+    """The address of each store; see ``Settings.stores``."""
     launcher: dict[str, str] = field(default_factory=dict)
-    """The settings of what launches operators, and from which images."""
+    """The settings of the runner and its images; see ``launcher_of``."""
     health_host: str = ""
     health_port: int = 0
     down: list[str] = field(default_factory=list)
-    """Parts that crashed and will be started again."""
+    """Parts that crashed and will be restarted."""
     restarts: int = 0
-    """How often a part was started again."""
+    """Number of restarts of all parts."""
     crashes: list[Crash] = field(default_factory=list)
-    """The last ones, the oldest first."""
+    """The last crashes, oldest first."""
 
     @property
     def dagster_url(self) -> str:
@@ -81,7 +81,11 @@ class PlatformRecord:
 
 
 def running_platform(home: Path) -> PlatformRecord | None:
-    """The platform that runs on ``home`` now, or None."""
+    """Return the record of the platform that runs on ``home``; None if none runs.
+
+    Raises:
+        ConfigurationError: the home or its lock cannot be read.
+    """
     try:
         if is_locked(_lock_path(home)):
             return read_record(home) or _of_earlier_version(home)
@@ -95,7 +99,7 @@ def running_platform(home: Path) -> PlatformRecord | None:
 
 
 def _of_earlier_version(home: Path) -> PlatformRecord | None:
-    """The record of a platform whose version said of no folder in it; only of one that does hold the lock."""
+    """Return a record without an identity, as earlier versions wrote it, if its process holds the lock."""
     found = _parsed(home)
     if found is None or found[1] is not None:
         return None
@@ -103,30 +107,30 @@ def _of_earlier_version(home: Path) -> PlatformRecord | None:
 
 
 def has_lock(home: Path, pid: int) -> bool:
-    """Whether a process has the lock of ``home`` open: the number of a killed platform may be another's by now."""
+    """Whether a process has the lock of ``home`` open; the id of a killed platform may have been reused."""
     lock = _lock_path(home)
     try:
         return any(Path(file.path).samefile(lock) for file in psutil.Process(pid).open_files())
     except psutil.AccessDenied:
-        return True  # of another user, who is asked then
+        return True  # a process of another user, assumed to have it
     except (psutil.Error, OSError):
         return False
 
 
 def launcher_of(settings: Settings) -> dict[str, str]:
-    """The settings that decide what an image holds, which all commands on a home must have alike."""
+    """Return the settings that select the runner and its images; all commands on a home must agree on them."""
     return {name: str(getattr(settings, name)) for name in _LAUNCHER}
 
 
 def settings_in_use(**given: Any) -> Settings:  # noqa: ANN401 - pydantic checks them
-    """The settings of this process, with those of the platform that runs on their home, where one does.
+    """Return the settings of this process, completed by those of the platform that runs on their home, if one does.
 
     Args:
-        given: fields that a command's options set, which win over all.
+        given: fields that a command's options set; they take precedence over all others.
 
     Raises:
-        ConfigurationError: a setting cannot work, or names other stores than those of the running
-            platform: a command would look at data that are not the platform's.
+        ConfigurationError: a setting is invalid, or a store is not the running platform's, so that the command would
+            read other data than the platform.
     """
     settings = load_settings(**given)
     record = running_platform(settings.home)
@@ -163,7 +167,7 @@ def _with_addresses(settings: Settings, record: PlatformRecord) -> Settings:
 
 
 def read_record(home: Path) -> PlatformRecord | None:
-    """The record of a platform on ``home`` that may be gone; None if it was written in another folder or boot."""
+    """Return the record in ``home``, whose platform may be gone; None if it is of another folder or boot."""
     found = _parsed(home)
     if found is None or found[1] is None or not found[1].is_same_boot(home_record.identity_of(home)):
         return None
@@ -181,21 +185,21 @@ def _parsed(home: Path) -> tuple[PlatformRecord, home_record.Identity | None] | 
 
 
 def write_record(home: Path, record: PlatformRecord) -> None:
-    """Put the record in place in one step, with the folder that it is written for."""
+    """Write the record atomically, with the identity of the home that it is written for."""
     here = home_record.to_json(home_record.identity_of(home))
     write_file(_record_path(home), json.dumps({**asdict(record), "home": here}, indent=2) + "\n")
 
 
 def remove_record(home: Path) -> None:
-    """Take the record away; the platform is not to be reached any more."""
+    """Remove the record; commands no longer find the platform."""
     _record_path(home).unlink(missing_ok=True)
 
 
 def lock_home(home: Path) -> BinaryIO:
-    """The lock of ``home``, held until it is closed or the process ends.
+    """Take the lock of ``home``, which is held until it is closed or the process ends.
 
     Raises:
-        ConfigurationError: another platform runs on this home, or the lock cannot be made.
+        ConfigurationError: another platform runs on this home, or the lock file cannot be created.
     """
     try:
         lock = open_lock(_lock_path(home))
@@ -205,7 +209,7 @@ def lock_home(home: Path) -> BinaryIO:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            # One that looks whether a platform runs holds the lock for an instant.
+            # A command that checks whether a platform runs holds the lock for an instant.
             time.sleep(0.05)
         else:
             return lock

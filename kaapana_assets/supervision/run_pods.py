@@ -1,8 +1,8 @@
-"""Dagster's K8sRunLauncher, configured so that a run sees in its pod what it would see on this machine.
+"""Configures Dagster's K8sRunLauncher so that a run in a pod has the same home and settings as on this machine.
 
-KAAPANA_HOME is mounted at the same path, settings are handed on as they are here, and secrets are
-read from a Secret of the cluster: a Job's manifest, which many may read, has none. How operators are
-started from there is in ``containers.kubernetes``.
+KAAPANA_HOME is mounted at the same path, and settings are passed on as they are here. Secrets are read from a Secret
+of the cluster, so that a Job's manifest, which many people may read, holds none. ``containers.kubernetes`` starts
+operators from there.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.settings import PROJECT_ROOT, Settings, is_loopback
 
 RUN_LABEL = "kaapana-assets/run-worker"
-"""Label of all pods of runs, for policies of the site."""
+"""The label of all pods of runs, for use in the site's policies."""
 
 _NOT_FOR_RUNS = (
     "images", "environments", "receiver_", "allowed_", "webserver_", "health_", "definitions",
     "docker_", "image_pull_secrets", "base_image", "kubeconfig", "run_launcher", "kubernetes_run_",
 )  # fmt: skip
-_GRACE_S = 60  # in which a run that is cancelled ends its operators' pods
-# What root needs to give directories to the operators' user, and to tidy up what that user made.
+_GRACE_S = 60  # for a cancelled run to end its operators' pods
+# Root needs these to give directories to the operators' user, and to remove that user's files.
 _CAPABILITIES_OF_ROOT = ("CHOWN", "DAC_OVERRIDE", "FOWNER")
 
 
 def run_launcher(settings: Settings, dagster_home: Path, variables: Mapping[str, str]) -> dict[str, Any]:
-    """The section ``run_launcher`` of dagster.yaml.
+    """Return the section ``run_launcher`` of dagster.yaml.
 
     Args:
-        settings: with ``run_launcher="kubernetes"``.
-        dagster_home: below the platform's home.
-        variables: what every process of the platform that runs Dagster needs in its environment.
+        settings: settings with ``run_launcher="kubernetes"``.
+        dagster_home: DAGSTER_HOME, below the platform's home.
+        variables: the environment variables that every process with Dagster needs.
 
     Raises:
-        ConfigurationError: a pod would not have, or not reach, what the settings name.
+        ConfigurationError: a file or server that the settings name is out of a pod's reach.
 
     References: ``dagster_k8s.job.DagsterK8sJobConfig.config_type_run_launcher``.
     """
@@ -57,14 +57,14 @@ def run_launcher(settings: Settings, dagster_home: Path, variables: Mapping[str,
             "image_pull_policy": "IfNotPresent",
             "service_account_name": settings.kubernetes_run_account,
             "dagster_home": str(dagster_home),
-            # Demanded, and used for nothing: a run is given the instance in its arguments.
+            # Required but unused: a run gets the instance in its arguments.
             "instance_config_map": "none",
             "run_k8s_config": {
                 "container_config": _container(settings, variables),
                 "pod_spec_config": _pod(settings),
                 "pod_template_spec_metadata": {"labels": {RUN_LABEL: "true"}},
             },
-            # Who launches a run by hand may give it more memory, but not other rights.
+            # The user who launches a run may give it more memory, but no other rights.
             "only_allow_user_defined_k8s_config_fields": {"container_config": {"resources": True}},
             "only_allow_user_defined_env_vars": [],
         },
@@ -72,8 +72,8 @@ def run_launcher(settings: Settings, dagster_home: Path, variables: Mapping[str,
 
 
 def handed_on(settings: Settings) -> dict[str, str]:
-    """The variables ``KAAPANA_*`` with which a pod has the settings of this process, without secrets."""
-    chosen = {"home", "runner", "operator_uid"}  # whose defaults are of the process
+    """Return the variables ``KAAPANA_*`` that give a pod the settings of this process, without secrets."""
+    chosen = {"home", "runner", "operator_uid"}  # their defaults depend on the process
     for name in settings.model_fields_set:
         if not name.startswith(_NOT_FOR_RUNS) and not isinstance(getattr(settings, name), SecretStr):
             chosen.add(name)
@@ -86,7 +86,7 @@ def handed_on(settings: Settings) -> dict[str, str]:
 def _container(settings: Settings, variables: Mapping[str, str]) -> dict[str, Any]:
     uid = os.geteuid()
     plain = {**variables, **handed_on(settings)}
-    # "$(X)" in a value would be replaced by Kubernetes; "$$" is how it is told not to.
+    # Kubernetes would expand "$(X)" in a value; "$$" escapes it.
     env: list[dict[str, Any]] = [{"name": name, "value": value.replace("$", "$$")} for name, value in plain.items()]
     for name in _secrets(settings):
         if not settings.kubernetes_run_secret:
@@ -164,7 +164,7 @@ def _check_addresses(settings: Settings) -> None:
 
 
 def _text(value: object) -> str:
-    """The value as the environment has it; see ``Settings``."""
+    """Return the value as text that ``Settings`` parses from the environment."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple) and all(isinstance(each, str) for each in value):

@@ -1,7 +1,7 @@
-"""What ends the platform's processes, and a small process that does it when the supervisor was killed.
+"""Ends the platform's processes; as a small process, the watchdog, it does so when the supervisor was killed.
 
-The watchdog reads lines from its standard input, whose other end only the supervisor holds. When
-that closes without the line ``done``, the supervisor is gone and the watchdog ends what is left.
+The watchdog reads lines from its standard input, whose other end only the supervisor holds. If the input closes
+without the line ``done``, the supervisor is gone, and the watchdog ends the remaining processes.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ _POLL_S = 0.1
 
 @dataclass(frozen=True)
 class Members:
-    """The processes of a platform: its process groups, and all that bear its mark in their environment."""
+    """The processes of a platform: its process groups, and all processes with its mark in their environment."""
 
     groups: frozenset[int]
     token: str | None = None
     except_groups: frozenset[int] = frozenset()
-    """Groups that are left alone although they bear the mark."""
+    """Groups to leave alone although they have the mark."""
 
     def living(self) -> list[int]:
-        """The ids of those that run now; never this process."""
+        """Return the ids of those that are running, except this process."""
         return [process.pid for process in psutil.process_iter() if process.pid != os.getpid() and self._has(process)]
 
     def end(self, *, grace_s: float) -> list[int]:
-        """End all, first kindly; the ids of those that had to be killed after ``grace_s`` seconds.
+        """Send SIGTERM to all, and SIGKILL after ``grace_s`` seconds; return the ids of those that were killed.
 
-        The seconds are counted in looks: where this process was not run itself, on a busy or paused machine, the
-        others were not either and get the time that they missed.
+        The seconds are counted in polls. If this process does not get to run, on a busy or suspended machine, the
+        others do not either, and their grace period is longer by that time.
         """
         asked: set[int] = set()
         members = self.living()
@@ -80,7 +80,7 @@ def _signal(pid: int, number: int) -> None:
 
 
 def main() -> None:
-    """Wait for the supervisor's end; arguments: the platform's mark and its folder of sockets."""
+    """Wait for the supervisor's end; the arguments are the platform's mark and its folder of sockets."""
     token, folder = sys.argv[1:]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -1,1 +1,1 @@
-"""The series that arrive, as assets and sensors."""
+"""The assets and sensors that ingest arriving series."""

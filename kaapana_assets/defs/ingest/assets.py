@@ -1,4 +1,4 @@
-"""The two assets that every series has: in the PACS, and in the metadata index."""
+"""The two assets of every series: its instances in the PACS and its document in the metadata index."""
 
 import traceback
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ GROUP = "ingest"
 CHECK = "instances_are_consistent"
 
 ARRIVALS_TAG = "kaapana_assets/arrivals"
-"""Set on runs of the sensor: series of the range of which nothing waits any more are left alone."""
+"""Tag of the runs that the sensor requests: they skip the series of their range that have no files in the spool."""
 
 _RECORD_TOGETHER = 100
 _SHOWN = 100
-# One series may be at fault itself. After so many in a row the store is, and each of the others would
-# only wait for as long as these did.
+# A single failure may be the fault of its series. After this many in a row, a store is away, and every further
+# series would only wait as long as these did.
 _AWAY_ENOUGH = 3
 
 
@@ -61,7 +61,7 @@ _AWAY_ENOUGH = 3
     can_subset=True,
 )
 def ingest_series(context: dg.AssetExecutionContext, platform: Platform):  # type: ignore[no-untyped-def]  # noqa: ANN201
-    """Bring the series of the partition range from the spool into the PACS and the index."""
+    """Ingest the series of the partition range from the spool into the PACS and the index."""
     settings = platform.settings
     ingestor = Ingestor(
         spool=open_spool(settings),
@@ -82,11 +82,11 @@ def ingest_series(context: dg.AssetExecutionContext, platform: Platform):  # typ
             allow_retries=False,
         )
     return
-    yield  # what was made is recorded per series; Dagster only has to see a generator
+    yield  # makes this a generator, as Dagster requires; each series is recorded by itself
 
 
 def _ingest(context: dg.AssetExecutionContext, ingestor: Ingestor) -> dict[str, str]:
-    """The series that failed, with reasons; all others are recorded and removed from the spool."""
+    """Ingest the series, record them and remove them from the spool; return those that failed, with reasons."""
     failed: dict[str, str] = {}
     ingested: list[IngestedSeries] = []
     series = _in_order(context, ingestor)
@@ -95,7 +95,7 @@ def _ingest(context: dg.AssetExecutionContext, ingestor: Ingestor) -> dict[str, 
     away = place = checked = 0
     for place, uid in enumerate(series, start=1):
         if crashes.count(uid):
-            # It may crash this process, which must not lose the series before it.
+            # This series may crash the process again, so the series before it are recorded first.
             _finish(context, ingestor, ingested)
         try:
             ingested.append(_ingested(ingestor, uid))
@@ -107,7 +107,7 @@ def _ingest(context: dg.AssetExecutionContext, ingestor: Ingestor) -> dict[str, 
             failed[uid] = str(exc)
             context.log.error("series %s: %s", uid, exc)
             away = away + 1 if isinstance(exc, StoreUnavailable) else 0
-        except Exception as exc:  # noqa: BLE001 - one header that a library chokes on must not stop the others
+        except Exception as exc:  # noqa: BLE001 - a header that breaks a library must not stop the other series
             failed[uid] = f"{type(exc).__name__} in {_place(exc)}"
             context.log.error("series %s: %s", uid, failed[uid])
         is_last = place == len(series) or away == _AWAY_ENOUGH
@@ -127,7 +127,7 @@ def _ingest(context: dg.AssetExecutionContext, ingestor: Ingestor) -> dict[str, 
 
 
 def _in_order(context: dg.AssetExecutionContext, ingestor: Ingestor) -> list[str]:
-    """The series to ingest; those that crashed a process come last, so that all others are ingested first."""
+    """Return the series to ingest in order; those that crashed an ingest before come last."""
     crashes = ingestor.spool.crashes
     suspect = crashes.record_last()
     if suspect is not None:
@@ -142,10 +142,10 @@ def _in_order(context: dg.AssetExecutionContext, ingestor: Ingestor) -> list[str
 
 
 def _ingested(ingestor: Ingestor, uid: str) -> IngestedSeries:
-    """Ingest a series; one that crashed too many processes goes to the quarantine.
+    """Ingest a series, or move it to the quarantine if it crashed ingest too often.
 
     Raises:
-        KaapanaAssetsError: see ``Ingestor.ingest``; SeriesSetAside if the series goes to the quarantine.
+        KaapanaAssetsError: see ``Ingestor.ingest``; SeriesSetAside if the series was moved to the quarantine.
     """
     crashes = ingestor.spool.crashes
     died = crashes.count(uid)
@@ -162,16 +162,16 @@ def _ingested(ingestor: Ingestor, uid: str) -> IngestedSeries:
 
 
 def _finish(context: dg.AssetExecutionContext, ingestor: Ingestor, ingested: list[IngestedSeries]) -> None:
-    """Record the ingested series, remove their files from the spool and empty the list."""
+    """Record the ingested series, remove their files from the spool and clear the list."""
     _record(context.op_execution_context, ingested)
-    if DICOM_SERIES in context.selected_asset_keys:  # else the files wait for a run that records them
+    if DICOM_SERIES in context.selected_asset_keys:  # else the files stay for a run that records them
         for series in ingested:
             ingestor.remove_from_spool(series)
     ingested.clear()
 
 
 def _place(exc: Exception) -> str:
-    # Not its message, which may hold values of the header.
+    # Without the message, which may contain values of the header.
     frame = traceback.extract_tb(exc.__traceback__)[-1]
     return f"{frame.filename}:{frame.lineno}"
 
@@ -218,11 +218,11 @@ def _findings(series: IngestedSeries) -> list[str]:
 
 
 def _evaluation(inconsistent: Mapping[str, Sequence[str]], *, checked: int) -> dg.AssetCheckEvaluation:
-    """The outcome of the check for the series of one run.
+    """Return the outcome of the check over the series of one run.
 
     Args:
-        inconsistent: by SeriesInstanceUID, what was found.
-        checked: how many series were looked at.
+        inconsistent: the findings of each inconsistent series, by SeriesInstanceUID.
+        checked: the number of series that were checked.
     """
     table = [
         dg.TableRecord({"SeriesInstanceUID": uid, "finding": finding})
@@ -248,7 +248,7 @@ def _evaluation(inconsistent: Mapping[str, Sequence[str]], *, checked: int) -> d
 
 ingest_job = dg.define_asset_job(
     "ingest",
-    # The check is evaluated all the same, once for each run.
+    # The check is evaluated even so, once for each run.
     selection=dg.AssetSelection.assets(DICOM_SERIES, SERIES_METADATA).without_checks(),
     executor_def=dg.in_process_executor,
     description="Brings arrived series from the spool into the PACS and the index.",

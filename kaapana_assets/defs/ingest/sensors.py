@@ -1,4 +1,4 @@
-"""The sensor that sees finished series in the spool and asks for one run that ingests them."""
+"""The sensor that finds complete series in the spool and requests runs that ingest them."""
 
 import json
 import time
@@ -13,10 +13,10 @@ from kaapana_assets.defs.partitions import contiguous_ranges, range_tags
 from kaapana_assets.defs.resources import Platform
 from kaapana_assets.ingest.spool import Spool, open_spool
 
-_WATCH_S = 4.0  # a tick watches the spool this long: the daemon itself comes only every 5 s
+_WATCH_S = 4.0  # a tick watches the spool this long, since the daemon starts one only every 5 s
 _LOOK_S = 0.25
 _SERIES_PER_RUN = 2000
-_RANGES_PER_TICK = 4  # each is a process of its own
+_RANGES_PER_TICK = 4  # each range is a run with a process of its own
 _LONGEST_WAIT_S = 300.0
 _SILENCE = timedelta(minutes=10)
 _UNFINISHED = [
@@ -30,38 +30,38 @@ _UNFINISHED = [
 
 @dataclass(frozen=True)
 class Asked:
-    """The series that the sensor asked for and that still waited when it looked again.
+    """The series that the sensor requested and that were still in the spool at its next look.
 
     Attributes:
-        tries: by series, how often it was asked for, and when last, in seconds since the epoch.
+        tries: by series, the number of requests and the time of the last one, in seconds since the epoch.
     """
 
     tries: dict[str, tuple[int, float]]
 
     @staticmethod
     def from_cursor(cursor: str | None) -> "Asked":
-        """As the sensor left it at its last tick."""
+        """Parse the cursor of the last tick."""
         kept = json.loads(cursor).get("asked", {}) if cursor else {}
         return Asked({uid: (tries, at) for uid, (tries, at) in kept.items()})
 
     def cursor(self) -> str:
-        """For the next tick."""
+        """Return the cursor for the next tick."""
         return json.dumps({"asked": self.tries})
 
     def only(self, waiting: set[str]) -> "Asked":
-        """Without the series that were taken in since; what comes late of them is new again."""
+        """Drop the series that were ingested meanwhile; files of them that arrive later count as new."""
         return Asked({uid: tried for uid, tried in self.tries.items() if uid in waiting})
 
     def due(self, uid: str, now: float) -> bool:
-        """Whether a series may be asked for now: each further try waits longer, up to five minutes.
+        """Whether a series may be requested now: the pause grows with each request, up to five minutes.
 
-        After the clock was set back, one that was tried in the future is.
+        A series whose last request lies in the future is due: the clock was set back.
         """
         tries, at = self.tries.get(uid, (0, 0.0))
         return tries == 0 or is_future(at, now=now) or now >= at + min(5.0 * 2 ** min(tries, 10), _LONGEST_WAIT_S)
 
     def with_another(self, series: list[str], now: float) -> "Asked":
-        """With one more try of these series."""
+        """Count another request of these series."""
         return Asked({**self.tries, **{uid: (self.tries.get(uid, (0, now))[0] + 1, now) for uid in series}})
 
 
@@ -73,10 +73,9 @@ class Asked:
     description="Asks for one run over the series that are complete: association closed, and quiet for a while.",
 )
 def arrivals(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
-    """Ask for the series that wait, new ones as one contiguous range of partitions.
+    """Request runs for the complete series in the spool; new series form one contiguous range of partitions.
 
-    One ingest at a time: what arrives meanwhile is asked for when it has ended, so that no series
-    is in two runs at once.
+    While an ingest runs, nothing is requested, so that no series is in two runs at the same time.
     """
     asked = Asked.from_cursor(context.cursor)
     settings = platform.settings
@@ -100,11 +99,11 @@ def arrivals(context: dg.SensorEvaluationContext, platform: Platform) -> dg.Sens
 
 
 def _running(instance: dg.DagsterInstance, spool: Spool) -> str | None:
-    """The run that ingests now, or will.
+    """Return the id of the ingest run that is running or queued; None if there is none.
 
-    After a power cut Dagster may take a run for going on for ever: one that nothing was heard of
-    for long does not count, unless somebody works on the spool; nor does one that was heard of in the
-    future, before the clock was set back.
+    After a power cut, Dagster may count a dead run as running for ever. So a run without a recent update does not
+    count, unless a process holds the ingest lock of the spool. A run whose last update lies in the future, because
+    the clock was set back, counts as one without a recent update.
     """
     records = instance.get_run_records(dg.RunsFilter(job_name="ingest", statuses=_UNFINISHED))
     heard_since = datetime.now(timezone.utc) - _SILENCE
@@ -124,7 +123,7 @@ def _ask(context: dg.SensorEvaluationContext, waiting: list[str], asked: Asked) 
     known = list(context.instance.get_dynamic_partitions("series"))
     new = sorted(set(waiting) - set(known))
     ranges = contiguous_ranges(set(waiting), known + new)[-_RANGES_PER_TICK:]
-    # The partitions are added here and not with the result, so that a range over them is known when the runs start.
+    # Added here and not with the result, so that the partitions exist when the runs over their range start.
     context.instance.add_dynamic_partitions("series", new)
     place = {uid: number for number, uid in enumerate(known + new)}
     asked_for = [uid for uid in waiting if any(place[a] <= place[uid] <= place[b] for a, b in ranges)]

@@ -1,1 +1,1 @@
-"""Workflows in Dagster: compiled to assets and jobs, whose ops call ``execution``."""
+"""Compiles workflows to Dagster's assets and jobs, whose ops call ``execution``."""

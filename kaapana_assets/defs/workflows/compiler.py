@@ -1,9 +1,8 @@
-"""From a workflow to Dagster: per-series assets for backfills, and a job for cohorts.
+"""Compiles a workflow to Dagster: assets per series for backfills, and a job for cohorts.
 
-Each series operator is an asset partitioned by series. The cohort run is a graph-backed asset
-partitioned by cohorts: one step per operator, which records each series on the operator's own
-asset; its outputs are what pooled operators make, and the report. All of them go through the
-functions in ``ops``.
+Each series operator becomes an asset partitioned by series. The cohort run becomes a graph-backed asset partitioned
+by cohorts, with one step per operator. A step of a series operator records each series on the operator's own asset.
+The outputs of the graph are the outputs of pooled operators, and the report. All steps call the functions in ``ops``.
 """
 
 import functools
@@ -36,23 +35,23 @@ _MODE = dg.Enum(
 
 @dataclass(frozen=True)
 class Compiled:
-    """What one workflow is in Dagster."""
+    """The assets and the job of one workflow."""
 
     assets: Sequence[dg.AssetsDefinition]
     job: Any
 
 
 def compile_workflow(workflow: Workflow, versions: Mapping[str, str], gate: Gate, *, series_per_run: int) -> Compiled:
-    """The assets and the cohort job of a workflow.
+    """Compile a workflow to its assets and its cohort job.
 
     Args:
         workflow: a valid workflow.
-        versions: by operator, the version of its code, so that what a changed one made shows as out of date.
-        gate: what every step has to pass first.
-        series_per_run: at most this many partitions in one run of a backfill.
+        versions: the version of each operator's code, so that outputs of changed operators show as out of date.
+        gate: the check that every step passes first.
+        series_per_run: the most partitions in one run of a backfill.
 
     Raises:
-        WorkflowError: Dagster refuses it.
+        WorkflowError: Dagster refuses the definitions.
     """
     try:
         return _compiled(workflow, versions, gate, series_per_run)
@@ -96,7 +95,7 @@ def _series_asset(
         with run_setup.asked_again(context.op_execution_context, platform), gate.passed(context.op_execution_context):
             ops.backfill_step(context.op_execution_context, platform, workflow, operator)
         return
-        yield  # each series was recorded in the step; Dagster only has to see a generator
+        yield  # makes this a generator, as Dagster requires; the step has recorded each series
 
     return output
 
@@ -160,7 +159,7 @@ def _prepare_op(workflow: Workflow, inputs: Sequence[str], gate: Gate) -> dg.OpD
     )
     def prepare(context: dg.OpExecutionContext, platform: Platform) -> None:
         with run_setup.asked_again(context, platform), gate.passed(context):
-            # At once, so that an earlier run's report never stands for this one.
+            # Published first, so that nobody takes an earlier run's report for this run's.
             ops.publish_report(context, run_setup.begin(context, platform, workflow))
 
     return prepare
@@ -233,7 +232,7 @@ def _parameters(workflow: Workflow) -> dg.Field:
         )
         for parameter in workflow.parameters
     }
-    # Marked as not required it would be left out of the configuration that the Launchpad proposes.
+    # The Launchpad omits a field that is marked as not required from its proposed configuration.
     return dg.Field(dg.Shape(fields), description="The workflow's parameters.")  # type: ignore[no-untyped-call]
 
 
@@ -243,7 +242,7 @@ def _config_type(parameter: Parameter) -> type | dg.Enum:
     return type(parameter.default)
 
 
-@functools.cache  # Dagster wants one object for each name
+@functools.cache  # Dagster requires one object per name
 def _enum(name: str, choices: tuple[str, ...]) -> dg.Enum:
     digest = hashlib.sha256("\0".join(choices).encode()).hexdigest()[:8]
     return dg.Enum(f"{name}_{digest}", [dg.EnumValue(choice) for choice in choices])

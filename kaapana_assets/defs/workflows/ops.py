@@ -1,6 +1,6 @@
-"""What the steps of Dagster do: run one operator, record what became of it, report.
+"""The bodies of Dagster's steps: they run one operator, record its outcomes and write the report.
 
-The assets and jobs that these steps belong to are made by ``compiler``.
+``compiler`` makes the assets and jobs that these steps belong to.
 """
 
 from collections.abc import Iterator, Mapping, Set
@@ -27,21 +27,21 @@ _SHOWN = 20
 
 
 def asset_key(workflow: Workflow, name: str) -> dg.AssetKey:
-    """The key of an operator's output; Dagster's names have no hyphens."""
+    """Return the asset key of an operator's output; names in Dagster have no hyphens."""
     return dg.AssetKey([workflow.job_name, name_in_dagster(name)])
 
 
 def upstream_keys(workflow: Workflow, operator: Operator) -> list[dg.AssetKey]:
-    """The assets that a series operator's output is made from."""
+    """Return the assets from which a series operator makes its output."""
     sources = workflow.input_folders(operator).values()
     keys = [asset_key(workflow, other.full_name) for other in workflow.predecessors(operator)]
     return [DICOM_SERIES, *keys] if None in sources else keys
 
 
 def upstream_of_cohort(workflow: Workflow) -> list[dg.AssetKey]:
-    """The assets that the outputs of a whole cohort are made from.
+    """Return the assets upstream of a cohort's outputs.
 
-    What pooled operators read, and the series operators that no other one comes after.
+    These are the inputs of pooled operators, and the outputs of series operators that no series operator follows.
     """
     pooled = [operator for operator in workflow.operators if operator.level == "cohort"]
     before = [other for operator in pooled for other in workflow.predecessors(operator) if other.level == "series"]
@@ -87,7 +87,7 @@ def pooled_step(context: dg.OpExecutionContext, run: OperatorRun) -> dg.Output[N
 
 
 def mend(context: dg.OpExecutionContext, run: RunContext) -> None:
-    """In a re-execution: make again what failed for single series, and what was pooled without them."""
+    """In a re-execution, repeat the work for failed series, and pool again what was pooled without them."""
     if not any(result.failed for result in results_in(run.directory, run.workflow).values()):
         return
     for operator in run.workflow.operators:
@@ -104,7 +104,7 @@ def mend(context: dg.OpExecutionContext, run: RunContext) -> None:
 
 
 def publish_report(context: dg.OpExecutionContext, run: RunContext, state: RunState | None = None) -> dict[str, Any]:
-    """Put on the shelf what became of each operator so far, in the place of an earlier run's report."""
+    """Write the report of all operators so far to the shelf, replacing an earlier run's report."""
     reported = Reported(
         workflow=run.workflow,
         request=run.request,
@@ -118,14 +118,14 @@ def publish_report(context: dg.OpExecutionContext, run: RunContext, state: RunSt
 
 @contextmanager
 def told_in_report(context: dg.OpExecutionContext, run: RunContext, operator: Operator | None) -> Iterator[None]:
-    """Within it, what goes wrong comes into the report, and so does what other operators do after that.
+    """Add a failure within the block to the report; once one has failed, also the outcomes of later operators.
 
-    The report's own step is skipped by Dagster once an operator has failed.
+    This is needed because Dagster skips the report's own step after an operator has failed.
 
     Args:
-        context: of the step.
+        context: the context of the step.
         run: the run.
-        operator: that the step runs; None for the report's own step.
+        operator: the operator that the step runs; None for the report's own step.
     """
     if operator is not None:
         run.directory.forget_result(operator.full_name)
@@ -154,7 +154,7 @@ def _publish_failed(context: dg.OpExecutionContext, run: RunContext, *, is_last:
 
 
 def report_step(context: dg.OpExecutionContext, run: RunContext) -> tuple[dg.Output[None], dg.Failure | None]:
-    """What became of each series, on the shelf; and the failure to raise when a series failed."""
+    """Write the final report to the shelf; return its output, and the failure to raise if a series failed."""
     report = publish_report(context, run, RunState(status="success"))
     failure = None
     if report["failed"]:
@@ -189,7 +189,7 @@ def _first_line(failure: dg.Failure) -> str:
 
 
 def backfill_step(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow, operator: Operator) -> None:
-    """Run a series operator for a range of partitions, as backfills do."""
+    """Run a series operator over a range of partitions, as in a backfill."""
     series = list(context.partition_keys)
     directories = platform.run_directories()
     run = join_backfill(context, platform, workflow, series).of(operator)
@@ -208,14 +208,14 @@ def backfill_step(context: dg.OpExecutionContext, platform: Platform, workflow: 
 
 
 def finish(run: RunContext, platform: Platform) -> None:
-    """Clean up after a run in which all went well."""
+    """Clean up after a run without failures."""
     run.stores.runner.end_left(run.directory.name)
     for problem in platform.run_directories().remove(run.directory):
         run.log.warning("not removed: %s", problem)
 
 
 def _lacking(run: OperatorRun, series: Set[str]) -> dict[str, str]:
-    """Why a backfill cannot work on these series."""
+    """Return, for each series, why a backfill cannot process it."""
     done = {other.full_name: done_by(run, other) for other in run.workflow.predecessors(run.operator)}
     found = {uid: ", ".join(name for name, versions in done.items() if uid not in versions) for uid in sorted(series)}
     return {uid: run.request.missing.get(uid, f"its input is not there: no {lack}") for uid, lack in found.items()}

@@ -1,9 +1,9 @@
-"""No step works by another plan than the one that its run was launched for.
+"""Ensures that each step works by the plan for which its run was launched.
 
-The code server hands its plan on with each run that is launched from it, in the snapshot of the run's
-execution plan, and Dagster gives that to the process which works the run: cohort runs, backfills and
-runs from the web UI alike. A process that loaded other files keeps the run's steps, so that it can begin, and
-each of them says the reason instead of working.
+The code server stores its plan with each run that is launched from it, in the snapshot of the run's execution plan.
+Dagster passes this to the process that executes the run, be it a cohort run, a backfill or a run from the web UI. A
+process that loaded other files defines the steps of the launched plan, so that the run can start, and each step fails
+with the reason.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,11 +24,11 @@ _KEY = PLAN_TAG
 
 @dataclass(frozen=True)
 class Gate:
-    """What every step of a workflow has to pass before it does anything.
+    """The check that every step of a workflow passes before it works.
 
     Attributes:
-        plan: what this process has loaded.
-        refusal: why no step may work here; empty if they may.
+        plan: the plan that this process loaded.
+        refusal: why no step may work in this process; empty if steps may work.
     """
 
     plan: Plan
@@ -36,18 +36,18 @@ class Gate:
 
     @contextmanager
     def passed(self, context: dg.OpExecutionContext) -> Iterator[None]:
-        """Within it the run is known to be of the plan that is loaded.
+        """Enter the block only if the run was launched for the loaded plan.
 
         Raises:
-            dagster.Failure: it is of another; says which files differ and what to do.
+            dagster.Failure: it was launched for another plan; says which files differ and what to do.
         """
         reason = self.refusal or self._other_plan(context)
         if reason:
             raise dg.Failure(reason, allow_retries=False)
         yield
 
-    def config(self, schema: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as Dagster has it
-        """The schema of a step's configuration; steps that only say why they refuse take any."""
+    def config(self, schema: Mapping[str, Any]) -> Any:  # noqa: ANN401 - Dagster's own type
+        """Return the schema of a step's configuration; steps that refuse accept any configuration."""
         return dict if self.refusal else dict(schema)
 
     def _other_plan(self, context: dg.OpExecutionContext) -> str:
@@ -68,7 +68,7 @@ class Gate:
 
 
 def launched_plan() -> Plan | None:
-    """The plan that the run was launched for that this process works; None in any other process."""
+    """Return the launched plan of the run that this process executes; None if it executes no run."""
     context = DefinitionsLoadContext.get()
     if context.load_type is not DefinitionsLoadType.RECONSTRUCTION:
         return None
@@ -77,17 +77,17 @@ def launched_plan() -> Plan | None:
 
 
 def hand_on(plan: Plan) -> None:
-    """Let the processes of all runs that are launched from here know the plan."""
+    """Pass the plan on to the processes of all runs that are launched from this process."""
     DefinitionsLoadContext.get().add_to_pending_reconstruction_metadata(_KEY, plan.as_text())
 
 
 def gate_for(launched: Plan | None, loaded: Plan, problems: Mapping[str, str]) -> Gate:
-    """The gate of a process.
+    """Return the gate of a process.
 
     Args:
-        launched: the plan of the run that it works; None if it works none.
-        loaded: its own.
-        problems: what is wrong with workflow files, by their names.
+        launched: the plan of the run that the process executes; None if it executes no run.
+        loaded: the plan that the process loaded.
+        problems: the errors in workflow files, by file name.
     """
     if launched is None or launched.digest == loaded.digest:
         return Gate(loaded)
@@ -97,7 +97,7 @@ def gate_for(launched: Plan | None, loaded: Plan, problems: Mapping[str, str]) -
 
 
 def stand_ins(launched: Plan) -> list[Workflow]:
-    """Workflows with the steps that a run was launched for, which all refuse."""
+    """Return workflows with the steps of the launched plan; every step of them refuses to work."""
     return [
         Workflow(
             name=name,

@@ -1,4 +1,4 @@
-"""Sensors of Dagster that complete the report of a run that ended before its own last step."""
+"""Dagster sensors that complete the report of a run that ended before its last step."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -26,7 +26,7 @@ _TOLD = {
 
 
 def last_report_sensors(workflows: Iterable[Workflow]) -> list[dg.SensorDefinition]:
-    """One sensor for runs that failed, one for those that were cancelled."""
+    """Return a sensor for failed runs and a sensor for cancelled runs."""
     known = list(workflows)
     return [_sensor(status, name, known) for status, name in _STATUSES.items()]
 
@@ -51,7 +51,7 @@ def _sensor(status: dg.DagsterRunStatus, name: str, workflows: Sequence[Workflow
 
 
 def ended_run(instance: dg.DagsterInstance, run: dg.DagsterRun, workflow: Workflow, cohort: str) -> EndedRun:
-    """How a run of a workflow ended, from Dagster's event log."""
+    """Read from Dagster's event log how a run of a workflow ended."""
     begun, failed, reason = set(), {}, ""
     for entry in instance.all_logs(run.run_id, of_type=_TOLD):
         event = entry.dagster_event
@@ -81,7 +81,7 @@ def _is_of(run: dg.DagsterRun, workflow: Workflow) -> bool:
 
 
 def _said(event: dg.DagsterEvent) -> str:
-    """The reason as the step gave it, without Dagster's frame and the name of the exception."""
+    """Return the step's own reason, without Dagster's wrapping and the name of the exception."""
     data = event.step_failure_data
     if data.user_failure_data is not None and data.user_failure_data.description:
         return data.user_failure_data.description

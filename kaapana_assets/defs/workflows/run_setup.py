@@ -1,6 +1,6 @@
-"""The work of a run: its directory laid out by the first step, found again by all others.
+"""Sets up a run: its first step lays out the run directory, and the other steps find it.
 
-What the steps then do with it is in ``steps``.
+What the steps do in it is in ``ops``.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,13 +22,13 @@ from kaapana_assets.tree_limits import Limits
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.parameters import complete
 
-_REPEATS = 5  # by default with pauses of 10 s to 160 s, beside what the stores wait themselves
+_REPEATS = 5  # with default pauses of 10 s to 160 s, in addition to the stores' own retries
 _LOGGED = 20
 _OUTPUT = StepOutput()
 
 
 def begin(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow) -> RunContext:
-    """Lay out the run directory of a cohort run and say in it what was asked."""
+    """Lay out the run directory of a cohort run and write the request into it."""
     cohort = cohorts.read(platform.cohorts(), context.partition_key)
     series, missing = _versions(platform, cohort.series)
     for uid, reason in list(missing.items())[:_LOGGED]:
@@ -42,7 +42,10 @@ def begin(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow
 
 @contextmanager
 def resume(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow) -> Iterator[RunContext]:
-    """The work that ``begin`` laid out, in this run or in the one that it repeats; no other run goes on with it."""
+    """Open the run context that ``begin`` laid out in this run, or in the run that this one re-executes.
+
+    Within the block no other run can use its directory.
+    """
     directories = platform.run_directories()
     directory = directories.find(context.run.root_run_id or context.run_id)
     with directories.used(directory, context.run_id):
@@ -52,10 +55,10 @@ def resume(context: dg.OpExecutionContext, platform: Platform, workflow: Workflo
 def join_backfill(
     context: dg.OpExecutionContext, platform: Platform, workflow: Workflow, series: Iterable[str]
 ) -> RunContext:
-    """The work of a backfill over a range of series, which all operators of one run share.
+    """Return the run context of a backfill over a range of series, which all operators of one run share.
 
     Raises:
-        ParameterError: this operator was given other parameters than one before it in the run.
+        ParameterError: this operator was given other parameters than an earlier operator of the run.
     """
     try:
         directory = platform.run_directories().find(context.run.root_run_id or context.run_id)
@@ -72,10 +75,10 @@ def join_backfill(
 
 @contextmanager
 def asked_again(context: dg.OpExecutionContext, platform: Platform) -> Iterator[None]:
-    """Within it, a store or cluster that is away, or a full disk, makes Dagster repeat the step later.
+    """Make Dagster retry the step later if a store or cluster is away, or the disk is full, within the block.
 
-    That is said in the run's log. They have tried for a minute or two themselves. What the step made
-    already is on the shelf and is not made again; a container that goes on meanwhile is found again.
+    The run's log says so. The stores and the cluster have already retried for a minute or two. The retry reuses the
+    outputs that are on the shelf, and adopts a container that still runs.
     """
     try:
         with full_disk_told("the run"):
@@ -89,7 +92,7 @@ def asked_again(context: dg.OpExecutionContext, platform: Platform) -> Iterator[
 
 
 def is_asked_again(context: dg.OpExecutionContext, error: Exception) -> bool:
-    """Whether the step will be repeated after the error, so that it has not failed yet."""
+    """Whether Dagster will retry the step after the error, so that the step has not failed yet."""
     return isinstance(error, (StoreUnavailable, EngineUnavailable)) and context.retry_number < _REPEATS
 
 
@@ -160,7 +163,7 @@ def _stores(platform: Platform) -> Stores:
         runner=platform.runner(),
         series_per_launch=settings.series_per_launch,
         parallel_series=settings.parallel_series,
-        # Files of a folder are linked or copied: more at once would only get in each other's way.
+        # The files of a folder PACS are linked or copied; parallel retrievals would only slow each other down.
         parallel_retrievals=1 if settings.pacs == "folder" else settings.dicomweb_parallel,
         limits=Limits(settings.output_depth, settings.output_files, settings.output_bytes),
     )
