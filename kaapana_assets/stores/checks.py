@@ -1,7 +1,7 @@
-"""What a store says of itself when it is asked whether it works; the same words for every implementation.
+"""The report of a store that was checked, the same type for every implementation.
 
-A check reads and leaves nothing behind: it makes no folder, index or bucket. What a store raises when
-it does not work is said by its protocol (``Pacs.check``, ``MetadataIndex.check``, ``ObjectStore.check``).
+A check only reads: it makes no folder, index or bucket. The protocols document what it raises when the
+store does not work (``Pacs.check``, ``MetadataIndex.check``, ``ObjectStore.check``).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from kaapana_assets.stores.files.durable import free_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class StoreReport:
-    """A store that works.
+    """The report of a store that works.
 
     Attributes:
-        product: what answers, as it calls itself: ``SQLite``, ``Elasticsearch``, ``MinIO``, ``folder``.
-        version: of the product; empty where it does not say it.
-        counts: how much it holds, by what is counted (``series``, ``size_bytes``); nothing that would
-            be expensive to count.
-        free_bytes: of the disk, for a store that is a folder.
+        product: name of the server or engine: ``SQLite``, ``Elasticsearch``, ``MinIO``, ``folder``.
+        version: of the product; empty if the product does not report one.
+        counts: how much the store holds, by what is counted (``series``, ``size_bytes``); only what is
+            cheap to count.
+        free_bytes: free space on the disk, for a store that is a folder.
     """
 
     product: str
@@ -34,10 +34,10 @@ class StoreReport:
 
 
 def free_where(folder: Path) -> int:
-    """The bytes that are free for a folder, which may not be made yet.
+    """The free bytes on the disk of a folder, which need not exist yet.
 
     Raises:
-        StoreUnavailable: it is no folder, or cannot be written.
+        StoreUnavailable: the folder cannot be reached or written, or a file is in its way.
     """
     there = folder
     while not there.exists() and there != there.parent:

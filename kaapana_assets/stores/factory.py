@@ -1,4 +1,4 @@
-"""Which implementation of each store the settings ask for."""
+"""Opens the implementation of each store that the settings select."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def open_pacs(settings: Settings) -> Pacs:
-    """The archive of all DICOM instances."""
+    """The PACS: the archive of all DICOM instances."""
     if settings.pacs == "folder":
         from kaapana_assets.stores.pacs.folder import FolderPacs
 
@@ -27,7 +27,7 @@ def open_pacs(settings: Settings) -> Pacs:
 
 
 def open_index(settings: Settings) -> MetadataIndex:
-    """The searchable documents, one per series."""
+    """The metadata index: one searchable document per series."""
     if settings.index == "sqlite":
         from kaapana_assets.stores.sqlite_index import SqliteIndex
 
@@ -38,21 +38,21 @@ def open_index(settings: Settings) -> MetadataIndex:
 
 
 def open_shelf(settings: Settings) -> Shelf:
-    """The outputs that stay."""
+    """The shelf: the outputs that are kept as assets."""
     from kaapana_assets.stores.files.shelf import Shelf
 
     return Shelf(settings.paths.shelf)
 
 
 def open_run_directories(settings: Settings) -> RunDirectories:
-    """The directories that operators work in."""
+    """The run directories, in which operators work."""
     from kaapana_assets.stores.files.run_directory import RunDirectories
 
     return RunDirectories(settings.paths.run_directories)
 
 
 def elastic_connection(settings: Settings) -> ElasticConnection:
-    """How the settings say that Elasticsearch is reached."""
+    """The connection to Elasticsearch that the settings describe."""
     from kaapana_assets.stores.elastic_index import ElasticConnection
 
     return ElasticConnection(
@@ -72,7 +72,7 @@ def elastic_connection(settings: Settings) -> ElasticConnection:
 
 
 def open_objects(settings: Settings) -> ObjectStore:
-    """The buckets that results are put into."""
+    """The object store: the buckets that results are put into."""
     if settings.objects == "folder":
         from kaapana_assets.stores.objects.folder import FolderObjects
 
@@ -123,7 +123,7 @@ def _open_archive(settings: Settings) -> Pacs:
             batch_bytes=settings.dicomweb_batch_bytes,
             batch_instances=settings.dicomweb_batch_instances,
         )
-    # What is known of one archive says nothing of another.
+    # Each archive has its own folder: the catalog of one says nothing about another.
     name = hashlib.sha256(settings.dicomweb_url.encode()).hexdigest()[:16]
     folder = settings.paths.archives / name
     return DicomwebPacs(archive, sender, folder, cache_bytes=settings.series_cache_bytes, limits=limits_of(settings))

@@ -1,7 +1,8 @@
 """The metadata index on Elasticsearch 8.19 and newer or 9, for sites with servers.
 
-It answers as the embedded index does, because what is searched is made here (``fields``) and not by
-the server's analysis: the server holds keywords, numbers, dates and words that were cut in Python.
+It gives the same answers as the embedded index, because this package and not the server's analyzers
+decides what is searchable (``fields``): the server gets keywords, numbers, dates and words that were
+split in Python.
 """
 
 from kaapana_assets.stores.elastic_index.connection import ElasticConnection

@@ -1,6 +1,6 @@
-"""Which fields an index searches with their type, and which lie in ``other``, so that it stays small.
+"""Limits how many fields the mapping of an index has; the values of all further fields go into ``other``.
 
-A place is given to who comes first, and stays: a field never moves.
+The fields that arrive first are mapped. A field never moves between the mapping and ``other``.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Callable, Set
 
 
 class FieldBudget:
-    """The fields of one index, as far as this process knows them.
+    """The mapped fields of one index, as far as this process knows them.
 
     Args:
-        limit: how many have a place.
-        mapped: asks the server which have one.
+        limit: how many fields may be mapped.
+        mapped: asks the server which fields are mapped.
     """
 
     def __init__(self, limit: int, mapped: Callable[[], set[str]]) -> None:
@@ -25,7 +25,7 @@ class FieldBudget:
         self._lock = threading.Lock()
 
     def unmapped(self, names: Set[str]) -> Set[str]:
-        """Those of the names that have no place; new names take what is left."""
+        """The names that must go into ``other``; new names are mapped until the limit is reached."""
         strange = names - self._known
         if not strange:
             return strange

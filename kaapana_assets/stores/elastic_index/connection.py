@@ -1,4 +1,4 @@
-"""How Elasticsearch is reached: addresses, credentials, TLS, time limits."""
+"""The connection to Elasticsearch: addresses, credentials, TLS and timeouts."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ElasticConnection:
-    """Where the index is and how it is kept there.
+    """One cluster, the credentials for it, and the settings of the index on it.
 
     Attributes:
-        urls: of one or more nodes of one cluster.
-        api_key: as Elasticsearch encodes it; or ``user`` and ``password``; or none of them.
-        ca_file: certificates that the servers' are checked with; else those of the system.
-        fingerprint: SHA-256 of the certificate authority, hexadecimal; instead of ``ca_file``.
-        timeout_s: seconds for one request.
-        patience_s: seconds that a write is tried again while the servers are away or too busy.
-        index: name of the alias, and beginning of the names of all that is made on the server.
-        shards: of a new index.
-        replicas: of a new index.
-        fields: so many different fields are searched with their type; the rest lies in ``other``.
+        urls: addresses of one or more nodes of the cluster.
+        api_key: in Elasticsearch's encoded form; or ``user`` and ``password``; or no credentials.
+        ca_file: CA certificates that the servers' certificates are verified with, instead of the usual ones.
+        fingerprint: SHA-256 of the CA certificate, hexadecimal; used instead of ``ca_file``.
+        timeout_s: timeout of one request, in seconds.
+        patience_s: seconds for which a write is retried while the servers are unavailable or too busy.
+        index: name of the alias, and prefix of the names of everything that is made on the server.
+        shards: number of shards of a new index.
+        replicas: number of replicas of a new index.
+        fields: how many different fields are mapped with their type; the others go into ``other``.
     """
 
     urls: tuple[str, ...]
@@ -44,16 +44,16 @@ class ElasticConnection:
     fields: int = 2000
 
     def open(self) -> Elasticsearch:
-        """A client; nothing is sent yet. It is safe for threads, not over a fork.
+        """A client that has sent nothing yet. Threads may share it; a forked process must not use it.
 
         Raises:
-            ConfigurationError: addresses or TLS settings that the client cannot use.
+            ConfigurationError: the client cannot use the addresses or the TLS settings.
         """
         from elastic_transport import Transport
         from elasticsearch import Elasticsearch
 
         class PlainTransport(Transport):
-            """Asks in no version's name: then servers of 8.19 answer a client of 9, too."""
+            """Removes the API version from request headers, so that servers of 8.19 accept a client of 9."""
 
             def perform_request(self, method: str, target: str, **given: Any) -> Any:  # noqa: ANN401
                 headers = given.get("headers")

@@ -1,4 +1,4 @@
-"""From a query to Elasticsearch's query language; every part is a filter, nothing is scored."""
+"""Translates a query into Elasticsearch's query DSL. Every clause is a filter; nothing is scored."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _AFTER_NUMBERS = "n~"
 
 
 def to_dsl(query: Query) -> DSL:
-    """The query that finds the same series.
+    """The Elasticsearch query that finds the same series.
 
     Raises:
-        InputError: it is nested deeper than the server allows.
+        InputError: the query is nested deeper than the server allows.
     """
     return {"bool": {"filter": [_part(query, 1)]}}
 
@@ -60,7 +60,7 @@ def _without(query: Not, depth: int) -> DSL:
 
 
 def _all_of(query: And, depth: int) -> DSL:
-    """One condition for AND within AND, and for what must not be."""
+    """One ``bool`` clause for all nested ANDs and their NOTs."""
     found: dict[str, list[DSL]] = {"filter": [], "must_not": []}
     todo = list(query.operands)
     while todo:
@@ -75,7 +75,7 @@ def _all_of(query: And, depth: int) -> DSL:
 
 
 def _alternatives(query: Or, depth: int) -> list[DSL]:
-    """The operands, with all terms of one field as one condition: lists of many UIDs are common."""
+    """The clauses of the operands; all terms of one field share a clause, because long lists of UIDs are common."""
     values: dict[str, list[str]] = {}
     rest: list[DSL] = []
     todo = list(query.operands)
@@ -114,7 +114,7 @@ def _terms(field: str, values: Sequence[str]) -> DSL:
 
 
 def _exists(field: str) -> DSL:
-    """A sequence is there if a field within it is."""
+    """A sequence exists if a field inside it does."""
     places = [f"{part}.{field}{within}" for part in ("text", "number") for within in ("", ".*")]
     return _either([*({"exists": {"field": place}} for place in places), {"term": {f"other.{NAMES}": field}}])
 
@@ -140,7 +140,7 @@ def _range(query: Range) -> DSL:
 
 
 def _coded_bounds(bounds: Mapping[str, str | float], ends: Mapping[str, str], query: Range) -> dict[str, str]:
-    """The same in ``other``, where an open end is that of all texts, or of all numbers."""
+    """The bounds as ``other`` codes them; ``ends`` bound an open side, so that texts and numbers do not mix."""
     found = {sign: coded(bound, exact=False) for sign, bound in bounds.items()}
     if query.lower is None:
         found["gte"] = ends["gte"]
@@ -150,7 +150,7 @@ def _coded_bounds(bounds: Mapping[str, str | float], ends: Mapping[str, str], qu
 
 
 def _text_bounds(query: Range) -> dict[str, str]:
-    """A date bound stands for all that it names."""
+    """The bounds as text; a date bound covers the whole period that it names, such as a year."""
     bounds = {}
     if query.lower is not None:
         lower = composed(query.lower).lower()
@@ -162,7 +162,7 @@ def _text_bounds(query: Range) -> dict[str, str]:
 
 
 def _number_bounds(query: Range) -> dict[str, float] | None:
-    """The bounds as numbers, or None if one is not."""
+    """The bounds as numbers, or None if one of them is not a number."""
     bounds = {}
     for text, sign in (
         (query.lower, "gte" if query.include_lower else "gt"),
@@ -192,7 +192,7 @@ def _text(query: Text) -> DSL:
 
 
 def _words_of_field(field: str, found: Sequence[str], *, prefix: bool) -> DSL:
-    """The words after the mark of the field, within the same value."""
+    """Matches the words after the field's marker, within one value."""
     whole = found[:-1] if prefix else found
     phrase: list[DSL] = [{"match": {"query": " ".join(whole), "max_gaps": 0, "ordered": True}}] if whole else []
     if prefix:

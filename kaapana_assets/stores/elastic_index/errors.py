@@ -1,7 +1,7 @@
-"""The one place where errors of the Elasticsearch client become errors of this package.
+"""Translates errors of the Elasticsearch client into errors of this package.
 
-Messages have the kind of an error and never the server's own text, which may hold values of
-documents or of queries.
+Messages contain the error's type and never the server's text, which may quote values of documents or
+queries.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BLOCKED = "cluster_block_exception"
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Within it, only errors of this package are raised for what the client or the server does."""
+    """Raise errors of the client or the server as errors of this package."""
     try:
         yield
     except (ApiError, TransportError) as exc:
@@ -30,7 +30,7 @@ def translated() -> Iterator[None]:
 
 
 def translation(exc: ApiError | TransportError) -> KaapanaAssetsError:
-    """The error of this package that says what happened and what to do."""
+    """The error of this package for a client error; its message says what happened and what to do."""
     if isinstance(exc, UnsupportedProductError):
         return ConfigurationError(
             "KAAPANA_ELASTICSEARCH_URLS: what answers is not Elasticsearch; name the servers of a cluster"
@@ -74,7 +74,7 @@ def _of_status(exc: ApiError) -> KaapanaAssetsError:
 
 
 def error_type(body: Any) -> str:  # noqa: ANN401 - whatever JSON a server, or a proxy before it, sends
-    """The kind of error in an answer, of its cause if that is told."""
+    """The error type in a response, or that of the cause if the response names one."""
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
         return "unknown"

@@ -1,4 +1,4 @@
-"""Deleted documents removed from the segments of an index, where they stay otherwise until a merge."""
+"""Removes deleted documents from the segments of an index, where they would stay until a merge."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _ALLOWED = "index.merge.policy.expunge_deletes_allowed"
 
 
 def expunge_deletes(client: Elasticsearch, index: str) -> None:
-    """Write all segments with deleted documents anew, and the transaction log, which holds documents, too.
+    """Rewrite all segments that hold deleted documents, and flush the transaction log, which holds documents too.
 
     Raises:
-        ApiError: the server refuses it, for example for want of the privilege ``manage``.
+        ApiError: the server refuses it, for example because the user lacks the privilege ``manage``.
         TransportError: the server does not answer, or needs more than an hour.
     """
-    # Left as it is, segments with fewer than 10 % deleted documents are passed over.
+    # By default, the server skips segments with fewer than 10 % deleted documents.
     client.indices.put_settings(index=index, settings={_ALLOWED: 0})
     patient = client.options(request_timeout=_TIMEOUT_S)
     patient.indices.flush(index=index, force=True, wait_if_ongoing=True)

@@ -1,4 +1,4 @@
-"""Facets as aggregations, all of them in one search."""
+"""Computes all facets as aggregations of one search."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _EXACT_INTEGERS = 2.0**53
 
 
 def aggregations(facets: Sequence[Facet]) -> JSON:
-    """What to ask for; names begin with the number of the facet.
+    """The aggregations of all facets; their names begin with the number of the facet.
 
     Raises:
-        InputError: a size or an interval that is not above zero.
+        InputError: a size or an interval is not above zero.
     """
     asked: JSON = {}
     for number, facet in enumerate(facets):
@@ -29,7 +29,7 @@ def aggregations(facets: Sequence[Facet]) -> JSON:
             _check(facet, facet.size)
             for place in ("text", "number", "other"):
                 size = min(facet.size, _MOST_BUCKETS)
-                # More than are wanted of every shard: then the most frequent of all are among them.
+                # Every shard returns more values than wanted, so that the most frequent overall are among them.
                 terms = {"field": f"{place}.{facet.field}", "size": size, "shard_size": max(1000, 2 * size)}
                 asked[f"{number}.{place}"] = {"terms": terms}
         elif isinstance(facet, HistogramFacet):
@@ -48,7 +48,7 @@ def aggregations(facets: Sequence[Facet]) -> JSON:
 
 
 def buckets(facets: Sequence[Facet], answer: JSON) -> list[list[Bucket]]:
-    """The buckets of each facet from the answer to ``aggregations``."""
+    """The buckets of each facet, read from the response to ``aggregations``."""
     found = []
     for number, facet in enumerate(facets):
         if isinstance(facet, TermsFacet):
@@ -61,11 +61,11 @@ def buckets(facets: Sequence[Facet], answer: JSON) -> list[list[Bucket]]:
 
 
 def order(sort: Sequence[SortKey]) -> list[JSON]:
-    """Numbers before text, absent last; at the end SeriesInstanceUID."""
+    """The sort clauses: ascending, numbers come before text; absent fields come last; SeriesInstanceUID breaks ties."""
     keys: list[JSON] = []
     for key in sort:
         direction = "desc" if key.descending else "asc"
-        # A field is in ``other`` or in the first two.
+        # The values of a field are either in ``other`` or in ``number`` and ``text``.
         places = (f"number.{key.field}", f"text.{key.field}.{LOWER_CASE}", other_key(key.field))
         found: list[JSON] = [
             {place: {"order": direction, "missing": "_last", "unmapped_type": kind}}
@@ -76,7 +76,7 @@ def order(sort: Sequence[SortKey]) -> list[JSON]:
 
 
 def positions(sort: Sequence[SortKey]) -> int:
-    """How many values say where a row is in an order."""
+    """The number of sort values that each hit has in this order."""
     return len(order(sort))
 
 
@@ -100,7 +100,7 @@ def _decoded(code: str) -> Value:
 
 
 def _shown(key: Value) -> Value:
-    """A whole number as such: the server has fractions only."""
+    """A whole number as an int: the server returns every number as a float."""
     if isinstance(key, float) and key.is_integer() and abs(key) < _EXACT_INTEGERS:
         return int(key)
     return key

@@ -1,20 +1,20 @@
-"""From a document to what Elasticsearch holds of it.
+"""Turns a document into the JSON that Elasticsearch stores and indexes.
 
 =================== ===========================================================================
-``document``        the document as it came, not searched
+``document``        the document itself, not searchable
 ``uid``             SeriesInstanceUID
-``changed``         when it was put
-``words``           the words of each text value after its fields: ``:<field> :<field> the words``
-``text.<field>``    text values; ``text.<field>.lower-case`` is what is compared and sorted by
+``changed``         time of the last put
+``words``           words of each text value after its markers: ``:<field> :<field> the words``
+``text.<field>``    text values; ``text.<field>.lower-case`` is used to compare and to sort
 ``number.<field>``  numbers
 ``date.<field>``    the days of dates and date-times, for histograms
-``other``           text and numbers of fields beyond the limit of fields, see ``overflowing``
+``other``           text and numbers of fields beyond the field limit, see ``overflowing``
 =================== ===========================================================================
 
-A field's text, numbers and dates lie apart, and names with dots are flat: no two documents can
-disagree on the type of a field, so none is refused.
+Text, numbers and dates of a field are separate server fields, and names with dots are not nested. So
+no two documents can disagree on the type of a field, and the server refuses none.
 
-The JSON is put together from pieces that are remembered, because most values come again and again.
+The JSON is assembled from cached pieces, because most values occur in many documents.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
     from kaapana_assets.dicom.attributes import Document
 
 LOWER_CASE = "lower-case"
-"""Name of the sub-field that is compared; no field of a document has a hyphen in its name."""
+"""The sub-field that queries compare. No field of a document has a hyphen in its name."""
 
 NAMES = "~"
-"""The key of ``other`` with the names of its fields and of what they lie within."""
+"""The key of ``other`` that lists the names of its fields and of the sequences that contain them."""
 
 WORDS_APART = 10_000
-"""Positions between two values in ``words``: more than the words of the longest text and its fields."""
+"""Position gap between two values in ``words``: more than the words of the longest text and its markers."""
 
 _TOKEN = re.compile(r"[^\W_](?:[^\W_]|[\u0300-\u036f])*")
 _LONGEST_TOKEN = 200  # the server cuts words at 255
 _LONGEST_MARKS = 15_000  # characters: less than WORDS_APART words
-_MOST_LINES = 200_000  # times WORDS_APART, the server counts positions to 2**31
+_MOST_LINES = 200_000  # with WORDS_APART positions each, below the server's limit of 2**31
 _FOLDED = "~"
 _REMEMBERED = 50_000
 _LONGEST_REMEMBERED = 100
@@ -56,13 +56,13 @@ _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def indexed(document: Document, *, uid: str, changed_ms: int, unmapped: Callable[[Set[str]], Set[str]]) -> str:
-    """What the server gets for a document, as JSON.
+    """The JSON body that is sent to the server for a document.
 
     Args:
-        document: one of ``dicom.documents``, or any other JSON object.
+        document: made by ``dicom.documents``, or any other JSON object.
         uid: its SeriesInstanceUID.
-        changed_ms: now, in milliseconds since 1970.
-        unmapped: gives those of some fields that must go into ``other``.
+        changed_ms: the current time, in milliseconds since 1970.
+        unmapped: returns the given fields that must go into ``other``.
     """
     parts, rest = _short_values(document)
     beyond = unmapped(document.keys() - rest.keys())
@@ -85,7 +85,7 @@ def indexed(document: Document, *, uid: str, changed_ms: int, unmapped: Callable
 
 @dataclass
 class _Parts:
-    """JSON of the fields by where they go; ``words`` has the words of fields by their text."""
+    """JSON pieces by server field; ``words`` maps the words of a value to the markers of its fields."""
 
     text: list[str] = field(default_factory=list)
     number: list[str] = field(default_factory=list)
@@ -94,7 +94,7 @@ class _Parts:
     other: str = ""
 
     def add(self, name: str, values: Mapping[Value, Value]) -> None:
-        """All values of a field."""
+        """Add all values of a field."""
         pieces = [_piece_of(name, kept, value) for kept, value in values.items()]
         for place, found in enumerate((self.text, self.number, self.date)):
             contents = [piece[place].partition(":")[2] for piece in pieces if piece[place]]
@@ -103,23 +103,23 @@ class _Parts:
         self.add_words(name, values.values())
 
     def add_words(self, name: str, values: Iterable[Value]) -> None:
-        """Only the words of a field."""
+        """Add only the words of a field."""
         for value in values:
             text = _words(value)
             if text:
                 self.words[text] = _joined(self.words.get(text), _mark(name))
 
     def as_json(self) -> str:
-        """What follows the first fields of the body."""
+        """The rest of the body, after ``changed``."""
         named = (("text", self.text), ("number", self.number), ("date", self.date))
         parts = "".join([f',"{name}":{{{",".join(found)}}}' for name, found in named if found])
-        # Nothing in words or marks has to be escaped.
+        # Words and markers contain nothing that JSON escapes.
         lines = islice([f'"{marks} {text}"' for text, marks in self.words.items()], _MOST_LINES)
         return f'{parts}{self.other},"words":[{",".join(lines)}]'
 
 
 def _short_values(document: Document) -> tuple[_Parts, Document]:
-    """The fields with one short value, which are most of a document, and the rest of it."""
+    """The pieces of all fields with one short value, which are most of a document, and the other fields."""
     parts, rest = _Parts(), {}
     texts, numbers, days, words_of = parts.text, parts.number, parts.date, parts.words
     for key, value in document.items():
@@ -147,7 +147,7 @@ def _remembered(name: str, value: Value) -> tuple[str, str, str, str, str]:
 
 
 def _piece_of(name: str, kept: Value, value: Value) -> tuple[str, str, str]:
-    """One value as JSON for ``text``, ``number`` and ``date``; none of a field that no query can name."""
+    """The JSON of one value for ``text``, ``number`` and ``date``; empty for a field that no query can name."""
     key = _key(name)
     if not key:
         return "", "", ""
@@ -162,7 +162,7 @@ def _words(value: Value) -> str:
 
 
 def _joined(marks: str | None, mark: str) -> str:
-    """Fields that share a text share its line; past a number of them the last ones are not marked."""
+    """The markers of the fields that share a text; beyond ``_LONGEST_MARKS``, further fields are left out."""
     if not marks:
         return mark
     return f"{marks} {mark}" if len(marks) < _LONGEST_MARKS else marks
@@ -179,21 +179,21 @@ def _mark(name: str) -> str:
 
 
 def overflowing(name: str, values: Iterable[Value]) -> dict[str, list[str]]:
-    """The entries of a field in ``other``: as it is for facets, and in the order of its values.
+    """The two entries of a field in ``other``: exact values for facets, and sortable ones for queries and order.
 
-    All are texts: what are numbers begin with "n", the others with "s".
+    All values are strings: those of numbers begin with "n", those of text with "s".
     """
     kept = [coded(value, exact=True) for value in values]
     return {name: kept, name + _FOLDED: sorted({coded(value, exact=False) for value in values})}
 
 
 def other_key(name: str) -> str:
-    """The field of the server in which values of ``other`` are compared."""
+    """The server field that queries use to compare values in ``other``."""
     return f"other.{name}{_FOLDED}"
 
 
 def coded(value: Value, *, exact: bool) -> str:
-    """A value as ``other`` holds it: exact for showing it, else so that texts are in the order of values."""
+    """A value as a string for ``other``: exact to show it, else folded so that strings sort as their values do."""
     if isinstance(value, str):
         return "s" + (value if exact else str(folded(value)))
     if exact:
@@ -204,7 +204,7 @@ def coded(value: Value, *, exact: bool) -> str:
 
 
 def tokens(text: str) -> tuple[str, ...]:
-    """The words of a text, as a query and a document have them."""
+    """The words of a text; queries and documents are split in the same way."""
     found = _TOKEN.findall(words(text))
     if len(text) <= _LONGEST_TOKEN or all(len(token) <= _LONGEST_TOKEN for token in found):
         return tuple(found)
@@ -213,7 +213,7 @@ def tokens(text: str) -> tuple[str, ...]:
 
 
 def marker(name: str) -> str:
-    """The word that stands before those of a value of a field."""
+    """The marker that comes before the words of a field's value."""
     return f":{name}"
 
 
@@ -228,7 +228,7 @@ def _with_parents(names: Iterable[str]) -> set[str]:
 
 
 def _day(text: str) -> str | None:
-    """The day of a date or date-time; of ``2020-06`` its first."""
+    """The day of a date or date-time; for ``2020-06``, the first day of the month."""
     if len(text) < 7 or text[4] != "-":
         return None
     day = text[:10] if len(text) >= 10 else f"{text}-01"

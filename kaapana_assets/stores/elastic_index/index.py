@@ -1,4 +1,4 @@
-"""``ElasticIndex``: the metadata index on a cluster, with errors of this package."""
+"""``ElasticIndex``: the metadata index on an Elasticsearch cluster. It raises only errors of this package."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ _KEPT = ["document"]
 class ElasticIndex:
     """A ``MetadataIndex`` on Elasticsearch; safe for several threads and processes.
 
-    What ``put`` and ``delete`` did is seen by searches when they return: each call ends with one
-    refresh, so many documents in one call cost less than one by one.
+    Searches see a change as soon as ``put`` or ``delete`` returns. Each call ends with one refresh, so
+    one call with many documents costs less than many calls.
     """
 
     def __init__(self, connection: ElasticConnection) -> None:
@@ -52,11 +52,11 @@ class ElasticIndex:
 
     @property
     def typed_fields(self) -> int:
-        """How many fields have a type and histograms; the rest is searched in one field for all."""
+        """How many fields are mapped with their type and can have histograms; all others share one field."""
         return self._connection.fields
 
     def put(self, documents: Iterable[Document]) -> None:
-        """See ``MetadataIndex.put``; a document that the server is too busy for is sent again."""
+        """See ``MetadataIndex.put``; documents that the server is too busy to take are sent again."""
         self._write(self._putting(document) for document in documents)
 
     def get(self, series_instance_uid: str) -> Document:
@@ -75,10 +75,10 @@ class ElasticIndex:
         self._write(Operation(uid, None) for uid in series_instance_uids)
 
     def forget(self, series_instance_uids: Iterable[str]) -> None:
-        """See ``MetadataIndex.forget``; the segments that held the documents are written anew.
+        """See ``MetadataIndex.forget``; rewrites the segments that held the documents.
 
         Raises:
-            ConfigurationError: the credentials may delete documents, but not merge segments.
+            ConfigurationError: the user may delete documents but not merge segments.
         """
         self.delete(series_instance_uids)
         with translated():
@@ -110,14 +110,14 @@ class ElasticIndex:
 
     def series(self, query: Query) -> Iterator[str]:
         """See ``MetadataIndex.series``."""
-        # All at once (100 bytes each): a snapshot would not outlive a caller that takes its time.
+        # All UIDs are read at once (100 bytes each): a snapshot would expire under a slow caller.
         with translated():
             return iter(list(uids(self._client(), self._connection.index, to_dsl(query))))
 
     def facets(self, query: Query, facets: Sequence[Facet]) -> list[list[Bucket]]:
-        """See ``MetadataIndex.facets``; a histogram leaves out fields beyond the limit of fields.
+        """See ``MetadataIndex.facets``; histograms of fields beyond the field limit are empty.
 
-        On more than one shard, counts of the rarest of many thousand values are approximate.
+        With several shards, the counts of the rarest of many thousand values are approximate.
         """
         asked = aggregations(facets)
         if not asked:
@@ -129,7 +129,7 @@ class ElasticIndex:
         return buckets(facets, answer["aggregations"])
 
     def check(self) -> StoreReport:
-        """See ``MetadataIndex.check``; by a connection of its own, which forgets what servers did before."""
+        """See ``MetadataIndex.check``; opens a new connection, which remembers no earlier failures."""
         client = self._connection.open()
         try:
             with translated():
@@ -148,7 +148,7 @@ class ElasticIndex:
             self._opened = None
 
     def _client(self) -> Elasticsearch:
-        """Connected to a cluster that has the index; a connection must not be used in a forked child."""
+        """A client of a cluster that has the index; a forked process opens its own."""
         with self._lock:
             if self._opened is None or self._opened[0] != os.getpid():
                 client = self._connection.open()
@@ -163,7 +163,7 @@ class ElasticIndex:
         try:
             writer.write(operations)
         except BaseException:
-            # What was taken is seen as far as that can be; the error that is told is the first.
+            # Make what was written visible if possible; the caller gets the first error.
             with suppress(StoreUnavailable):
                 writer.refresh(patience_s=0)
             raise
@@ -181,14 +181,14 @@ def _server_version(client: Elasticsearch) -> str:
     try:
         return str(client.info()["version"]["number"])
     except AuthorizationException:
-        return ""  # the privilege to ask for it (`monitor`) is needed for nothing else
+        return ""  # nothing else needs the privilege `monitor`
 
 
 def operation(document: Document, budget: FieldBudget) -> Operation:
-    """The writing of a document.
+    """The bulk operation that puts a document.
 
     Raises:
-        InvalidIdentifier: it has no valid SeriesInstanceUID.
+        InvalidIdentifier: the document has no valid SeriesInstanceUID.
     """
     uid = checked_uid(str(document.get("SeriesInstanceUID", "")), keyword="SeriesInstanceUID")
     changed_ms = time.time_ns() // 1_000_000
@@ -200,12 +200,12 @@ def operation(document: Document, budget: FieldBudget) -> Operation:
 
 
 def uids(client: Elasticsearch, index: str, query: dict[str, Any]) -> Iterator[str]:
-    """The SeriesInstanceUIDs that a query finds, in order, from one snapshot of the index."""
+    """The SeriesInstanceUIDs that match a query, in ascending order, from one snapshot of the index."""
     return (str(hit["sort"][0]) for hit in hits(client, index, query, size=_LARGEST_PAGE, source=False))
 
 
 def hits(client: Elasticsearch, index: str, query: dict[str, Any], *, size: int, **wanted: Any) -> Iterator[Any]:  # noqa: ANN401
-    """What a query finds in one snapshot of the index, however much, in order of SeriesInstanceUID."""
+    """All hits of a query in one snapshot of the index, in order of SeriesInstanceUID and without a limit."""
     snapshot = str(client.open_point_in_time(index=index, keep_alive=_SNAPSHOT_KEPT)["id"])
     after: list[Any] | None = None
     try:
@@ -230,6 +230,6 @@ def hits(client: Elasticsearch, index: str, query: dict[str, Any], *, size: int,
 
 
 def document_of(hit: dict[str, Any]) -> Document:
-    """The document of what a search or a get found."""
+    """The document in a hit of a search or in the response to a get."""
     document: Document = hit["_source"]["document"]
     return document

@@ -1,8 +1,9 @@
-"""From the index of an older version of the mapping to a new one, while the old one serves.
+"""Copies the index of an older mapping version into a new one while the old one stays in use.
 
-Every version has ``document``, ``uid`` and ``changed``; nothing else of the old one is used. Copying is
-repeated for what changed meanwhile; only for the last, short repetition writers have to wait, which
-they do by themselves. Then the alias changes over in one step. Cut short, it can be begun again.
+Every version has ``document``, ``uid`` and ``changed``; nothing else of the old index is read. The copy
+is repeated for documents that changed meanwhile. Writes are blocked only during the last, short
+repetition, and writers retry by themselves. Then the alias moves to the new index in one step. An
+interrupted migration can be started again.
 """
 
 from __future__ import annotations
@@ -29,11 +30,14 @@ _READ_TOGETHER = 500
 
 
 def migrate(connection: ElasticConnection) -> str | None:
-    """Bring the index to this program's version of the mapping; gives what it was before.
+    """Migrate the index to this program's mapping version.
+
+    Returns:
+        The name of the old index, which stays on the server; None if nothing had to be migrated.
 
     Raises:
-        ConfigurationError: there is no index, or it is of a newer version.
-        StoreUnavailable: the servers were away for too long; the old index serves on.
+        ConfigurationError: there is no index, or it has a newer mapping version.
+        StoreUnavailable: the servers were unavailable for too long; the old index stays in use.
     """
     with translated():
         client = connection.open()
@@ -83,14 +87,14 @@ class _Copy:
         self._since_ms = 0
 
     def run(self) -> None:
-        """Copy what was put since the last time, and more: the clocks of clients differ."""
+        """Copy the documents put since the last run, with a margin because the clocks of clients differ."""
         since_ms, self._since_ms = self._since_ms, time.time_ns() // 1_000_000 - _CLOCKS_APART_MS
         self._client.indices.refresh(index=self._old)
         self._writer.write(self._changed(since_ms))
         self._writer.refresh(patience_s=self._patience_s)
 
     def remove_what_is_gone(self) -> None:
-        """Remove what was copied and then deleted; the old index takes no writes any more."""
+        """Remove documents that were deleted after they were copied; writes to the old index are blocked by then."""
         kept = set(uids(self._client, self._old, _EVERYTHING))
         copied = uids(self._client, self._new, _EVERYTHING)
         self._writer.write(Operation(uid, None) for uid in copied if uid not in kept)

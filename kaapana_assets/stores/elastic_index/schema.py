@@ -1,8 +1,8 @@
-"""The index template, the alias, and the indices of each version of the mapping.
+"""The index template, the alias, and the index of each mapping version.
 
-All work goes through the alias ``<index>``; what it points to is named ``<index>-v<version>``. What
+All requests use the alias ``<index>``, which points to the index ``<index>-v<version>``. Whoever
 changes ``MAPPING`` or ``fields`` raises ``MAPPING_VERSION``; ``migration`` then fills a new index
-while the old one serves.
+while the old one stays in use.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TEMPLATES = [
             "path_match": "text.*",
             "mapping": {
                 "type": "keyword",
-                "index": False,  # facets read it in columns; what is looked for is in lower case
+                "index": False,  # facets read its doc values; queries use the sub-field
                 "ignore_above": 1024,
                 "fields": {LOWER_CASE: {"type": "keyword", "normalizer": _NORMALIZER, "ignore_above": 1024}},
             },
@@ -59,10 +59,10 @@ MAPPING: dict[str, Any] = {
 
 
 def is_made(client: Elasticsearch, connection: ElasticConnection) -> bool:
-    """Whether the index that the alias stands for is there, and of this program.
+    """Whether the index behind the alias exists.
 
     Raises:
-        ConfigurationError: it is of another version of this program, or another's.
+        ConfigurationError: it has another mapping version, or another program made an index of that name.
     """
     alias = connection.index
     if client.indices.exists_alias(name=alias):
@@ -81,10 +81,10 @@ def is_made(client: Elasticsearch, connection: ElasticConnection) -> bool:
 
 
 def ensure(client: Elasticsearch, connection: ElasticConnection) -> None:
-    """Make what is not there yet: the template, an index and the alias. Several may do it at once.
+    """Make the template, the index and the alias unless they exist. Several processes may do so at once.
 
     Raises:
-        ConfigurationError: the alias stands for an index of another version of this program.
+        ConfigurationError: the index has another mapping version, or another program made an index of that name.
     """
     if not is_made(client, connection):
         put_template(client, connection)
@@ -92,7 +92,7 @@ def ensure(client: Elasticsearch, connection: ElasticConnection) -> None:
 
 
 def put_template(client: Elasticsearch, connection: ElasticConnection) -> None:
-    """The settings and the mapping that every new index of this name gets."""
+    """Put the template with the settings and the mapping of every new index of this name."""
     limit = connection.fields * _MAPPERS_PER_FIELD + 1000
     client.indices.put_index_template(
         name=connection.index,
@@ -105,7 +105,7 @@ def put_template(client: Elasticsearch, connection: ElasticConnection) -> None:
                 "index.number_of_replicas": connection.replicas,
                 "index.max_result_window": 10_001,
                 "index.mapping.total_fields.limit": limit,
-                # Clients that fill the last places at once must not make the server refuse a document.
+                # Clients may map the last free fields at once; the server must not refuse a document for that.
                 "index.mapping.total_fields.ignore_dynamic_beyond_limit": True,
                 "index.mapping.ignore_malformed": True,
                 "analysis.normalizer": {_NORMALIZER: {"type": "custom", "filter": ["lowercase"]}},
@@ -116,7 +116,7 @@ def put_template(client: Elasticsearch, connection: ElasticConnection) -> None:
 
 
 def create(client: Elasticsearch, index: str, *, alias: str | None) -> None:
-    """An index from the template, unless it is there."""
+    """Create an index from the template unless it exists."""
     try:
         client.indices.create(index=index, aliases={alias: {"is_write_index": True}} if alias else None)
     except BadRequestError as exc:
@@ -125,18 +125,18 @@ def create(client: Elasticsearch, index: str, *, alias: str | None) -> None:
 
 
 def served_index(client: Elasticsearch, alias: str) -> str:
-    """The name of the index that the alias stands for."""
+    """The name of the index behind the alias."""
     return str(next(iter(client.indices.get_alias(name=alias).body)))
 
 
 def served_version(client: Elasticsearch, alias: str) -> int:
-    """The version of the mapping of the index that the alias stands for."""
+    """The mapping version of the index behind the alias."""
     (found,) = client.indices.get_mapping(index=alias).body.values()
     return int(found["mappings"].get("_meta", {}).get("version", 0))
 
 
 def mapped_fields(client: Elasticsearch, index: str) -> set[str]:
-    """The names of fields that the index searches with their type."""
+    """The names of the fields that the index maps with their type."""
     (found,) = client.indices.get_mapping(index=index).body.values()
     properties = found["mappings"]["properties"]
     return {name for part in PARTS for name in properties[part].get("properties", {})}

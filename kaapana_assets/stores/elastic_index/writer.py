@@ -1,4 +1,4 @@
-"""Writes in bulk: a batch is prepared while the one before is on its way, and only what failed is sent again."""
+"""Bulk writes: the next batches are prepared while one is sent, and only failed operations are sent again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kaapana_assets.stores.tls_errors import fails_for_good
 BATCH_BYTES = 4 * 1024**2
 BATCH_OPERATIONS = 500
 
-_PREPARED = 2  # batches that wait for the one on its way
+_PREPARED = 2  # batches that may wait while another is being sent
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 _BLOCKED = "cluster_block_exception"
@@ -33,10 +33,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Operation:
-    """One line or two of a bulk request: a document to put, or a deletion if there is no body.
+    """One operation of a bulk request: it puts a document, or deletes one if ``body`` is None.
 
     Attributes:
-        plain: makes a body that no mapping can refuse, for when the server refuses this one.
+        plain: makes a body that no mapping can refuse, for when the server refuses ``body``.
     """
 
     uid: str
@@ -44,22 +44,23 @@ class Operation:
     plain: Callable[[], str] | None = None
 
     def lines(self) -> list[str]:
-        """As the server reads it."""
+        """The lines of the operation in a bulk request."""
         action = json.dumps({"delete" if self.body is None else "index": {"_id": self.uid}})
         return [action] if self.body is None else [action, self.body]
 
 
 class _NotTaken(Exception):
-    """Operations that have to be sent again; says why."""
+    """Operations have to be sent again; the message says why."""
 
 
 class BulkWriter:
-    """Sends operations to one index, in order, and waits while the server cannot take them.
+    """Sends operations to one index, in order, and retries while the server cannot take them.
 
     Args:
-        client: tries nothing again by itself.
-        index: name or alias.
-        patience_s: so long a batch is tried without any progress.
+        client: the client; its own retries are turned off here.
+        index: name of an index or an alias.
+        patience_s: seconds for which a batch is retried without any progress.
+        is_alias: whether ``index`` is an alias; the server then refuses to make an index of that name.
     """
 
     def __init__(self, client: Elasticsearch, index: str, *, patience_s: float, is_alias: bool = True) -> None:
@@ -69,11 +70,11 @@ class BulkWriter:
         self._is_alias = is_alias
 
     def write(self, operations: Iterable[Operation]) -> None:
-        """All of them, durable on return; of those before an error in ``operations`` all are sent.
+        """Send all operations; they are durable on return. If ``operations`` raises, some before it may be sent.
 
         Raises:
-            StoreUnavailable: the server was away or too busy for too long; what it took stays.
-            InputError: a document that the server refuses, however it is put.
+            StoreUnavailable: the server was unavailable or too busy for too long; what it took stays.
+            InputError: the server refuses a document even in its plain form.
         """
         failed = threading.Event()
 
@@ -87,8 +88,8 @@ class BulkWriter:
                 raise
 
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="elastic-bulk") as sender:
-            # One on its way at most: a slow server slows the caller down, and the order stays. What is
-            # prepared meanwhile evens out that now the one, now the other side is slower.
+            # Only one batch is sent at a time: a slow server slows the caller down, and the order is kept.
+            # The prepared batches keep both sides busy when their speeds vary.
             sent: deque[Future[None]] = deque()
             try:
                 for batch in _batches(operations):
@@ -100,10 +101,10 @@ class BulkWriter:
                     future.result()
 
     def refresh(self, *, patience_s: float) -> None:
-        """Let searches see what was written.
+        """Make what was written visible to searches.
 
         Raises:
-            StoreUnavailable: the server was away for too long; what was written is kept.
+            StoreUnavailable: the server was unavailable for too long; what was written is kept.
         """
 
         def ask() -> None:
@@ -144,8 +145,8 @@ class BulkWriter:
             ) from exc
 
     def _attempt(self, batch: Sequence[Operation]) -> tuple[list[Operation], str]:
-        """One request; what has to be sent again, and why."""
-        lines: Any = [line for operation in batch for line in operation.lines()]  # the client sends text as it is
+        """Send one request. Returns the operations to send again, and why."""
+        lines: Any = [line for operation in batch for line in operation.lines()]  # strings are sent unchanged
         try:
             answer = self._client.bulk(index=self._index, operations=lines, require_alias=self._is_alias).body
         except ApiError as exc:

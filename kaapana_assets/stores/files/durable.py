@@ -1,6 +1,6 @@
-"""Files that are whole or absent: written aside, synced, put in place without replacing anything.
+"""Writes files that are either whole or absent, and replaces none: a file is synced before it gets its name.
 
-Knows the file system only, nothing of DICOM, the spool or the PACS.
+Only the file system is known here, nothing of DICOM, the spool or the PACS.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ _COPY_BYTES = 1 << 20
 
 
 class ReadableStream(Protocol):
-    """What :func:`copy_stream` reads from."""
+    """A stream that :func:`copy_stream` can read."""
 
     def read(self, size: int, /) -> bytes:
-        """At most ``size`` bytes; none at the end."""
+        """Read at most ``size`` bytes; returns no bytes at the end."""
 
 
 def copy_stream(source: ReadableStream, fd: int) -> None:
-    """Write what is left of ``source``, a MiB at a time."""
+    """Write the rest of ``source`` to a file descriptor, one MiB at a time."""
     while chunk := source.read(_COPY_BYTES):
         write_all(fd, (chunk,))
 
 
 def copy_into(source: Path, target: Path) -> None:
-    """A synced copy of ``source`` as the new file ``target``; its folder is not synced."""
+    """Copy ``source`` to the new file ``target`` and sync the file, but not its folder."""
     with source.open("rb") as reader:
         fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
@@ -41,15 +41,15 @@ def copy_into(source: Path, target: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path, *, aside: Path) -> None:
-    """Put ``source`` also at ``target``: as a hard link where the file system lets, else a synced copy.
+    """Hard-link ``source`` to ``target``, or make a synced copy where the file system allows no link.
 
     Args:
         source: a file that is already synced.
         target: must not exist.
-        aside: a file name on the file system of ``target`` to write a copy to before it is put in place.
+        aside: temporary path on the file system of ``target``, which a copy is written to first.
 
     Raises:
-        FileExistsError: ``target`` exists; it is left as it is.
+        FileExistsError: ``target`` exists; it is not changed.
     """
     try:
         os.link(source, target)
@@ -64,18 +64,18 @@ def link_or_copy(source: Path, target: Path, *, aside: Path) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that an unprivileged process could still write to the file system of ``folder``."""
+    """The bytes that an unprivileged process can still write to the file system of ``folder``."""
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove ``folder`` with all in it; what cannot be removed stays."""
+    """Remove ``folder`` and its contents; what cannot be removed stays."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove ``folder`` unless something is in it, also when that came at this moment."""
+    """Remove ``folder`` if it is empty; a file that another process adds at this moment is kept."""
     try:
         folder.rmdir()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What runs leave behind and for how long it is kept: their directories, and outputs made by half."""
+"""Removes what runs left behind when its retention time is over: run directories and unfinished outputs."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from kaapana_assets.stores.files.shelf import Shelf
 from kaapana_assets.untrusted import opened
 
 _SHORTEST_DAYS = 1.0
-"""A half-made output may belong to a run that goes on; none stages one for a day."""
+"""Shortest retention of unfinished outputs: a running run may still stage a younger one, but none takes a day."""
 
 
 def remove_left_behind(
     home: Path, *, days: float, dry_run: bool = False, left: Callable[[str], None] | None = None
 ) -> Iterator[Path]:
-    """Remove what nothing was written to for that many days, giving each path that is gone.
+    """Remove what nobody wrote to for that many days, and yield each removed path.
 
-    The directories of failed runs, and outputs that killed runs had not put on the shelf. Assets,
-    the archive and the spool are never touched.
+    These are the directories of failed runs, and outputs that killed runs had not put on the shelf.
+    Assets, the archive and the spool are never touched.
 
     Args:
-        home: the folder of all data.
+        home: the folder of all data, ``KAAPANA_HOME``.
         days: how long run directories are kept.
-        dry_run: only tell.
-        left: called with each file or folder that cannot be removed, and why; the others are removed.
+        dry_run: yield the paths, but remove nothing.
+        left: called for each file or folder that cannot be removed, with its path and the reason; the
+            others are removed.
     """
     paths = HomePaths(home)
     directories = RunDirectories(paths.run_directories)

@@ -1,21 +1,21 @@
-"""Run directories: the temporary folders of a run and of its launches, laid out as Kaapana's are.
+"""Run directories: the temporary folders of a run and of its launches, with Kaapana's layout.
 
     <folder>/<run>/batch/<SeriesInstanceUID>/initial-input/<SOPInstanceUID>.dcm
     <folder>/<run>/batch/<SeriesInstanceUID>/<operator_out_dir>/...
     <folder>/<run>/<operator_out_dir>/...            pooled outputs
-    <folder>/<run>/conf/...                          copies of what is in the run's record, for people
+    <folder>/<run>/conf/...                          copies of the run's record, for people and operators
     <folder>/<run>/launches/<operator>-<hash>/...    the view of one launch, the only part that its operator sees
-    <folder>/<run>-<SeriesInstanceUID>/...           the same for one series, in single mode
+    <folder>/<run>-<SeriesInstanceUID>/...           the same layout for one series, in single mode
 
-What the platform reads back is in the run's record, out of the way of operators:
+The platform reads back only the run's record, which is outside the directory that operators see:
 
-    <folder>/.runs/.records/<run>/conf.json                what was asked
-    <folder>/.runs/.records/<run>/results/<operator>.json  what became of it
-    <folder>/.runs/.records/<run>/staging/...              inputs that are being put together
+    <folder>/.runs/.records/<run>/conf.json                the request that the run serves
+    <folder>/.runs/.records/<run>/results/<operator>.json  the result of an operator
+    <folder>/.runs/.records/<run>/staging/...              inputs that are being staged
 
 ``<folder>/.runs/<Dagster run id>`` holds the name of that run's directory, so that a re-execution
-finds the files of the run it repeats. ``<folder>/.runs/<run>.<Dagster run id>`` is locked by the
-processes of a run that work in the directory.
+finds the files of the run it repeats. The processes of a run that work in the directory lock
+``<folder>/.runs/<run>.<Dagster run id>``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class RunDirectory:
 
     Attributes:
         path: the folder.
-        record: of the run.
+        record: the folder of the run's record.
     """
 
     path: Path
@@ -60,24 +60,24 @@ class RunDirectory:
 
     @property
     def batch(self) -> Path:
-        """The folder with one folder for each series."""
+        """The folder that has one folder for each series."""
         return self.path / "batch"
 
     def series_dir(self, series_instance_uid: str, folder: str) -> Path:
-        """The folder that an operator reads or writes for one series, to be named; ``opened`` opens it."""
+        """The path of the folder that an operator reads or writes for one series; ``opened`` opens it."""
         return self.path.joinpath(*self.place(series_instance_uid, folder))
 
     @staticmethod
     def place(series_instance_uid: str, folder: str) -> tuple[str, str, str]:
-        """Where the folder of a series is, as names below the directory."""
+        """The path of a folder of one series, as the names below the run directory."""
         return "batch", checked_uid(series_instance_uid, keyword="SeriesInstanceUID"), folder
 
     def opened(self, *names: str, make: bool = False) -> AbstractContextManager[Folder]:
-        """A folder of the directory, opened without following a link; see ``untrusted.opened``."""
+        """Open a folder of the directory without following links; see ``untrusted.opened``."""
         return opened(self.path, *names, make=make)
 
     def of_series(self, series_instance_uid: str) -> RunDirectory:
-        """The directory of one series in single mode, whether it is there or not."""
+        """The directory of one series in single mode, whether it exists or not."""
         uid = checked_uid(series_instance_uid, keyword="SeriesInstanceUID")
         return RunDirectory(self.path.with_name(f"{self.name}-{uid}"), self.record)
 
@@ -90,14 +90,14 @@ class RunDirectory:
         return directory
 
     def view(self, name: str) -> RunDirectory:
-        """The directory below this one for a launch, the only one that its operator sees; there or not."""
+        """The view of a launch, which is the only directory that its operator sees; it need not exist."""
         return RunDirectory(self.path / "launches" / name, self.record)
 
     def empty_view(self, name: str) -> RunDirectory:
-        """The same, emptied of what an earlier launch left in it.
+        """The view of a launch, made anew without anything that an earlier launch left in it.
 
         Raises:
-            UnsafePath: it cannot be emptied, or a link stands in its place.
+            UnsafePath: the files of an earlier launch cannot be removed, or a link is in the path.
         """
         left = self.remove_view(name)
         if left:
@@ -107,7 +107,7 @@ class RunDirectory:
         return self.view(name)
 
     def remove_view(self, name: str) -> list[str]:
-        """Remove the view of a launch; what cannot be removed, and why."""
+        """Remove the view of a launch. Returns what cannot be removed, and why."""
         try:
             with self.opened("launches") as launches:
                 return launches.remove(name)
@@ -115,10 +115,10 @@ class RunDirectory:
             return []
 
     def remove(self, *names: str) -> None:
-        """Make place for a folder, whatever stands there.
+        """Remove whatever is at a path, so that a folder can be made there.
 
         Raises:
-            UnsafePath: it cannot be removed, or a link stands above it.
+            UnsafePath: it cannot be removed, or a folder above it is a link.
         """
         with contextlib.suppress(FileNotFoundError), self.opened(*names[:-1]) as above:
             left = above.remove(names[-1])
@@ -127,7 +127,7 @@ class RunDirectory:
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A place of the platform to put a folder together at; it is not there yet, and gone at the end."""
+        """A path at which the platform can stage a folder; nothing exists there yet, and it is removed at the end."""
         folder = self.record / "staging"
         folder.mkdir(parents=True, exist_ok=True)
         name = secrets.token_hex(8)
@@ -142,40 +142,40 @@ class RunDirectory:
             conf.write("conf.json", _as_bytes(self.conf()))
 
     def show_conf(self, conf: Mapping[str, Any]) -> None:
-        """Say in ``conf/conf.json`` what was asked, for operators and people; the platform does not read it."""
+        """Write the request to ``conf/conf.json`` for operators and people; the platform does not read it there."""
         with self.opened("conf", make=True) as folder:
             folder.write("conf.json", _as_bytes(conf))
 
     def write_conf(self, conf: Mapping[str, Any]) -> None:
-        """Record what was asked, and show it."""
+        """Record the request of the run, and write a copy to ``conf/conf.json``."""
         with opened(self.record, make=True) as folder:
             folder.write("conf.json", _as_bytes(conf), durable=True)
         self.show_conf(conf)
 
     def conf(self) -> dict[str, Any]:
-        """What was asked of the run."""
+        """The recorded request of the run."""
         return _read_json(self.record, "conf.json")
 
     def write_result(self, operator: str, result: Mapping[str, Any]) -> None:
-        """Record what became of an operator, and show it in ``conf/results``."""
+        """Record the result of an operator, and write a copy to ``conf/results``."""
         with opened(self.record, "results", make=True) as folder:
             folder.write(f"{operator}.json", _as_bytes(result), durable=True)
-        # Whatever is there instead: nothing depends on what is shown.
+        # Something else may be at that path: nothing depends on the copy.
         with contextlib.suppress(UnsafePath, OSError), self.opened("conf", "results", make=True) as folder:
             folder.write(f"{operator}.json", _as_bytes(result))
 
     def forget_result(self, operator: str) -> None:
-        """Take back what became of an operator, which is run again."""
+        """Remove the recorded result of an operator that is run again."""
         with contextlib.suppress(FileNotFoundError), opened(self.record, "results") as folder:
             folder.remove(f"{operator}.json")
         with contextlib.suppress(UnsafePath, OSError), self.opened("conf", "results") as folder:
             folder.remove(f"{operator}.json")
 
     def result(self, operator: str) -> dict[str, Any]:
-        """What became of an operator.
+        """The recorded result of an operator.
 
         Raises:
-            NotFound: it has not ended in this run.
+            NotFound: the operator has not ended in this run.
         """
         return _read_json(self.record, "results", f"{operator}.json")
 
@@ -184,16 +184,16 @@ class RunDirectories:
     """All run directories of a platform."""
 
     def __init__(self, folder: Path) -> None:
-        # The folder itself can be a link to another disk, which only who may write in the home can have made.
+        # The folder itself may be a link to another disk: only a user who can write to the home can make it.
         self.folder = folder.resolve() if folder.is_symlink() else folder
 
     def _of(self, name: str) -> RunDirectory:
         return RunDirectory(self.folder / name, self.folder / _BY_RUN / _RECORDS / name)
 
     def create(self, workflow: str, dagster_run_id: str, now: datetime) -> RunDirectory:
-        """A new, empty directory that belongs to a Dagster run.
+        """Make a new, empty directory for a Dagster run.
 
-        A run that is started again before it wrote anything gets a new one.
+        A run that is started again before it wrote anything gets another one.
         """
         checked_name(workflow, kind="workflow name")
         while True:
@@ -222,7 +222,7 @@ class RunDirectories:
         """The directory of a Dagster run.
 
         Raises:
-            NotFound: the run has none, or it was cleaned.
+            NotFound: the run has no directory, or the directory was cleaned.
         """
         by_run = self.folder / _BY_RUN / checked_name(dagster_run_id, kind="run id")
         try:
@@ -237,12 +237,12 @@ class RunDirectories:
 
     @contextmanager
     def used(self, directory: RunDirectory, dagster_run_id: str) -> Iterator[None]:
-        """Keep other runs out of the directory, and ``older_than`` from it; processes of one run share it.
+        """Lock the directory against other runs and against ``older_than``; processes of one run share the lock.
 
-        A run that is repeated twice at once would else have both remove and verify the same outputs.
+        Without it, two re-executions of a run at the same time would remove and verify the same outputs.
 
         Raises:
-            TemporaryError: another run works there.
+            TemporaryError: another run works in the directory.
         """
         mark = self.folder / _BY_RUN / f"{directory.name}.{checked_name(dagster_run_id, kind='run id')}"
         with locked(mark, shared=True):
@@ -260,17 +260,17 @@ class RunDirectories:
         }
 
     def users(self, directory: RunDirectory) -> list[str]:
-        """The Dagster runs that work in a directory now, or in one of its single series."""
+        """The Dagster runs that now work in a directory, or in that of one of its single series."""
         return sorted(name.rpartition(".")[2] for name in self._users(directory))
 
     def holding(self, series: Set[str]) -> list[RunDirectory]:
-        """The directories of the runs that were asked for one of these series, without those of single series."""
+        """The directories of all runs that one of these series was requested for, without those of single series."""
         return [each for each in self._all() if series & _asked_for(each)]
 
     def remove(self, directory: RunDirectory) -> list[str]:
-        """Remove a run's directory and those of its single series; what cannot be removed, and why.
+        """Remove a run's directory and those of its single series. Returns what cannot be removed, and why.
 
-        Of a directory that stays, the record stays, too: it is tried again by whoever cleans next.
+        The record of a directory that cannot be removed is kept, so that the next cleaning tries again.
         """
         with opened(self.folder) as folder:
             names = sorted(path.name for path in self.folder.glob(f"{directory.name}-*"))
@@ -291,22 +291,22 @@ class RunDirectories:
         return left
 
     def older_than(self, days: float) -> list[RunDirectory]:
-        """The directories that no run uses and nothing was written to for that many days.
+        """The directories that no run uses and nobody wrote to for that many days.
 
-        Without those of single series.
+        The directories of single series are left out.
         """
         old = [directory for directory in self._all() if _is_old(directory, days * 86_400)]
         return [directory for directory in old if not self._users(directory)]
 
     def _all(self) -> list[RunDirectory]:
-        """Those of all runs, without those of single series."""
+        """The directories of all runs, without those of single series."""
         found = [self._of(path.name) for path in sorted(self.folder.glob("[!.]*")) if path.is_dir()]
-        # Those that an earlier version made have no records.
+        # Directories that an earlier version made have no record.
         return [each for each in found if each.record.is_dir() or _has_results(each)]
 
 
 def _asked_for(directory: RunDirectory) -> set[str]:
-    """The series of a run; those of which there are files, where it is not to be read what was asked."""
+    """The series that were requested for a run; if the request cannot be read, those that have a folder."""
     try:
         conf = directory.conf()
         return {*conf["series"], *conf.get("missing", {})}
@@ -315,7 +315,7 @@ def _asked_for(directory: RunDirectory) -> set[str]:
 
 
 def _take_over(directory: RunDirectory) -> None:
-    """Make the record of a run that an earlier version began, from what it wrote into the directory."""
+    """Make the record of a run that an earlier version began, from the files in its directory."""
     staged = directory.record.with_name(f".{directory.name}.{secrets.token_hex(8)}")
     (staged / "results").mkdir(parents=True)
     try:
@@ -341,7 +341,8 @@ def _has_results(directory: RunDirectory) -> bool:
 
 def _is_old(directory: RunDirectory, for_s: float) -> bool:
     untouched = [is_untouched(directory.path, for_s=for_s)]
-    # All are looked at: each that is from the future is dated anew. What may not be entered tells nothing.
+    # Every folder is looked at, because one with a date in the future is dated anew. One that cannot be entered is
+    # left out.
     for names in (("batch",), ("conf",), ("conf", "results")):
         with contextlib.suppress(FileNotFoundError, UnsafePath), directory.opened(*names) as folder:
             untouched.append(is_untouched(folder.fd, for_s=for_s))

@@ -1,9 +1,9 @@
-"""The shelf: where verified outputs stay as assets, each whole and of one fingerprint.
+"""The shelf keeps verified outputs as assets: each entry is whole and has one fingerprint.
 
     <folder>/<workflow>/<operator>/<series or cohort>/<files> and .manifest.json
 
-An entry is replaced in one step. What is on the shelf shares no writable blocks with run
-directories, so that no operator can change it.
+An entry is replaced in one step. Files on the shelf share no writable blocks with run directories, so
+no operator can change them.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from kaapana_assets.untrusted import Folder, opened
 
 _MANIFEST = ".manifest.json"
 _LONGEST_PATH = 2048
-"""Bytes below an output. Linux opens paths of up to 4,095 bytes, those of the shelf and of runs included."""
+"""Longest path inside an output, in bytes. Linux opens paths of up to 4,095 bytes, including the folders above."""
 _STAGING = ".staging"
 
 
 @dataclass(frozen=True)
 class ShelfFile:
-    """One file of an entry: its path inside it, size in bytes and ``sha256:<hex>``."""
+    """One file of an entry: its path inside the entry, its size in bytes and its digest ``sha256:<hex>``."""
 
     path: str
     size_bytes: int
@@ -43,7 +43,7 @@ class ShelfFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What an entry holds and where it came from."""
+    """The files of an entry, and the run that made them."""
 
     workflow: str
     operator: str
@@ -56,13 +56,13 @@ class Manifest:
 
     @property
     def size_bytes(self) -> int:
-        """The size of all its files together."""
+        """The total size of its files."""
         return sum(file.size_bytes for file in self.files)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Which operator of which run made what is put on the shelf."""
+    """The run and the operator that made an output."""
 
     workflow: str
     operator: str
@@ -78,18 +78,18 @@ class Shelf:
         self.folder = folder
 
     def entry(self, workflow: str, operator: str, partition: str) -> Path:
-        """The folder of an entry, whether it is there or not.
+        """The folder of an entry, whether it exists or not.
 
         Raises:
-            InvalidIdentifier: a name that is not safe as a path component.
+            InvalidIdentifier: a name is not safe as a path component.
         """
         parts = [checked_name(part, kind="shelf name") for part in (workflow, operator, partition)]
         return self.folder.joinpath(*parts)
 
     def manifest(self, workflow: str, operator: str, partition: str) -> Manifest | None:
-        """What an entry holds; None when there is none or its files are not all there.
+        """The manifest of an entry; None if there is no entry or its files are not complete.
 
-        Files are compared by size here; their content is compared when they are fetched.
+        Only the sizes of files are compared here; ``fetch`` compares their content.
         """
         folder = self.entry(workflow, operator, partition)
         try:
@@ -98,7 +98,7 @@ class Shelf:
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             return None
         except OSError as exc:
-            if exc.errno != errno.ENAMETOOLONG:  # of an entry from before paths had a limit
+            if exc.errno != errno.ENAMETOOLONG:  # an entry made before paths had a limit
                 raise
             return None
         return manifest if whole else None
@@ -111,17 +111,20 @@ class Shelf:
         within: Path | None = None,
         limits: Limits | None = None,
     ) -> tuple[dict[str, Manifest], dict[str, str]]:
-        """Put outputs on the shelf, each in one step, after all of them are durable; durable there when it returns.
+        """Put outputs on the shelf, each in one step; all of them are durable on return.
+
+        The files of all outputs are synced before the first entry appears.
 
         Args:
             origin: the operator and run that made them.
-            outputs: by partition: the folder with the output and its fingerprint.
-            within: the folder that operators cannot put aside; below it no link is followed. Without it, the
-                folders of the outputs themselves are such.
+            outputs: the folder and the fingerprint of each output, by partition.
+            within: a folder above all outputs that operators cannot replace; no link below it is followed. Without
+                it, this holds for the folder of each output.
             limits: how large each output may be.
 
         Returns:
-            The manifests by partition, and by partition why an output was refused (a link in it).
+            The manifests of the published outputs by partition, and the reasons why others were refused (such as
+            a link in the output) by partition.
 
         Raises:
             InvalidIdentifier: a name of the origin, or a partition, is not safe as a path component.
@@ -160,16 +163,16 @@ class Shelf:
         return manifests, refused
 
     def fetch(self, workflow: str, operator: str, partition: str, into: Path) -> Manifest:
-        """Copy an entry's files into a new folder and compare each with its digest.
+        """Copy the files of an entry into a new folder and compare each with its digest.
 
         Raises:
-            NotFound: there is no such entry, or it is damaged; making it again mends it.
+            NotFound: there is no such entry, or it is damaged and has to be made again.
         """
         folder = self.entry(workflow, operator, partition)
         while True:
             before = _identity(folder)
             manifest = self.manifest(workflow, operator, partition)
-            # Changed at this moment: what was seen may be the files of two entries, one replaced by the other.
+            # The entry was replaced meanwhile: the files that were seen may be of the old and of the new one.
             if manifest is None and _identity(folder) != before:
                 continue
             if manifest is None:
@@ -182,18 +185,18 @@ class Shelf:
                 raise NotFound(f"{damaged} is not what was put on the shelf: run {workflow} with force")
 
     def entries(self, workflow: str, operator: str, partitions: Sequence[str]) -> dict[str, Manifest]:
-        """The manifests of the entries that are there, by partition."""
+        """The manifests of the entries that exist, by partition."""
         found = {partition: self.manifest(workflow, operator, partition) for partition in partitions}
         return {partition: manifest for partition, manifest in found.items() if manifest is not None}
 
     def abandoned(self, *, older_than_days: float) -> list[Path]:
-        """Half-made outputs that runs left behind when they were killed, that long ago."""
+        """Unfinished outputs that killed runs left behind and nobody wrote to for that many days."""
         staging = self.folder / _STAGING
         return sorted(path for path in staging.glob("*") if is_untouched(path, for_s=older_than_days * 86_400))
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """Tells an entry from the one that replaces it; None where there is none."""
+    """A value that differs between an entry and its replacement; None if there is no entry."""
     try:
         stat = folder.stat()
     except FileNotFoundError:
@@ -202,7 +205,7 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 def _copy(folder: Path, manifest: Manifest, into: Path) -> Path | None:
-    """The files of an entry in a new folder; the first that is not as the manifest says, else None."""
+    """Copy the files of an entry to a new folder. Returns the first that differs from the manifest, else None."""
     into.mkdir(parents=True)
     for file in manifest.files:
         target = into / file.path
@@ -211,14 +214,14 @@ def _copy(folder: Path, manifest: Manifest, into: Path) -> Path | None:
             _, digest = duplicate(folder / file.path, target)
         except FileNotFoundError:
             return folder / file.path
-        target.chmod(0o644)  # whatever the umask: operators of another user read it
+        target.chmod(0o644)  # whatever the umask: operators of another user must read it
         if digest != file.digest:
             return folder / file.path
     return None
 
 
 def _stage(output: Folder, target: Path, limits: Limits | None) -> list[ShelfFile]:
-    """Copy an output to a new folder of the platform; its files in order."""
+    """Copy an output to a new folder of the platform. Returns its files, sorted by path."""
     target.mkdir()
     files: list[ShelfFile] = []
     with opened(target) as staged:

@@ -1,4 +1,4 @@
-"""Files given from one owner to another without either being able to change the other's."""
+"""Passes files from one owner to another so that neither can change the file of the other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from kaapana_assets.stores.files.durable import remove_tree
 
 NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES)
-"""What ``os.link`` fails with where a copy has to do."""
+"""The errors of ``os.link`` after which a file is copied instead."""
 
 _ALL_READ = 0o444
 _FICLONE = 0x40049409  # ioctl number of linux/fs.h
@@ -29,13 +29,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def duplicate(source: Path, target: Path) -> tuple[int, str]:
-    """Give ``target`` the content of ``source`` with its own blocks (shared until written, if possible).
+    """Copy ``source`` to ``target`` with blocks of its own (copy-on-write where the file system has it).
 
     Returns:
         The size in bytes and ``sha256:<hex>`` of what was written.
 
     Raises:
-        FileExistsError: there is a target already.
+        FileExistsError: ``target`` exists already.
         OSError: ``source`` is a symbolic link, or reading or writing failed.
     """
     reader = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
@@ -44,12 +44,12 @@ def duplicate(source: Path, target: Path) -> tuple[int, str]:
 
 
 def copy_open(reader: int, writer: int, *, at_most: int | None = None) -> tuple[int, str]:
-    """Copy one open file to another, new one; see ``duplicate``. A sparse file keeps its holes.
+    """Copy an open file to an empty one; see ``duplicate``. A sparse file keeps its holes.
 
     Args:
-        reader: a descriptor, at the begin of the file.
+        reader: a descriptor, at the beginning of the file.
         writer: a descriptor of an empty file.
-        at_most: bytes after which it ends, at the first piece that goes over them.
+        at_most: limit in bytes; the copy stops after the first piece that exceeds it.
     """
     if _clone(reader, writer):
         # What is written to the source from now on does not count.
@@ -82,7 +82,7 @@ def _copy_bytes(reader: int, writer: int | None, *, at_most: int | None) -> tupl
 
 
 def sync_file_system(folder: Path) -> None:
-    """Wait until all that was written to the file system of ``folder`` is durable."""
+    """Wait until everything that was written to the file system of ``folder`` is durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         if not hasattr(_libc, "syncfs"):
@@ -95,10 +95,10 @@ def sync_file_system(folder: Path) -> None:
 
 
 def put_in_place(staged: Path, target: Path) -> Path | None:
-    """Make the folder ``staged`` appear as ``target`` in one step, whether there is one already or not.
+    """Move the folder ``staged`` to ``target`` in one step; a folder that exists there is replaced.
 
     Returns:
-        Where the former content is now; None when there was none.
+        The path of the replaced folder; None if there was none.
     """
     while True:
         if not target.exists():
@@ -115,7 +115,7 @@ def put_in_place(staged: Path, target: Path) -> Path | None:
 
 @contextlib.contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
-    """A new folder beside ``target`` that takes its place at the end; after an error it is removed."""
+    """A new folder beside ``target`` that replaces it at the end; after an error it is removed."""
     staged = target.parent / f".{target.name}.{uuid.uuid4().hex}"
     staged.mkdir(parents=True)
     try:
@@ -129,10 +129,10 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
 
 def give(source: Path, target: Path, *, writable_copy: bool) -> None:
-    """Put ``source`` also at ``target``, as a hard link where that can be and no writable copy is asked for.
+    """Hard-link ``source`` to ``target``, or copy it if no link is possible or a writable copy is requested.
 
-    All users may read what is given, whatever the umask was when the source was made, and only this
-    process' user can make it writable again: operators can be another user.
+    All users can read the target, whatever umask the source was made with, because operators may run as
+    another user. Only the user of this process can make it writable again.
     """
     status = source.stat()
     if not writable_copy and status.st_mode & _ALL_READ == _ALL_READ and status.st_uid == os.geteuid():
@@ -148,7 +148,7 @@ def give(source: Path, target: Path, *, writable_copy: bool) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Whether the two folders changed places; False when ``other`` is gone."""
+    """Exchange two folders. Returns False if ``other`` does not exist any more."""
     if hasattr(_libc, "renameat2"):
         if _libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
             return True
@@ -157,8 +157,8 @@ def _exchange(one: Path, other: Path) -> bool:
             return False
         if code not in (errno.EINVAL, errno.ENOSYS):
             raise OSError(code, os.strerror(code), str(other))
-    # Without an exchange (NFS) there is a moment with neither: a reader then finds nothing and makes
-    # it again, which costs time, but it never finds a mixture.
+    # Without an atomic exchange (NFS) there is a moment in which ``other`` does not exist: a reader then
+    # finds nothing and makes it again, which costs time, but it never finds a mixture.
     aside = one.with_name(one.name + ".old")
     with contextlib.suppress(FileNotFoundError):
         other.rename(aside)

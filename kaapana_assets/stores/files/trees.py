@@ -1,6 +1,6 @@
-"""What operators left, given on: linked or copied from trees that they can write to folders of the platform.
+"""Links or copies files from trees that operators can write to into folders of the platform.
 
-What is given on is content only. Modes, owners and links of an operator stay behind.
+Only the content of files is passed on, not the modes, owners and links that an operator gave them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _ALL_READ = 0o444
 def give_tree(
     source: Folder, target: Folder, *, writable_copy: bool, may_be_linked: Callable[[os.stat_result], bool]
 ) -> None:
-    """Put the files of a tree also below another folder; no empty folders, as it comes from the shelf.
+    """Link or copy the files of a tree into another folder, without empty folders, which the shelf has none of.
 
     Args:
         source: the tree.
-        target: a folder that only the platform can write now.
-        writable_copy: for an operator that could write through a hard link.
-        may_be_linked: whether a file with several names got them from the platform.
+        target: a folder that only the platform can write to now.
+        writable_copy: copy all files, for an operator that could write through a hard link.
+        may_be_linked: returns whether the platform made the other hard links of a file.
 
     Raises:
-        UnsafePath: there is something else than plain files, or a foreign hard link.
-        FileExistsError: a file is there already.
+        UnsafePath: the tree has something other than plain files, or a hard link that the platform did not make.
+        FileExistsError: a file exists in ``target`` already.
     """
     for place, folder, files in source.walk():
         if files:
@@ -42,10 +42,10 @@ def give_tree(
 
 
 def copy_found(folder: Folder, found: Found, target: Folder, *, mode: int | None = None) -> str:
-    """Copy a listed file to the same name in another folder; ``sha256:<hex>`` of its content.
+    """Copy a listed file to another folder under the same name. Returns ``sha256:<hex>`` of its content.
 
     Raises:
-        UnsafePath: it is not what was listed any more.
+        UnsafePath: the file was changed after it was listed.
     """
     with folder.open_file(found.name, found.status) as read, target.create(found.name) as write:
         size, digest = copy_open(read.fileno(), write.fileno(), at_most=found.status.st_size)
@@ -57,7 +57,7 @@ def copy_found(folder: Folder, found: Found, target: Folder, *, mode: int | None
 
 
 def make_plain(folder: Folder, files: Iterable[Found]) -> None:
-    """Take the special bits from the files of a folder, and give those with several names blocks of their own."""
+    """Clear the special mode bits of the files of a folder, and replace its hard links by copies."""
     for found in files:
         if found.status.st_nlink > 1:
             name = f".{secrets.token_hex(8)}.partial"
@@ -71,7 +71,7 @@ def make_plain(folder: Folder, files: Iterable[Found]) -> None:
 
 
 def foreign_link(folder: Folder, found: Found) -> UnsafePath:
-    """What to say of a file that has names elsewhere."""
+    """The error for an output file that is a hard link to a file elsewhere."""
     return UnsafePath(
         f"{folder.path / found.name} is a hard link to a file of somebody else: outputs are files of their own"
     )

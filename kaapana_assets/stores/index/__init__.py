@@ -1,1 +1,1 @@
-"""The searchable documents of all series."""
+"""The metadata index: one searchable document per series."""

@@ -1,4 +1,4 @@
-"""Where a page of a search ended, as text that a caller keeps: the sort, and the values of the last row."""
+"""Cursors: text that says where a page of a search ended, made of the sort and the values of the last row."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from kaapana_assets.stores.index.values import Value
 
 
 def encoded(sort: Sequence[SortKey], position: Sequence[Value | None]) -> str:
-    """The cursor after a row."""
+    """The cursor of the page that follows a row."""
     state = [[[key.field, key.descending] for key in sort], list(position)]
     return base64.urlsafe_b64encode(zlib.compress(json.dumps(state).encode())).decode("ascii")
 
 
 def decoded(cursor: str, sort: Sequence[SortKey], *, values: int) -> list[Value | None]:
-    """The values of the row, as many as an index keeps for this sort.
+    """The values of the row that a cursor stands for; ``values`` says how many a row has in this sort.
 
     Raises:
-        InputError: it is no cursor, or one of another sort.
+        InputError: the text is no cursor, or a cursor of another sort.
     """
     try:
         keys, position = json.loads(zlib.decompress(base64.urlsafe_b64decode(cursor)))

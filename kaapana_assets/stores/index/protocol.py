@@ -1,7 +1,7 @@
 """The metadata index: one searchable document per series, whatever engine holds it.
 
-Documents are made by ``dicom.documents``; what queries mean is said in ``stores.query.tree``. An
-implementation takes documents and queries as they are and raises only errors of this package.
+``dicom.documents`` makes the documents, and ``stores.query.tree`` defines what queries mean. An
+implementation takes both as they are and raises only errors of this package.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DateInterval: TypeAlias = Literal["year", "month", "day"]
 
 @dataclass(frozen=True)
 class SortKey:
-    """Order by a field: of several values the lowest, or the highest if descending; absent comes last."""
+    """Sorts by a field. Of several values the lowest counts, or the highest if descending; absent comes last."""
 
     field: str
     descending: bool = False
@@ -29,11 +29,11 @@ class SortKey:
 
 @dataclass(frozen=True)
 class Page:
-    """Some of the documents that match.
+    """One page of the documents that match.
 
     Attributes:
-        total: how many match in all.
-        next_cursor: give it as ``after`` for the next page; ``None`` at the end.
+        total: how many documents match on all pages together.
+        next_cursor: pass it as ``after`` to get the next page; ``None`` on the last page.
     """
 
     documents: tuple[Document, ...]
@@ -43,7 +43,7 @@ class Page:
 
 @dataclass(frozen=True)
 class TermsFacet:
-    """The most frequent values of a field, the most frequent first, equals by value."""
+    """The most frequent values of a field, the most frequent first; values of equal frequency are sorted."""
 
     field: str
     size: int = 10
@@ -51,7 +51,7 @@ class TermsFacet:
 
 @dataclass(frozen=True)
 class HistogramFacet:
-    """Numbers of a field in steps of ``interval``; a bucket's key is its lower bound."""
+    """The numbers of a field in steps of ``interval``; the key of a bucket is its lower bound."""
 
     field: str
     interval: float
@@ -59,7 +59,7 @@ class HistogramFacet:
 
 @dataclass(frozen=True)
 class DateHistogramFacet:
-    """Dates of a field by year, month or day; keys are ``2020``, ``2020-06``, ``2020-06-30``."""
+    """The dates of a field by year, month or day; keys look like ``2020``, ``2020-06`` or ``2020-06-30``."""
 
     field: str
     interval: DateInterval = "month"
@@ -70,7 +70,7 @@ Facet: TypeAlias = TermsFacet | HistogramFacet | DateHistogramFacet
 
 @dataclass(frozen=True)
 class Bucket:
-    """A value, or the lower bound of a step, and how many series have it."""
+    """A value, or the lower bound of a step, and how many series it has."""
 
     key: str | int | float
     count: int
@@ -83,10 +83,10 @@ class MetadataIndex(Protocol):
     """
 
     def put(self, documents: Iterable[Document]) -> None:
-        """Add documents, each in place of one with the same SeriesInstanceUID; durable on return.
+        """Add documents; each replaces one with the same SeriesInstanceUID. They are durable on return.
 
         Raises:
-            InvalidIdentifier: a document without valid SeriesInstanceUID; those before it may be in.
+            InvalidIdentifier: a document has no valid SeriesInstanceUID; those before it may have been added.
         """
 
     def get(self, series_instance_uid: str) -> Document:
@@ -97,46 +97,46 @@ class MetadataIndex(Protocol):
         """
 
     def delete(self, series_instance_uids: Iterable[str]) -> None:
-        """Remove documents; those that are not there are passed over."""
+        """Remove documents; missing ones are ignored."""
 
     def forget(self, series_instance_uids: Iterable[str]) -> None:
-        """Remove documents, and what the engine would keep of them, so that no file of it holds them any more.
+        """Remove documents so that no file of the engine holds anything of them any more.
 
-        It may take as long as writing the whole index. Cut short, the same call goes on.
+        This may take as long as writing the whole index. After an interruption, the same call goes on.
         """
 
     def count(self, query: Query) -> int:
-        """How many series match."""
+        """The number of series that match."""
 
     def search(self, query: Query, *, sort: Sequence[SortKey] = (), limit: int = 50, after: str | None = None) -> Page:
         """A page of the documents that match, in a stable order: by ``sort``, then SeriesInstanceUID.
 
         Args:
-            query: what to look for.
-            sort: may be empty.
+            query: selects the documents.
+            sort: keys to sort by; may be empty.
             limit: documents on the page, 1 to 10,000.
-            after: the cursor of the page before, made with the same query and sort.
+            after: the cursor from the previous page of the same query and sort.
 
         Raises:
-            InputError: the limit is out of range, or the cursor is not of this sort.
+            InputError: the limit is out of range, or the cursor belongs to another sort.
         """
 
     def series(self, query: Query) -> Iterator[str]:
-        """The SeriesInstanceUIDs of all series that match, in ascending order, however many."""
+        """The SeriesInstanceUIDs of all series that match, in ascending order and without a limit."""
 
     def facets(self, query: Query, facets: Sequence[Facet]) -> list[list[Bucket]]:
         """The buckets of each facet over the series that match; buckets without series are left out.
 
-        A series counts once in every bucket that one of its values is in. Histograms are in
-        ascending order of key.
+        A series counts once in every bucket that contains one of its values. The buckets of histograms
+        are in ascending order of their keys.
         """
 
     def check(self) -> StoreReport:
-        """Whether it works, in a moment; nothing is made that is not there.
+        """Check quickly that the index works; nothing that is missing is made.
 
         Raises:
-            ConfigurationError: what answers is no such index or refuses the credentials; names the setting.
+            ConfigurationError: the server is no such index or refuses the credentials; the message names the setting.
         """
 
     def close(self) -> None:
-        """Let go of connections; the index must not be used after it."""
+        """Close all connections; the index must not be used afterwards."""

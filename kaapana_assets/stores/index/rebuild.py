@@ -1,4 +1,4 @@
-"""The metadata index made again from what the PACS holds, in steps that can be cut short anywhere."""
+"""Rebuilds the metadata index from the series in the PACS, in steps; it may be interrupted at any point."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _DOCUMENTS_TOGETHER = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Rebuild:
-    """One rebuilding of an index, which goes on where an earlier one of the same record ended.
+    """One rebuild of an index; it continues an earlier one that has the same record.
 
     Attributes:
-        record: file with the UIDs that are done; removed at the end.
-        scratch: folder for one series at a time.
-        limits: for the objects that are read.
-        failed: reasons by SeriesInstanceUID, of series without a readable header and of those of which files
-            are gone; their documents stay as they were.
+        record: file with the UIDs of the series that are done; removed at the end.
+        scratch: folder for the files of one series at a time.
+        limits: limits for reading DICOM objects.
+        failed: reasons by SeriesInstanceUID, for series without a readable header or with missing files;
+            their documents are not changed.
     """
 
     pacs: Pacs
@@ -46,7 +46,7 @@ class Rebuild:
     failed: dict[str, str] = field(default_factory=dict)
 
     def remaining(self) -> list[str]:
-        """The series that are not done.
+        """The series in the PACS that are not done yet.
 
         Raises:
             StoreUnavailable: the PACS does not answer.
@@ -55,13 +55,13 @@ class Rebuild:
         return [uid for uid in self.pacs.series_uids() if uid not in done]
 
     def run(self, uids: list[str], *, now: datetime) -> Iterator[int]:
-        """Put the documents of these series; gives how many are done after each step.
+        """Put the documents of these series, and yield the number of series of each step when it is done.
 
-        The platform may take in series at the same time. A series keeps its time of arrival if the
-        index knows it, else it gets ``now``.
+        The platform may ingest series at the same time. A series keeps its arrival time if the index has
+        one, else it gets ``now``.
 
         Raises:
-            StoreUnavailable: the PACS or the index does not answer; what is recorded stays done.
+            StoreUnavailable: the PACS or the index does not answer; recorded series stay done.
         """
         self.record.parent.mkdir(parents=True, exist_ok=True)
         for start in range(0, len(uids), _DOCUMENTS_TOGETHER):
@@ -69,22 +69,22 @@ class Rebuild:
             while todo:
                 described = {uid: found for uid in todo if (found := self._described(uid, now)) is not None}
                 self.index.put(document for document, _ in described.values())
-                # A series that grew meanwhile may have been put by the platform before.
+                # If a series grew meanwhile, the platform may have put its newer document before this one.
                 todo = [uid for uid, (_, digest) in described.items() if self._has_changed(uid, digest)]
             step = uids[start : start + _DOCUMENTS_TOGETHER]
             self._note([uid for uid in step if uid not in self.failed])
             yield len(step)
 
     def finish(self) -> int:
-        """Remove what the PACS does not have from the index; gives how many those were.
+        """Remove from the index all series that are not in the PACS. Returns how many were removed.
 
         Raises:
             StoreUnavailable: the PACS or the index does not answer.
         """
-        # In this order: a series is in the PACS before it is in the index.
+        # The index is listed first, because a series is in the PACS before it is in the index.
         indexed = list(self.index.series(All()))
         stored = set(self.pacs.series_uids())
-        # A list can be short (an archive that limits it); what it lacks is asked for by name.
+        # The list may be incomplete (some archives limit it), so each missing series is looked up by its UID.
         gone = [uid for uid in indexed if uid not in stored and self._is_gone(uid)]
         self.index.delete(gone)
         self.record.unlink(missing_ok=True)
@@ -98,7 +98,7 @@ class Rebuild:
         return False
 
     def _has_changed(self, uid: str, digest: str) -> bool:
-        """Whether a series has grown since it was described; one that was forgotten goes from the index again."""
+        """Whether a series has changed since it was described; one that was forgotten is removed from the index."""
         try:
             return self.pacs.series(uid).digest != digest
         except NotFound:

@@ -1,4 +1,4 @@
-"""The values of a document and of a query as an index compares them, the same for every engine."""
+"""How an index compares the values of documents and queries; the same for every engine."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ KEY_LENGTH = 200
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _TIME_OF_DAY = re.compile(r"\d\d:\d\d:\d\d(\.\d+)?")
 _UID = re.compile(r"\d+(?:\.\d+){2,}")
-# The tokenizer takes a run of ideographs for one word; each is one, as in other search engines.
+# The tokenizer takes a run of ideographs for one word; here each is a word, as in other search engines.
 _IDEOGRAPH = re.compile(r"([\u3041-\u309f\u3400-\u9fff\uf900-\ufaff])")
 _LARGEST_INTEGER = 2**63 - 1
 LAST_CHARACTER = "\U0010ffff"
-# What may follow a date or time bound in a value that lies within what it names.
+# Forms of date and time bounds, and the character that follows each in a longer value of the same period.
 _CONTINUATIONS = (
     (re.compile(r"\d{4}(-\d\d)?"), "-"),
     (re.compile(r"\d{4}-\d\d-\d\d"), "t"),
@@ -34,13 +34,13 @@ _CONTINUATIONS = (
 
 
 def leaves(document: Document) -> dict[str, dict[Value, Value]]:
-    """The different values of each field as stored, with each as it was; nested fields with dots.
+    """The distinct values of each field, from the stored form to the original; nested fields have dots.
 
-    Of a field with more than 1,000 different values in one document, the first 1,000.
+    Only the first 1,000 distinct values of a field are returned.
     """
     found: dict[str, dict[Value, Value]] = {}
     for key, part in document.items():
-        # Most of a document is one short text or number for each key: not worth a generator.
+        # Most fields have one short text or number, for which a generator would cost too much.
         kind = type(part)
         if (kind is str and 0 < len(part) <= KEY_LENGTH and part.isascii()) or kind is float:  # type: ignore[arg-type, union-attr]
             found.setdefault(key, {})[part] = part  # type: ignore[index, assignment]
@@ -66,7 +66,7 @@ def _walk(value: JSON, name: str) -> Iterator[tuple[str, Value]]:
 
 
 def stored(value: Value) -> Value:
-    """The value as an index holds it: text composed, and of long text a beginning and a digest of the whole."""
+    """The value as an index holds it: text in NFC; long text as its beginning and a digest of the whole."""
     if isinstance(value, str):
         value = composed(value)
         if len(value) <= KEY_LENGTH:
@@ -76,7 +76,7 @@ def stored(value: Value) -> Value:
 
 
 def composed(text: str) -> str:
-    """Text in Unicode's form NFC: letters and their accents as one character wherever there is one.
+    """Text in Unicode's normal form NFC: a letter and its accent are one character where Unicode has one.
 
     Scanners and people write "é" as one character or as two; they mean the same name.
     """
@@ -84,30 +84,30 @@ def composed(text: str) -> str:
 
 
 def folded(value: Value) -> Value:
-    """What values are compared by: text without difference of letter case and form, numbers as they are."""
+    """The value used in comparisons: text in NFC and without letter case, numbers unchanged."""
     return composed(composed(value).casefold()) if isinstance(value, str) else value
 
 
 def as_number(text: str) -> float | None:
-    """The number that a value of a query reads as."""
+    """The number that the text of a query stands for; None if it is no number."""
     if not _NUMBER.fullmatch(text):
         return None
     return float(text)
 
 
 def has_words(value: Value) -> bool:
-    """Whether a value is text to search in; times of day would only fill the vocabulary."""
+    """Whether a value is text with searchable words; times of day are not, they would only fill the vocabulary."""
     return isinstance(value, str) and not _TIME_OF_DAY.fullmatch(value)
 
 
 def words(text: str) -> str:
-    """The text as the tokenizer gets it: a UID is one word, an ideograph is one word."""
+    """The text for the tokenizer, in which a UID is one word and each ideograph is one word."""
     joined = _UID.sub(lambda uid: uid[0].replace(".", "x"), str(folded(text)))
     return joined if joined.isascii() else _IDEOGRAPH.sub(r" \1 ", joined)
 
 
 def end_of(bound: str) -> str:
-    """The last text that a date or time bound names, without capitals; any other bound as it is."""
+    """The last text of the period that a lower-case date or time bound names; any other bound unchanged."""
     for pattern, continuation in _CONTINUATIONS:
         if pattern.fullmatch(bound):
             return bound + continuation + LAST_CHARACTER
