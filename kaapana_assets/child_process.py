@@ -70,7 +70,7 @@ def _pieces(line: str) -> Iterator[str]:
         yield line[start : start + LINE_CHARACTERS]
 
 
-class Child:
+class ChildProcess:
     """A running child process; leaving the ``with`` block ends it and its whole process group.
 
     Args:
@@ -123,7 +123,7 @@ class Child:
         self._grace_s = grace_s
         self._lines = Lines()
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> ChildProcess:
         return self
 
     def __exit__(

@@ -48,14 +48,14 @@ _HEADERS = (
 
 
 @dataclass(frozen=True)
-class Refusal:
+class HttpRefusal:
     """Why a request is refused, and what its sender can do."""
 
     status: int
     reason: str
 
 
-Rule = Callable[[Scope], Refusal | None]
+Rule = Callable[[Scope], HttpRefusal | None]
 
 
 class Hosts:
@@ -120,14 +120,14 @@ class WebGuard:
         else:
             await self._app(scope, receive, _with_headers(send))
 
-    def _log(self, refused: Refusal) -> None:
+    def _log(self, refused: HttpRefusal) -> None:
         # A page can send thousands of requests a second: each reason is logged once, up to a limit.
         if refused.reason not in self._logged and len(self._logged) < _REFUSALS_LOGGED:
             self._logged.add(refused.reason)
             logger.warning("a request was refused: %s", refused.reason)
 
 
-def refusal(scope: Scope, hosts: Hosts) -> Refusal | None:
+def refusal(scope: Scope, hosts: Hosts) -> HttpRefusal | None:
     """Return why the request is refused; None if it is allowed.
 
     Args:
@@ -138,15 +138,15 @@ def refusal(scope: Scope, hosts: Hosts) -> Refusal | None:
     for name, value in scope["headers"]:
         if name in _READ:
             if name in headers:
-                return Refusal(400, f"the header {name.decode()} was sent twice: send it once")
+                return HttpRefusal(400, f"the header {name.decode()} was sent twice: send it once")
             headers[name] = value.decode("latin-1")
     method = scope.get("method", "GET")
     try:
         host = authority(headers.get(b"host", ""))
     except ValueError:
-        return Refusal(400, "the header Host is missing, or is not host:port")
+        return HttpRefusal(400, "the header Host is missing, or is not host:port")
     if not hosts.is_host(*host):
-        return Refusal(
+        return HttpRefusal(
             403,
             f"{_shown(headers[b'host'])} is not a name of this server: set KAAPANA_ALLOWED_HOSTS to it if it should "
             "be reached by that name",
@@ -160,12 +160,12 @@ def refusal(scope: Scope, hosts: Hosts) -> Refusal | None:
 
 def _refused_page(
     kind: str, method: str, headers: dict[bytes, str], host: tuple[str, int | None], hosts: Hosts
-) -> Refusal | None:
+) -> HttpRefusal | None:
     origin = headers.get(b"origin")
     if origin is None and kind == "websocket":
-        return Refusal(403, "a WebSocket needs the header Origin, with the address of this server")
+        return HttpRefusal(403, "a WebSocket needs the header Origin, with the address of this server")
     if origin is not None and not hosts.is_origin(origin, host):
-        return Refusal(
+        return HttpRefusal(
             403,
             f"a page of {_shown(origin)} may not send requests to {_shown(headers[b'host'])}: if that page is this "
             "server's own behind a proxy, set KAAPANA_ALLOWED_HOSTS to the proxy's host (and :port)",
@@ -178,23 +178,23 @@ def _refused_page(
         and headers.get(b"sec-fetch-dest") == "document"
     )
     if site not in ("none", "same-origin") and not follows_link:
-        return Refusal(403, f"pages of other sites may not send requests to {_shown(headers[b'host'])}")
+        return HttpRefusal(403, f"pages of other sites may not send requests to {_shown(headers[b'host'])}")
     return None
 
 
-def _refused_method(method: str) -> Refusal | None:
-    return None if method in _METHODS else Refusal(405, f"{_shown(method)} is not GET, HEAD or POST")
+def _refused_method(method: str) -> HttpRefusal | None:
+    return None if method in _METHODS else HttpRefusal(405, f"{_shown(method)} is not GET, HEAD or POST")
 
 
-def _refused_content(method: str, headers: dict[bytes, str]) -> Refusal | None:
+def _refused_content(method: str, headers: dict[bytes, str]) -> HttpRefusal | None:
     # Only the media type counts: a page may send "text/plain; application/json" without a preflight request.
     kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
     if method == "POST" and kind != "application/json":
-        return Refusal(415, "a POST needs the header Content-Type: application/json, also without a body")
+        return HttpRefusal(415, "a POST needs the header Content-Type: application/json, also without a body")
     return None
 
 
-async def _refuse(kind: str, refused: Refusal, send: Send) -> None:
+async def _refuse(kind: str, refused: HttpRefusal, send: Send) -> None:
     if kind == "websocket":
         # Closed before it is accepted, so the server answers with 403.
         await send({"type": "websocket.close", "code": 1008, "reason": "refused"})

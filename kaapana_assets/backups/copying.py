@@ -13,8 +13,8 @@ from pathlib import Path
 from kaapana_assets.backups import contents
 from kaapana_assets.backups.backup_folder import BackupFolder
 from kaapana_assets.backups.databases import copy_sqlite
-from kaapana_assets.backups.folders import Found, names_in, open_file, open_tree, opened, walk
-from kaapana_assets.backups.manifest import MTIME_END, Entry, Writer
+from kaapana_assets.backups.folders import FolderEntry, names_in, open_file, open_tree, opened, walk
+from kaapana_assets.backups.manifest import MTIME_END, Entry, ManifestWriter
 from kaapana_assets.dicom.identifiers import is_uid
 from kaapana_assets.errors import StoreUnavailable
 from kaapana_assets.shown import shown
@@ -25,7 +25,7 @@ _TRIES = 10
 
 
 @dataclass
-class Taken:
+class TakenBackup:
     """The result of a backup.
 
     Attributes:
@@ -55,14 +55,16 @@ class Copying:
         advance: called with each number of bytes that were processed.
     """
 
-    def __init__(self, folder: BackupFolder, writer: Writer, taken: Taken, advance: Callable[[int], object]) -> None:
+    def __init__(
+        self, folder: BackupFolder, writer: ManifestWriter, taken: TakenBackup, advance: Callable[[int], object]
+    ) -> None:
         self._folder = folder
         self._writer = writer
         self._taken = taken
         self._advance = advance
         self._spooled: set[str] = set()
 
-    def take_all(self, found: Iterator[Found]) -> None:
+    def take_all(self, found: Iterator[FolderEntry]) -> None:
         """Copy everything that a walk finds."""
         for each in found:
             self._note(self._entry(each))
@@ -74,7 +76,7 @@ class Copying:
             return None
         try:
             name = _CATALOG.rpartition("/")[2]
-            entry = self._entry(Found(_CATALOG, tree, name, os.stat(name, dir_fd=tree, follow_symlinks=False)))
+            entry = self._entry(FolderEntry(_CATALOG, tree, name, os.stat(name, dir_fd=tree, follow_symlinks=False)))
         except FileNotFoundError:
             return None
         finally:
@@ -130,7 +132,7 @@ class Copying:
         except (NotADirectoryError, FileNotFoundError):
             self._taken.passed_over.append(path)
 
-    def _placed(self, found: Found, series: str, expected: set[str]) -> Found:
+    def _placed(self, found: FolderEntry, series: str, expected: set[str]) -> FolderEntry:
         uid = found.name.removesuffix(_ENDING)
         if found.name in expected or not found.is_file or not is_uid(uid) or not is_uid(series):
             return found
@@ -161,7 +163,7 @@ class Copying:
             try:
                 status = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 if not stat.S_ISDIR(status.st_mode):
-                    self._note(self._entry(Found(path, folder, name, status)))
+                    self._note(self._entry(FolderEntry(path, folder, name, status)))
                     continue
                 with opened(name, within=folder) as below:
                     yield f"{path}/", below
@@ -177,7 +179,7 @@ class Copying:
             self._spooled.add(entry.path)
         self._writer.add(entry)
 
-    def _entry(self, found: Found) -> Entry | None:
+    def _entry(self, found: FolderEntry) -> Entry | None:
         """Copy a found file; None if it is gone, or is neither a file nor a folder."""
         mode = stat.S_IMODE(found.status.st_mode) & 0o777
         mtime_ns = min(max(0, found.status.st_mtime_ns), MTIME_END)
@@ -195,7 +197,7 @@ class Copying:
             return None
         return None if copied is None else Entry(found.path, "file", copied[1], copied[0], mode, mtime_ns)
 
-    def _database(self, found: Found) -> tuple[int, str] | None:
+    def _database(self, found: FolderEntry) -> tuple[int, str] | None:
         source = Path(f"/proc/self/fd/{found.folder}") / found.name
         try:
             size, digest = self._folder.take_made(lambda target: copy_sqlite(source, target))
@@ -207,7 +209,7 @@ class Copying:
         self._advance(found.status.st_size)
         return size, digest
 
-    def _file(self, found: Found) -> tuple[int, str] | None:
+    def _file(self, found: FolderEntry) -> tuple[int, str] | None:
         try:
             source = open_file(found.name, found.folder)
         except FileNotFoundError:

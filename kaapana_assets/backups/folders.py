@@ -20,7 +20,7 @@ _DEEPEST = 200
 
 
 @dataclass(frozen=True)
-class Found:
+class FolderEntry:
     """One entry that a walk found: a file, an empty folder, or a special file.
 
     Attributes:
@@ -80,7 +80,7 @@ def open_tree(home: int, name: str) -> int | None:
         return None
 
 
-def walk(folder: int, prefix: str, kept: Callable[[str], bool]) -> Iterator[Found]:
+def walk(folder: int, prefix: str, kept: Callable[[str], bool]) -> Iterator[FolderEntry]:
     """Walk a folder, sorted by name: yields files, special files and empty folders.
 
     Entries that disappear meanwhile are skipped. Folders nested more than 200 deep are not entered, because
@@ -106,7 +106,7 @@ def walk(folder: int, prefix: str, kept: Callable[[str], bool]) -> Iterator[Foun
                 status = os.stat(name, dir_fd=here, follow_symlinks=False)
                 is_folder = stat.S_ISDIR(status.st_mode)
                 if not is_folder or len(stack) == _DEEPEST:
-                    yield Found(path, here, name, status, too_deep=is_folder)
+                    yield FolderEntry(path, here, name, status, too_deep=is_folder)
                     continue
                 below = os.open(name, FOLDER, dir_fd=here)
             except (FileNotFoundError, NotADirectoryError):
@@ -114,7 +114,7 @@ def walk(folder: int, prefix: str, kept: Callable[[str], bool]) -> Iterator[Foun
             inside = names_in(below)
             stack.append((below, iter(inside), f"{path}/"))
             if not inside:
-                yield Found(path, here, name, status)
+                yield FolderEntry(path, here, name, status)
     finally:
         for descriptor, _, _ in stack:
             os.close(descriptor)

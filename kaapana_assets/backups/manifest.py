@@ -71,7 +71,7 @@ class Header:
     settings: dict[str, str]
 
 
-class Writer:
+class ManifestWriter:
     """Writes a manifest to a file."""
 
     def __init__(self, file: IO[bytes], header: Header) -> None:

@@ -31,10 +31,10 @@ from pydantic import SecretStr
 from kaapana_assets import __version__
 from kaapana_assets.backups import contents
 from kaapana_assets.backups.backup_folder import BackupFolder
-from kaapana_assets.backups.copying import Copying, Taken
+from kaapana_assets.backups.copying import Copying, TakenBackup
 from kaapana_assets.backups.databases import dump, served
-from kaapana_assets.backups.folders import Found, bytes_on_disk, names_in, open_tree, opened, walk
-from kaapana_assets.backups.manifest import Entry, Header, Writer
+from kaapana_assets.backups.folders import FolderEntry, bytes_on_disk, names_in, open_tree, opened, walk
+from kaapana_assets.backups.manifest import Entry, Header, ManifestWriter
 from kaapana_assets.backups.names import next_name
 from kaapana_assets.backups.places import check_apart
 from kaapana_assets.errors import ConfigurationError, StoreUnavailable, TemporaryError
@@ -125,7 +125,7 @@ class Backup:
         """Whether the backup has to wait for the end of a forgetting."""
         return ForgottenRecords(self._home).is_forgetting()
 
-    def run(self, advance: Callable[[int], object]) -> Taken:
+    def run(self, advance: Callable[[int], object]) -> TakenBackup:
         """Take the backup. After an interruption, the next backup reuses the files already copied.
 
         Args:
@@ -135,14 +135,14 @@ class Backup:
             StoreUnavailable: something cannot be read or written; the message names it.
         """
         now = datetime.now(timezone.utc)
-        taken = Taken(next_name(now, self._folder.names()))
+        taken = TakenBackup(next_name(now, self._folder.names()))
         header = Header(__version__, str(self._home), now.isoformat(), self.left_out(), public_settings(self._settings))
         with (
             ForgottenRecords(self._home).none(),
             self._folder.new_manifest(taken.name) as file,
             opened(self._home) as home,
         ):
-            writer = Writer(file, header)
+            writer = ManifestWriter(file, header)
             one = Copying(self._folder, writer, taken, advance)
             with open_spool(self._settings).ingest_lock():
                 self._dump_postgres(writer, taken)
@@ -170,7 +170,7 @@ class Backup:
     def _has_postgres(self) -> bool:
         return not self._settings.postgres_url and (self._data / "PG_VERSION").is_file()
 
-    def _below(self, home: int, name: str) -> Iterator[Found]:
+    def _below(self, home: int, name: str) -> Iterator[FolderEntry]:
         """All files that belong in a backup, below one top-level entry of the home."""
         if not contents.is_kept(name):
             return
@@ -182,9 +182,9 @@ class Backup:
                 os.close(tree)
             return
         with suppress(FileNotFoundError):
-            yield Found(name, home, name, os.stat(name, dir_fd=home, follow_symlinks=False))
+            yield FolderEntry(name, home, name, os.stat(name, dir_fd=home, follow_symlinks=False))
 
-    def _dump_postgres(self, writer: Writer, taken: Taken) -> None:
+    def _dump_postgres(self, writer: ManifestWriter, taken: TakenBackup) -> None:
         if not self._has_postgres:
             return
         with self._postgres_socket() as socket:

@@ -12,7 +12,7 @@ from kaapana_assets.health.stores import check_before_start
 from kaapana_assets.operations.library_logs import quiet_libraries
 from kaapana_assets.operations.session import enter_home
 from kaapana_assets.settings import PROJECT_ROOT, current_site, load_settings, take_environment
-from kaapana_assets.supervision.platform import Platform
+from kaapana_assets.supervision.platform import PlatformSupervisor
 
 
 @click.command("up")
@@ -48,7 +48,7 @@ def command(
     settings = load_settings(**{name: port for name, port in ports.items() if port is not None})
     _say(f"KAAPANA_HOME {settings.home}")
     enter_home(settings)
-    platform = Platform(settings, _say, env_file=env_file, accept_copy=accept_copy)
+    platform = PlatformSupervisor(settings, _say, env_file=env_file, accept_copy=accept_copy)
     quiet_libraries()
     check_before_start(settings, _say)
     platform.run()

@@ -31,14 +31,14 @@ from starlette.types import Scope
 
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.settings import load_settings
-from kaapana_assets.web_guard import Hosts, Refusal, WebGuard
+from kaapana_assets.web_guard import Hosts, HttpRefusal, WebGuard
 
 _DEFAULT_PORT = 3000
 # Options for `dagster dev`, which starts Dagster's own webserver.
 _NOT_TAKEN = ("instance_ref", "shutdown_pipe", "version")
 
 
-def graphql_refusal(scope: Scope) -> Refusal | None:
+def graphql_refusal(scope: Scope) -> HttpRefusal | None:
     """Refuse a GET that would change something: an image or a link on any page can send one.
 
     References: ``dagster_webserver.graphql.GraphQLServer.graphql_http_endpoint``, which executes
@@ -54,13 +54,13 @@ def graphql_refusal(scope: Scope) -> Refusal | None:
         try:
             only_asks = _only_asks(parse(text))
         except (GraphQLError, RecursionError) as exc:
-            return Refusal(400, f"the GraphQL query cannot be read: {type(exc).__name__}")
+            return HttpRefusal(400, f"the GraphQL query cannot be read: {type(exc).__name__}")
         if not only_asks:
-            return Refusal(405, "a GET may only query: send a mutation by POST as application/json")
+            return HttpRefusal(405, "a GET may only query: send a mutation by POST as application/json")
     return None
 
 
-def notebook_refusal(scope: Scope) -> Refusal | None:
+def notebook_refusal(scope: Scope) -> HttpRefusal | None:
     """Refuse to show a notebook: Dagster would show any file, and its scripts would run with this server's origin.
 
     A page of another site can make the browser download a notebook and then link to it here. No asset of the platform
@@ -73,7 +73,7 @@ def notebook_refusal(scope: Scope) -> Refusal | None:
     names = {name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)}
     if "repoLocName" not in names:  # only an asset or run with "notebook" in its name
         return None
-    return Refusal(403, "notebooks are not shown: their scripts could do all that this page can; use Jupyter")
+    return HttpRefusal(403, "notebooks are not shown: their scripts could do all that this page can; use Jupyter")
 
 
 def _only_asks(document: DocumentNode) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from kaapana_assets.execution.run_context import OperatorRun, Request
+from kaapana_assets.execution.run_context import OperatorRun, RunRequest
 from kaapana_assets.stores.files.run_directory import RunDirectory
 from kaapana_assets.workflows.parameters import Value
 
@@ -19,7 +19,7 @@ _PROJECT = {"id": "admin", "name": "admin", "opensearch_index": None}
 _USER = "system"
 
 
-def kaapana_keys(request: Request, *, parameters: Mapping[str, Value], series: Sequence[str]) -> dict[str, Any]:
+def kaapana_keys(request: RunRequest, *, parameters: Mapping[str, Value], series: Sequence[str]) -> dict[str, Any]:
     """Return the request under the keys that Kaapana uses.
 
     Args:

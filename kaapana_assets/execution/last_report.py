@@ -17,7 +17,7 @@ from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.errors import NotFound
 from kaapana_assets.execution.inputs import results_in
 from kaapana_assets.execution.report import Reported, RunState, read_report, write_report
-from kaapana_assets.execution.run_context import Done, OperatorResult, Request
+from kaapana_assets.execution.run_context import Done, OperatorResult, RunRequest
 from kaapana_assets.home_paths import HomePaths
 from kaapana_assets.run_ends import reason_of_end
 from kaapana_assets.stores.files.run_directory import RunDirectories, RunDirectory
@@ -103,18 +103,18 @@ def _directory(home: Path, run: EndedRun) -> RunDirectory | None:
         return None
 
 
-def _request(home: Path, workflow: Workflow, run: EndedRun, directory: RunDirectory | None) -> Request:
+def _request(home: Path, workflow: Workflow, run: EndedRun, directory: RunDirectory | None) -> RunRequest:
     """Return the recorded request of a run; if there is none, one made from the cohort."""
     try:
         if directory is not None:
-            return Request.from_json(directory.conf())
+            return RunRequest.from_json(directory.conf())
     except NotFound:
         pass
     try:
         series = cohorts.read(HomePaths(home).cohorts, run.cohort).series
     except NotFound:
         series = ()
-    return Request(
+    return RunRequest(
         workflow=workflow.name,
         dagster_run_id=run.run_id,
         created=run.ended.isoformat(timespec="seconds"),
@@ -126,7 +126,7 @@ def _request(home: Path, workflow: Workflow, run: EndedRun, directory: RunDirect
     )
 
 
-def _left_by(workflow: Workflow, operator: str, shelf: Shelf, request: Request, *, run: str) -> OperatorResult:
+def _left_by(workflow: Workflow, operator: str, shelf: Shelf, request: RunRequest, *, run: str) -> OperatorResult:
     """Return the result of an operator that was interrupted: the outputs that it had published until then."""
     kept = shelf.entries(workflow.name, operator, [*request.series, request.cohort])
     made = {key: manifest for key, manifest in kept.items() if manifest.run == run}

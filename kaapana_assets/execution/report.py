@@ -17,7 +17,7 @@ from typing import Any, Literal
 from kaapana_assets.containers.reasons import short_reason
 from kaapana_assets.durable import full_disk_told
 from kaapana_assets.errors import StoreUnavailable
-from kaapana_assets.execution.run_context import OperatorResult, Request
+from kaapana_assets.execution.run_context import OperatorResult, RunRequest
 from kaapana_assets.stores.files.shelf import Origin, Shelf
 from kaapana_assets.workflows.launch_request import PREPARE
 from kaapana_assets.workflows.model import REPORT, Workflow
@@ -56,7 +56,7 @@ class Reported:
     """
 
     workflow: Workflow
-    request: Request
+    request: RunRequest
     run: str
     dagster_run_id: str
     results: Mapping[str, OperatorResult]

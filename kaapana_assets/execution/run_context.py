@@ -23,7 +23,7 @@ Mode = Literal["batch", "single"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class RunRequest:
     """The request for a run of a workflow, kept in conf.json of the run's record.
 
     Attributes:
@@ -49,9 +49,9 @@ class Request:
         return asdict(self)
 
     @staticmethod
-    def from_json(values: Mapping[str, Any]) -> Request:
+    def from_json(values: Mapping[str, Any]) -> RunRequest:
         """Read the request from conf.json; other keys are ignored."""
-        return Request(**{each.name: values[each.name] for each in fields(Request) if each.name in values})
+        return RunRequest(**{each.name: values[each.name] for each in fields(RunRequest) if each.name in values})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class RunContext:
     """
 
     workflow: Workflow
-    request: Request
+    request: RunRequest
     directory: RunDirectory
     stores: Stores
     log: logging.Logger

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kaapana_assets.child_process import Child
+from kaapana_assets.child_process import ChildProcess
 from kaapana_assets.errors import ConfigurationError, EngineUnavailable
 from kaapana_assets.image_builds.protocol import Build, Builder, StoredImage
 from kaapana_assets.withheld import without_secrets
@@ -199,7 +199,7 @@ def _build(command: Sequence[str], build: Build, output: Callable[[str], None], 
         output(line)
 
     variables = {**without_secrets(os.environ), **environment}
-    with Child(command, cwd=build.context, environment=variables, umask=_UMASK) as child:
+    with ChildProcess(command, cwd=build.context, environment=variables, umask=_UMASK) as child:
         code = child.wait(output=keep_line)
     if code == 0:
         return

@@ -17,7 +17,7 @@ from kaapana_assets.errors import ConfigurationError, NotFound
 from kaapana_assets.image_builds.dockerfile.findings import Severity
 from kaapana_assets.image_builds.dockerfile.instructions import Dockerfile, parse
 from kaapana_assets.image_builds.dockerfile.run_instruction import apply_run
-from kaapana_assets.image_builds.dockerfile.stages import Packages, Stage, last_stage
+from kaapana_assets.image_builds.dockerfile.stages import BuildStage, Packages, last_stage
 from kaapana_assets.image_builds.dockerfile.tree import Content, Tree
 from kaapana_assets.image_builds.dockerfile.variables import expand
 from kaapana_assets.image_builds.files import context_files, find_text, image_files
@@ -44,7 +44,7 @@ class Image:
         return parse(text)
 
     @cached_property
-    def stage(self) -> Stage:
+    def stage(self) -> BuildStage:
         """The final stage of its Dockerfile, with the defaults of build arguments.
 
         Raises:

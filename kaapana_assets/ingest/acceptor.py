@@ -27,7 +27,7 @@ from pynetdicom.transport import AddressInformation
 
 from kaapana_assets.ingest.connection import INVALID_PDU, Connection, Timeouts
 from kaapana_assets.ingest.dimse_commands import Command, ProtocolViolation, response_to
-from kaapana_assets.ingest.dimse_messages import AcceptedContext, MessageReader, Request
+from kaapana_assets.ingest.dimse_messages import AcceptedContext, DimseRequest, MessageReader
 from kaapana_assets.ingest.received_dataset import ReceivedDataset
 from kaapana_assets.ingest.sop_classes import is_storage_class
 
@@ -108,7 +108,7 @@ class _Dimse(DIMSEServiceProvider):
         except queue.Empty:
             return None, None
 
-    def answer(self, request: Request, status: int) -> None:
+    def answer(self, request: DimseRequest, status: int) -> None:
         response = P_DATA()
         fragment = [request.context.context_id, b"\3" + response_to(request.command, status)]
         response.presentation_data_value_list = [fragment]  # type: ignore[list-item]
@@ -121,7 +121,7 @@ class _Dimse(DIMSEServiceProvider):
         with contextlib.suppress(queue.Empty):
             while True:
                 _, request = self.msg_queue.get(block=False)
-                if isinstance(request, Request) and request.dataset is not None:
+                if isinstance(request, DimseRequest) and request.dataset is not None:
                     request.dataset.discard()
 
 
@@ -151,7 +151,7 @@ class ServiceProvider(Protocol):
     def new_dataset(self, command: Command, context: AcceptedContext) -> ReceivedDataset | None:
         """A receiver of the request's dataset; None if the request is refused whatever its dataset holds."""
 
-    def answer(self, assoc: AcceptedAssociation, request: Request) -> int:
+    def answer(self, assoc: AcceptedAssociation, request: DimseRequest) -> int:
         """Serve a request and return its status."""
 
     def ended(self, assoc: AcceptedAssociation) -> None:
@@ -242,7 +242,7 @@ class AcceptedAssociation(Association):
         return AcceptedContext(context_id, str(found.abstract_syntax), str(found.transfer_syntax[0]))
 
     def _serve_request(self, msg: Any, context_id: int) -> None:  # noqa: ANN401
-        request = cast("Request", msg)
+        request = cast("DimseRequest", msg)
         self.dimse.answer(request, self._provider.answer(self, request))
 
 

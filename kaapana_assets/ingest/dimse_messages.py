@@ -25,7 +25,7 @@ class AcceptedContext:
 
 
 @dataclass(frozen=True, eq=False)
-class Request:
+class DimseRequest:
     """A complete request; ``dataset`` is None if it has none or its dataset was dropped."""
 
     command: Command
@@ -57,7 +57,7 @@ class MessageReader:
         """Whether a request is incomplete."""
         return self._context is not None
 
-    def add_fragment(self, context_id: int, fragment: bytes) -> Request | None:
+    def add_fragment(self, context_id: int, fragment: bytes) -> DimseRequest | None:
         """Add the next fragment, with its message control header; returns the request it completes.
 
         Raises:
@@ -81,7 +81,7 @@ class MessageReader:
         command = self._command
         if command is None or not is_last or (is_command and command.has_dataset):
             return None
-        request = Request(command, context, self._dataset)
+        request = DimseRequest(command, context, self._dataset)
         self._context = self._command = self._dataset = None
         return request
 

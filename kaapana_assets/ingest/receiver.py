@@ -42,7 +42,7 @@ from kaapana_assets.ingest.spool import Spool, SpoolOutcome
 if TYPE_CHECKING:
     from kaapana_assets.ingest.acceptor import AcceptedAssociation
     from kaapana_assets.ingest.association_markers import AssociationMarker
-    from kaapana_assets.ingest.dimse_messages import AcceptedContext, Request
+    from kaapana_assets.ingest.dimse_messages import AcceptedContext, DimseRequest
     from kaapana_assets.settings import Settings
 
 SUCCESS = 0x0000
@@ -142,7 +142,7 @@ class Receiver:
 
         return ReceivedDataset(self._spool.temporary_file, head)
 
-    def answer(self, assoc: AcceptedAssociation, request: Request) -> int:
+    def answer(self, assoc: AcceptedAssociation, request: DimseRequest) -> int:
         """Serve a request and return its status."""
         if request.command.field == C_ECHO_RQ:
             return SUCCESS
@@ -175,7 +175,7 @@ class Receiver:
                 session = self._sessions[assoc] = _Session(assoc.sender, self._spool.mark_association())
             return session
 
-    def _store(self, assoc: AcceptedAssociation, request: Request) -> int:
+    def _store(self, assoc: AcceptedAssociation, request: DimseRequest) -> int:
         refusal = _refusal(request.command, request.context)
         if refusal is not None:
             raise refusal
@@ -191,7 +191,7 @@ class Receiver:
         session.outcomes[outcome.value] += 1
         return SUCCESS
 
-    def _spool_object(self, request: Request, session: _Session) -> SpoolOutcome:
+    def _spool_object(self, request: DimseRequest, session: _Session) -> SpoolOutcome:
         dataset = cast("ReceivedDataset", request.dataset)
         if dataset.error is not None:
             raise SpoolUnavailable(f"{dataset.path} cannot be written ({dataset.error.strerror}): free space")

@@ -19,7 +19,7 @@ from pynetdicom import AE
 from kaapana_assets.ingest.acceptor import AcceptedAssociation, ServiceProvider
 from kaapana_assets.ingest.connection import Timeouts
 from kaapana_assets.ingest.dimse_commands import Command
-from kaapana_assets.ingest.dimse_messages import AcceptedContext, Request
+from kaapana_assets.ingest.dimse_messages import AcceptedContext, DimseRequest
 from kaapana_assets.ingest.pending_connections import PendingConnections
 from kaapana_assets.ingest.received_dataset import ReceivedDataset
 from kaapana_assets.settings import Settings
@@ -85,7 +85,7 @@ class AssociationServer:
         """Pass on to the provider."""
         return self._provider.new_dataset(command, context)
 
-    def answer(self, assoc: AcceptedAssociation, request: Request) -> int:
+    def answer(self, assoc: AcceptedAssociation, request: DimseRequest) -> int:
         """Pass on to the provider."""
         return self._provider.answer(assoc, request)
 

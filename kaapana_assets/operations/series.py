@@ -27,7 +27,7 @@ EVERYTHING = "*"
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The result of a search.
 
     Attributes:
@@ -49,7 +49,7 @@ def search(
     sort: Sequence[SortKey] = (),
     limit: int = 50,
     after: str | None = None,
-) -> Found:
+) -> SearchResult:
     """Search for series by a query, such as ``Modality:CT AND PatientAge:[40 TO 60]``; see docs/query.md.
 
     Args:
@@ -70,7 +70,7 @@ def search(
     page = index.search(parsed, sort=sort, limit=limit, after=after) if limit else Page((), index.count(parsed), None)
     counted = index.facets(parsed, facets) if facets else []
     hints = () if page.total else tuple(unknown_fields(parsed, index.count))
-    return Found(page, tuple(map(tuple, counted)), hints)
+    return SearchResult(page, tuple(map(tuple, counted)), hints)
 
 
 def facet_from_text(text: str) -> Facet:

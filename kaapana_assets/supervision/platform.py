@@ -42,7 +42,7 @@ from kaapana_assets.supervision.needs import (
 )
 from kaapana_assets.supervision.postgres import Postgres
 from kaapana_assets.supervision.postgres_server import check_server, claim_database, storage_of
-from kaapana_assets.supervision.processes import Child, Part, PartFailed
+from kaapana_assets.supervision.processes import Part, PartFailed, PartProcess
 from kaapana_assets.supervision.watchdog import Members
 
 Say = Callable[[str], None]
@@ -59,7 +59,7 @@ class StopAsked(Exception):
     """The user asked to stop while the platform was starting."""
 
 
-class Platform:
+class PlatformSupervisor:
     """All processes of the platform on one home; the caller has made the home or checked that it is private.
 
     Args:
@@ -84,7 +84,7 @@ class Platform:
         self.client = DagsterClient(self.settings.dagster_url, location=LOCATION)
         self._say = say
         self._token = uuid.uuid4().hex
-        self._children: dict[str, Child] = {}
+        self._children: dict[str, PartProcess] = {}
         self._waiting: dict[str, float] = {}
         self._is_record_old = False
         self._crashes: deque[record.Crash] = deque(maxlen=_CRASHES_KEPT)
@@ -235,7 +235,7 @@ class Platform:
         pending = []
         for part in wanted:
             environment = parts.child_environment(self.settings, self._places, self._token, part=part.name)
-            child = Child(part, environment=environment, log=self._places.log(part.name))
+            child = PartProcess(part, environment=environment, log=self._places.log(part.name))
             self._children[part.name] = child
             self._launch(child)
             pending.append(child)
@@ -247,7 +247,7 @@ class Platform:
             if self._stop.wait(_POLL_S if pending else 0):
                 raise StopAsked
 
-    def _launch(self, child: Child) -> None:
+    def _launch(self, child: PartProcess) -> None:
         # The watchdog learns of the group at once, so that it can end it if the supervisor is killed here.
         self._tell(f"group {child.start()}")
         self._write_record()
@@ -273,7 +273,7 @@ class Platform:
             if self._abandoned_before is not None and not self._waiting and not alone:
                 self._fail_abandoned_runs(before=self._abandoned_before)
 
-    def _bury(self, child: Child, how: str) -> None:
+    def _bury(self, child: PartProcess, how: str) -> None:
         group = child.pid
         if group is not None:
             # The children of the crashed process must be gone before the part is restarted.
@@ -284,7 +284,7 @@ class Platform:
         self._write_record()
         self._say(f"{child.part.name} crashed ({how}); starts again in {pause:.0f} s; see {child.log}")
 
-    def _restart(self, child: Child) -> None:
+    def _restart(self, child: PartProcess) -> None:
         try:
             self._launch(child)
         except (OSError, ConfigurationError) as exc:
@@ -294,7 +294,7 @@ class Platform:
             return
         self._waiting[child.part.name] = time.monotonic()
 
-    def _await_restarted(self, child: Child) -> None:
+    def _await_restarted(self, child: PartProcess) -> None:
         name = child.part.name
         try:
             if not child.check_ready():
@@ -307,7 +307,7 @@ class Platform:
         if name == CODE:
             self._abandoned_before = child.started_at
 
-    def _note_crash(self, child: Child, how: str) -> None:
+    def _note_crash(self, child: PartProcess, how: str) -> None:
         self._crashes.append(record.Crash(child.part.name, time.time(), how, str(child.log)))
 
     def _fail_abandoned_runs(self, *, before: float) -> None:
@@ -407,7 +407,7 @@ class Platform:
             ),
         )
 
-    def _where(self, child: Child) -> str:
+    def _where(self, child: PartProcess) -> str:
         name = child.part.name
         if name == WEBSERVER:
             return self.settings.dagster_url

@@ -38,7 +38,7 @@ class PartFailed(TemporaryError):
     """A part of the platform did not become ready; the message names its log file."""
 
 
-class Child:
+class PartProcess:
     """The process of one part, across its restarts."""
 
     def __init__(self, part: Part, *, environment: Mapping[str, str], log: Path) -> None:

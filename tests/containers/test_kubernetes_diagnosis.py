@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kaapana_assets.containers.kubernetes.diagnosis import Cause, PodState, Stage, state_of
+from kaapana_assets.containers.kubernetes.diagnosis import Cause, PodStage, PodState, state_of
 
 NO_IMAGE = 'Back-off pulling image "registry.example/none:1"'
 NO_ROOM = "0/1 nodes are available: 1 Insufficient memory. preemption: 0/1 nodes are available"
@@ -39,45 +39,45 @@ def unschedulable(message: str) -> Any:
 RUNS = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
 
 CASES = {
-    "new": (pod(phase="Pending"), Stage.WAITING, None, None),
-    "creating": (pod(waits("ContainerCreating"), phase="Pending"), Stage.WAITING, None, None),
-    "runs": (pod(RUNS), Stage.RUNNING, None, None),
-    "done": (pod(ended(0, "Completed"), phase="Succeeded"), Stage.ENDED, None, 0),
-    "skipped": (pod(ended(126), phase="Failed"), Stage.ENDED, None, 126),
-    "failed": (pod(ended(3), phase="Failed"), Stage.ENDED, None, 3),
-    "out of memory": (pod(ended(137, "OOMKilled"), phase="Failed"), Stage.ENDED, Cause.OUT_OF_MEMORY, 137),
-    "deadline": (pod(ended(137), phase="Failed", reason="DeadlineExceeded"), Stage.ENDED, Cause.DEADLINE, None),
+    "new": (pod(phase="Pending"), PodStage.WAITING, None, None),
+    "creating": (pod(waits("ContainerCreating"), phase="Pending"), PodStage.WAITING, None, None),
+    "runs": (pod(RUNS), PodStage.RUNNING, None, None),
+    "done": (pod(ended(0, "Completed"), phase="Succeeded"), PodStage.ENDED, None, 0),
+    "skipped": (pod(ended(126), phase="Failed"), PodStage.ENDED, None, 126),
+    "failed": (pod(ended(3), phase="Failed"), PodStage.ENDED, None, 3),
+    "out of memory": (pod(ended(137, "OOMKilled"), phase="Failed"), PodStage.ENDED, Cause.OUT_OF_MEMORY, 137),
+    "deadline": (pod(ended(137), phase="Failed", reason="DeadlineExceeded"), PodStage.ENDED, Cause.DEADLINE, None),
     "deadline, still ending": (
         pod(RUNS, phase="Failed", reason="DeadlineExceeded"),
-        Stage.ENDING,
+        PodStage.ENDING,
         Cause.DEADLINE,
         None,
     ),
-    "deadline before it ran": (pod(phase="Failed", reason="DeadlineExceeded"), Stage.ENDED, Cause.DEADLINE, None),
-    "no image": (pod(waits("ImagePullBackOff", NO_IMAGE), phase="Pending"), Stage.WAITING, Cause.IMAGE, None),
-    "image never pulled": (pod(waits("ErrImageNeverPull"), phase="Pending"), Stage.WAITING, Cause.IMAGE, None),
-    "no secret": (pod(waits("CreateContainerConfigError"), phase="Pending"), Stage.WAITING, Cause.SETTINGS, None),
-    "no such program": (pod(ended(128, "StartError"), phase="Failed"), Stage.ENDED, Cause.SETTINGS, None),
-    "no room": (unschedulable(NO_ROOM), Stage.WAITING, Cause.NO_NODE, None),
-    "no claim": (unschedulable(NO_CLAIM), Stage.WAITING, Cause.SETTINGS, None),
-    "being deleted": (pod(RUNS, deleted=True), Stage.ENDING, Cause.DELETED, None),
-    "killed by its deletion": (pod(ended(137), phase="Failed", deleted=True), Stage.ENDED, Cause.DELETED, 137),
-    "ended well, then deleted": (pod(ended(0), phase="Succeeded", deleted=True), Stage.ENDED, None, 0),
-    "node gone": (pod(RUNS, deleted=True, conditions=[TAINT]), Stage.LOST, None, None),
-    "node silent": (pod(RUNS, conditions=[READY, {"type": "Ready", "status": "False"}]), Stage.LOST, None, None),
-    "evicted": (pod(phase="Failed", reason="Evicted", message="low on memory"), Stage.ENDED, Cause.EVICTED, None),
+    "deadline before it ran": (pod(phase="Failed", reason="DeadlineExceeded"), PodStage.ENDED, Cause.DEADLINE, None),
+    "no image": (pod(waits("ImagePullBackOff", NO_IMAGE), phase="Pending"), PodStage.WAITING, Cause.IMAGE, None),
+    "image never pulled": (pod(waits("ErrImageNeverPull"), phase="Pending"), PodStage.WAITING, Cause.IMAGE, None),
+    "no secret": (pod(waits("CreateContainerConfigError"), phase="Pending"), PodStage.WAITING, Cause.SETTINGS, None),
+    "no such program": (pod(ended(128, "StartError"), phase="Failed"), PodStage.ENDED, Cause.SETTINGS, None),
+    "no room": (unschedulable(NO_ROOM), PodStage.WAITING, Cause.NO_NODE, None),
+    "no claim": (unschedulable(NO_CLAIM), PodStage.WAITING, Cause.SETTINGS, None),
+    "being deleted": (pod(RUNS, deleted=True), PodStage.ENDING, Cause.DELETED, None),
+    "killed by its deletion": (pod(ended(137), phase="Failed", deleted=True), PodStage.ENDED, Cause.DELETED, 137),
+    "ended well, then deleted": (pod(ended(0), phase="Succeeded", deleted=True), PodStage.ENDED, None, 0),
+    "node gone": (pod(RUNS, deleted=True, conditions=[TAINT]), PodStage.LOST, None, None),
+    "node silent": (pod(RUNS, conditions=[READY, {"type": "Ready", "status": "False"}]), PodStage.LOST, None, None),
+    "evicted": (pod(phase="Failed", reason="Evicted", message="low on memory"), PodStage.ENDED, Cause.EVICTED, None),
 }
 
 
 @pytest.mark.parametrize(("found", "stage", "cause", "code"), CASES.values(), ids=CASES)
-def test_status_is_read_as_what_it_means(found: Any, stage: Stage, cause: Cause | None, code: int | None) -> None:
+def test_status_is_read_as_what_it_means(found: Any, stage: PodStage, cause: Cause | None, code: int | None) -> None:
     state = state_of(found)
     assert (state.stage, state.cause, state.exit_code) == (stage, cause, code)
 
 
 def test_pod_that_is_gone_was_deleted_whatever_it_did_last() -> None:
     assert state_of(pod(RUNS), deleted=True) == PodState(
-        Stage.ENDED, Cause.DELETED, words="somebody deleted it", image_id="sha256:1", node="node", started=True
+        PodStage.ENDED, Cause.DELETED, words="somebody deleted it", image_id="sha256:1", node="node", started=True
     )
 
 

@@ -8,15 +8,15 @@ import time
 import pytest
 
 from kaapana_assets.errors import TemporaryError
-from kaapana_assets.supervision.processes import Child, Part
+from kaapana_assets.supervision.processes import Part, PartProcess
 
 
-def child(tmp_path, code: str, **changes) -> Child:
+def child(tmp_path, code: str, **changes) -> PartProcess:
     part = Part("part", [sys.executable, "-c", code], **({"is_ready": lambda: True} | changes))
-    return Child(part, environment=os.environ, log=tmp_path / "logs" / "part.log")
+    return PartProcess(part, environment=os.environ, log=tmp_path / "logs" / "part.log")
 
 
-def until_ended(started: Child) -> str:
+def until_ended(started: PartProcess) -> str:
     assert started.wait(20)
     return started.ended()
 

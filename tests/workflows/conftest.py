@@ -18,7 +18,7 @@ from workflows.platform import CHAIN, POOL, Platform
 from kaapana_assets.containers.process.runner import ProcessRunner
 from kaapana_assets.execution.inputs import inputs_of
 from kaapana_assets.execution.operator_run import run_operator, run_pooled
-from kaapana_assets.execution.run_context import OperatorResult, Request, RunContext, Stores
+from kaapana_assets.execution.run_context import OperatorResult, RunContext, RunRequest, Stores
 from kaapana_assets.stores.files.run_directory import RunDirectories
 from kaapana_assets.stores.files.shelf import Shelf
 from kaapana_assets.stores.objects.folder import FolderObjects
@@ -116,7 +116,7 @@ class Place:
         """A run of the workflow that has just begun."""
         now = datetime.now(timezone.utc)
         run_id = f"run-{now:%H%M%S%f}"
-        request = Request(
+        request = RunRequest(
             workflow=workflow.name,
             dagster_run_id=run_id,
             created=now.isoformat(),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kaapana_assets.execution.run_context import Request
+from kaapana_assets.execution.run_context import RunRequest
 from kaapana_assets.workflows import ContainerOperator, Parameter, Workflow
 
 READ = 'cat "$WORKFLOW_DIR/conf/conf.json" > "$out/conf.json"'
@@ -49,4 +49,4 @@ def test_the_next_step_of_a_run_reads_what_was_asked_of_it(place) -> None:
     place.each("read", READ)
     work = place.work(workflow(), place.series("1", "2"), parameters={"other": "y"})
     place.step(work)
-    assert Request.from_json(work.directory.conf()) == work.request
+    assert RunRequest.from_json(work.directory.conf()) == work.request

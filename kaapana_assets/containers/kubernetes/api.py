@@ -37,7 +37,7 @@ class Gone(NotFound):
     """The object does not exist in the cluster, or no longer does."""
 
 
-class Taken(KaapanaAssetsError):
+class NameTaken(KaapanaAssetsError):
     """An object with this name exists already."""
 
 
@@ -261,7 +261,7 @@ def _of_status(exc: ApiException) -> KaapanaAssetsError:
     if exc.status == 404:
         return Gone(f"the cluster does not have it: {said}")
     if exc.status == 409:
-        return Taken(f"the cluster has it already: {said}")
+        return NameTaken(f"the cluster has it already: {said}")
     if exc.status == 401:
         return ConfigurationError(f"the cluster does not know the user of KAAPANA_KUBECONFIG: {said}")
     if exc.status == 403 and "exceeded quota" not in said:

@@ -15,7 +15,7 @@ from typing import Any
 from kaapana_assets.containers.kubernetes.job import CONTAINER
 
 
-class Stage(Enum):
+class PodStage(Enum):
     """The stage of a pod's life."""
 
     WAITING = "waiting"
@@ -54,7 +54,7 @@ class PodState:
         started: whether the container may have started, so that it may have a log.
     """
 
-    stage: Stage
+    stage: PodStage
     cause: Cause | None = None
     exit_code: int | None = None
     words: str = ""
@@ -65,7 +65,7 @@ class PodState:
     @property
     def is_final(self) -> bool:
         """Whether the state cannot change any more, however long one waits."""
-        return self.stage is Stage.ENDED or self.cause in (Cause.IMAGE, Cause.SETTINGS)
+        return self.stage is PodStage.ENDED or self.cause in (Cause.IMAGE, Cause.SETTINGS)
 
 
 # https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/kubelet/images/types.go
@@ -94,17 +94,17 @@ def state_of(pod: Mapping[str, Any], *, deleted: bool = False) -> PodState:
     ends = status.get("phase") in ("Succeeded", "Failed")
     removed = deleted or "deletionTimestamp" in pod.get("metadata", {})
     if status.get("reason") == "DeadlineExceeded":
-        stage = Stage.ENDED if ends and (terminated or not state.get("running")) else Stage.ENDING
+        stage = PodStage.ENDED if ends and (terminated or not state.get("running")) else PodStage.ENDING
         return PodState(stage, Cause.DEADLINE, words="it ran longer than its deadline", started=True, **known)
     if terminated and terminated.get("reason") in _CANNOT_START:
-        return PodState(Stage.ENDED, Cause.SETTINGS, words=_said(terminated), **known)
+        return PodState(PodStage.ENDED, Cause.SETTINGS, words=_said(terminated), **known)
     if terminated and (ends or not removed):
         cause = _cause_of_end(terminated, status)
         if cause is None and removed and terminated["exitCode"] != 0:
             cause = Cause.DELETED
         # The container's own message is ignored: the operator can write it, to /dev/termination-log.
         words = status.get("message") or ("somebody deleted it" if cause is Cause.DELETED else "")
-        return PodState(Stage.ENDED, cause, terminated["exitCode"], words, started=True, **known)
+        return PodState(PodStage.ENDED, cause, terminated["exitCode"], words, started=True, **known)
     if removed or (ends and not terminated):
         return _removed(status, conditions, gone=deleted or ends, **known)
     if state.get("running"):
@@ -115,8 +115,8 @@ def state_of(pod: Mapping[str, Any], *, deleted: bool = False) -> PodState:
             and conditions.get("ContainersReady", {}).get("status") == "True"
         ):
             words = f"node {known['node']} does not answer"
-            return PodState(Stage.LOST, words=words, started=True, **known)
-        return PodState(Stage.RUNNING, started=True, **known)
+            return PodState(PodStage.LOST, words=words, started=True, **known)
+        return PodState(PodStage.RUNNING, started=True, **known)
     return _waiting(state.get("waiting") or {}, conditions, **known)
 
 
@@ -135,11 +135,11 @@ def _removed(
     started = bool(status.get("startTime"))
     if disruption.get("reason") == "DeletionByTaintManager" and not gone:
         words = f"node {node} does not answer, and the cluster gave its pods up"
-        return PodState(Stage.LOST, words=words, image_id=image_id, node=node, started=started)
+        return PodState(PodStage.LOST, words=words, image_id=image_id, node=node, started=started)
     evicted = status.get("reason") == "Evicted" or disruption.get("status") == "True"
     words = status.get("message") or disruption.get("message") or "somebody deleted it"
     cause = Cause.EVICTED if evicted else Cause.DELETED
-    stage = Stage.ENDED if gone else Stage.ENDING
+    stage = PodStage.ENDED if gone else PodStage.ENDING
     return PodState(stage, cause, words=words, image_id=image_id, node=node, started=started)
 
 
@@ -148,15 +148,15 @@ def _waiting(
 ) -> PodState:
     reason = waiting.get("reason", "")
     if reason in _NO_IMAGE:
-        return PodState(Stage.WAITING, Cause.IMAGE, words=_said(waiting), image_id=image_id, node=node)
+        return PodState(PodStage.WAITING, Cause.IMAGE, words=_said(waiting), image_id=image_id, node=node)
     if reason in _CANNOT_START:
-        return PodState(Stage.WAITING, Cause.SETTINGS, words=_said(waiting), image_id=image_id, node=node)
+        return PodState(PodStage.WAITING, Cause.SETTINGS, words=_said(waiting), image_id=image_id, node=node)
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         words = scheduled.get("message", "")
         cause = Cause.SETTINGS if _NO_CLAIM.search(words) else Cause.NO_NODE
-        return PodState(Stage.WAITING, cause, words=words)
-    return PodState(Stage.WAITING, words=reason, image_id=image_id, node=node)
+        return PodState(PodStage.WAITING, cause, words=words)
+    return PodState(PodStage.WAITING, words=reason, image_id=image_id, node=node)
 
 
 def _said(state: Mapping[str, Any]) -> str:

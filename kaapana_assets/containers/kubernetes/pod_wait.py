@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kaapana_assets.containers.kubernetes.diagnosis import Cause, PodState, Stage
+from kaapana_assets.containers.kubernetes.diagnosis import Cause, PodStage, PodState
 from kaapana_assets.containers.kubernetes.job import ClusterTarget
 from kaapana_assets.containers.outcomes import KILLED, LINES_SHOWN, named, outcome_of, stopped, tail
 from kaapana_assets.containers.protocol import Launch
@@ -36,7 +36,7 @@ class PodWait:
     stop: threading.Event
     last: deque[str] = field(default_factory=lambda: deque(maxlen=LINES_SHOWN))
     _said: str = ""
-    _stage: Stage | None = None
+    _stage: PodStage | None = None
     _since: float = field(default_factory=time.monotonic)
     _explained: float = 0.0
 
@@ -66,7 +66,7 @@ class PodWait:
             self._stage, self._since = state.stage, time.monotonic()
         if state.cause is Cause.NO_NODE:
             self.say(f"no node has room yet: {state.words}")
-        elif state.stage in (Stage.LOST, Stage.ENDING) and state.words and not state.is_final:
+        elif state.stage in (PodStage.LOST, PodStage.ENDING) and state.words and not state.is_final:
             self.say(state.words)
 
     def is_to_be_explained(self) -> bool:
@@ -84,12 +84,12 @@ class PodWait:
             ConfigurationError: the pod did not start in time.
             EngineUnavailable: the pod's end cannot be observed.
         """
-        if state is not None and (state.is_final or state.stage is Stage.RUNNING):
+        if state is not None and (state.is_final or state.stage is PodStage.RUNNING):
             return
         waited_s = time.monotonic() - self._since
         if waited_s <= self.target.patience_s:
             return
-        if state is None or state.stage is Stage.WAITING:
+        if state is None or state.stage is PodStage.WAITING:
             said = self._said or (state.words if state else "")
             raise ConfigurationError(
                 f"{self.named} did not start within KAAPANA_KUBERNETES_PATIENCE_S={self.target.patience_s:g} s: {said}"

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kaapana_assets.containers.kubernetes.api import Cluster, Gone, Taken
-from kaapana_assets.containers.kubernetes.diagnosis import Cause, PodState, Stage, state_of
+from kaapana_assets.containers.kubernetes.api import Cluster, Gone, NameTaken
+from kaapana_assets.containers.kubernetes.diagnosis import Cause, PodStage, PodState, state_of
 from kaapana_assets.containers.kubernetes.job import (
     FORMER_LAUNCH_SLOT,
     FORMER_OUTCOME_RECORDED,
@@ -181,7 +181,7 @@ class KubernetesRunner:
             manifest = job(launch, number=number, reference=reference, image_digest=digest, target=self._target)
             try:
                 return JobHandle.of(self._cluster.create_job(manifest))
-            except Taken:
+            except NameTaken:
                 # Our own Job, if the answer to its creation was lost; else one whose outcome is recorded.
                 found = self._cluster.job(name_of(launch, number))
                 if _is_recorded(found) or not _is(found, identity_of(launch, digest)):
@@ -221,7 +221,7 @@ class KubernetesRunner:
                 seen = news.pod or seen
                 state = state_of(seen, deleted=news.pod is None)
                 wait.changed(state)
-                if state.started and state.stage is not Stage.WAITING:
+                if state.started and state.stage is not PodStage.WAITING:
                     watch.follow_log(seen["metadata"]["name"])
                 if state.is_final and ended_at is None:
                     watch.finish_log()
@@ -236,7 +236,7 @@ class KubernetesRunner:
 
     def _explain_waiting(self, state: PodState | None, pod: Mapping[str, Any], wait: PodWait) -> None:
         """Print what keeps a pod waiting for some time, from its last warning event: a volume, a network."""
-        if state is not None and state.stage is Stage.WAITING and state.cause is None and wait.is_to_be_explained():
+        if state is not None and state.stage is PodStage.WAITING and state.cause is None and wait.is_to_be_explained():
             warnings = self._cluster.warnings("Pod", pod["metadata"]["name"])
             wait.say("; ".join([state.words or "waiting", *warnings[-1:]]))
 
@@ -375,4 +375,4 @@ def _is(found: Mapping[str, Any], identity: str) -> bool:
 
 def _may_write(state: PodState) -> bool:
     # A pod that has not started, or has ended, writes nothing.
-    return state.stage in (Stage.RUNNING, Stage.LOST, Stage.ENDING)
+    return state.stage in (PodStage.RUNNING, PodStage.LOST, PodStage.ENDING)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kaapana_assets.child_process import Child
+from kaapana_assets.child_process import ChildProcess
 from kaapana_assets.containers.outcomes import LINES_SHOWN, tail
 from kaapana_assets.errors import ConfigurationError
 from kaapana_assets.image_builds.dockerfile.stages import Packages
@@ -139,7 +139,7 @@ def _build(
             last.append(line)
             output(line)
 
-        with Child(command, cwd=folder, environment=_for_uv(variables), keep_open=(lock,)) as child:
+        with ChildProcess(command, cwd=folder, environment=_for_uv(variables), keep_open=(lock,)) as child:
             code = child.wait(output=heard)
         if code != 0:
             raise ConfigurationError(f"environment {folder} cannot be made: uv ended with exit code {code}{tail(last)}")

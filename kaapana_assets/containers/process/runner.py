@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kaapana_assets.child_process import Child
+from kaapana_assets.child_process import ChildProcess
 from kaapana_assets.containers.contract import environment
 from kaapana_assets.containers.outcomes import LINES_SHOWN, named, outcome_of, stopped
 from kaapana_assets.containers.process.environments import LocalFiles, environment_for
@@ -145,7 +145,7 @@ class ProcessRunner:
             arguments = [root.on_host(argument) for argument in asked]
             arguments[0] = _executable(arguments[0], workdir, variables["PATH"], root.python, launch)
             try:
-                child = Child(
+                child = ChildProcess(
                     arguments,
                     cwd=workdir,
                     environment=variables,

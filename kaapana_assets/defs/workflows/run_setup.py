@@ -13,7 +13,7 @@ from kaapana_assets.cohorts import cohort as cohorts
 from kaapana_assets.defs.resources import Platform
 from kaapana_assets.durable import full_disk_told
 from kaapana_assets.errors import EngineUnavailable, NotFound, ParameterError, StoreUnavailable
-from kaapana_assets.execution.run_context import Request, RunContext, Stores
+from kaapana_assets.execution.run_context import RunContext, RunRequest, Stores
 from kaapana_assets.execution.step_output import StepOutput
 from kaapana_assets.retry import jittered
 from kaapana_assets.stores.files.run_directory import RunDirectory
@@ -123,7 +123,7 @@ def _lay_out(
 ) -> RunContext:
     now = datetime.now(timezone.utc)
     config = context.op_config or {}
-    request = Request(
+    request = RunRequest(
         workflow=workflow.name,
         dagster_run_id=context.run_id,
         created=now.isoformat(timespec="seconds"),
@@ -146,7 +146,7 @@ def _work(
 ) -> RunContext:
     return RunContext(
         workflow=workflow,
-        request=Request.from_json(directory.conf()),
+        request=RunRequest.from_json(directory.conf()),
         directory=directory,
         stores=_stores(platform),
         log=context.log,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from kaapana_assets.image_builds.dockerfile.findings import Severity
 from kaapana_assets.image_builds.dockerfile.instructions import Instruction
 from kaapana_assets.image_builds.dockerfile.shell_commands import PYTHON, PipInstall, commands, is_expanded, pip_install
-from kaapana_assets.image_builds.dockerfile.stages import Packages, Stage, exec_form
+from kaapana_assets.image_builds.dockerfile.stages import BuildStage, Packages, exec_form
 from kaapana_assets.image_builds.dockerfile.tree import absolute
 
 _SHELLS = {"", "sh", "bash", "/bin/sh", "/bin/bash"}
@@ -33,7 +33,7 @@ _LOCAL = re.compile(r"(\.{1,2}$|\.{0,2}/|[^\s@]*\.(whl|tar\.gz|zip)$)")
 _NOT_INSTALLED = re.compile(r"(pip|uv)([=<>~!\[].*)?")
 
 
-def apply_run(instruction: Instruction, stage: Stage) -> None:
+def apply_run(instruction: Instruction, stage: BuildStage) -> None:
     """Apply a RUN to a stage, as far as that is possible without a container."""
     found = _commands(instruction, stage)
     if found is None:
@@ -58,7 +58,7 @@ def apply_run(instruction: Instruction, stage: Stage) -> None:
             stage.add_finding(instruction, severity, reason, short=short)
 
 
-def _commands(instruction: Instruction, stage: Stage) -> list[list[str]] | None:
+def _commands(instruction: Instruction, stage: BuildStage) -> list[list[str]] | None:
     listed = exec_form(instruction.value)
     if listed:
         return [list(listed)]
@@ -94,13 +94,13 @@ def _classify(name: str, words: Sequence[str]) -> tuple[Severity, str]:
     return Severity.MATTERS, "is not run: its results must already be on this machine"
 
 
-def _make_folders(stage: Stage, arguments: Sequence[str], folder: str) -> bool:
+def _make_folders(stage: BuildStage, arguments: Sequence[str], folder: str) -> bool:
     for path in [word for word in arguments if not word.startswith("-")]:
         stage.tree.add_folder(absolute(path, folder))
     return True
 
 
-def _change_modes(stage: Stage, arguments: Sequence[str], folder: str) -> bool:
+def _change_modes(stage: BuildStage, arguments: Sequence[str], folder: str) -> bool:
     """Change the modes of copied files; returns whether the command was understood and matched a file."""
     plain = [word for word in arguments if not word.startswith("-")]
     if len(plain) < 2 or not _MODE.fullmatch(plain[0]):
@@ -112,7 +112,7 @@ def _change_modes(stage: Stage, arguments: Sequence[str], folder: str) -> bool:
     return bool(matched)
 
 
-def _remove(stage: Stage, arguments: Sequence[str], folder: str) -> bool:
+def _remove(stage: BuildStage, arguments: Sequence[str], folder: str) -> bool:
     patterns = [absolute(word, folder) for word in arguments if not word.startswith("-")]
     matched = [path for pattern in patterns for path in stage.tree.matching(pattern)]
     for path in matched:
@@ -122,14 +122,14 @@ def _remove(stage: Stage, arguments: Sequence[str], folder: str) -> bool:
     return bool(matched)
 
 
-_FILE_COMMANDS: dict[str, Callable[[Stage, Sequence[str], str], bool]] = {
+_FILE_COMMANDS: dict[str, Callable[[BuildStage, Sequence[str], str], bool]] = {
     "mkdir": _make_folders,
     "chmod": _change_modes,
     "rm": _remove,
 }
 
 
-def _install(instruction: Instruction, stage: Stage, installation: PipInstall, folder: str, short: str) -> None:
+def _install(instruction: Instruction, stage: BuildStage, installation: PipInstall, folder: str, short: str) -> None:
     if installation.unknown is not None:
         stage.add_finding(
             instruction,
@@ -165,7 +165,7 @@ def _line(package: str, folder: str) -> str:
 class _RequirementFiles:
     """Reads requirements files of an image, with the files that they include."""
 
-    def __init__(self, instruction: Instruction, stage: Stage, short: str) -> None:
+    def __init__(self, instruction: Instruction, stage: BuildStage, short: str) -> None:
         self._instruction, self._stage, self._short = instruction, stage, short
         self._open: list[str] = []
         self.constraints: list[str] = []

@@ -55,7 +55,7 @@ class Packages:
 
 
 @dataclass
-class Stage:
+class BuildStage:
     """The state of a build stage after its last instruction.
 
     Attributes:
@@ -86,9 +86,9 @@ class Stage:
         """The variables that instructions of the stage can use."""
         return {"PATH": PATH, **self.arguments, **self.environment}
 
-    def derived(self) -> Stage:
+    def derived(self) -> BuildStage:
         """A new stage that is based on this one."""
-        return Stage(
+        return BuildStage(
             base=self.base,
             entrypoint=self.entrypoint,
             cmd=self.cmd,
@@ -109,7 +109,9 @@ class Stage:
             self.findings = (*self.findings, found)
 
 
-def last_stage(dockerfile: Dockerfile, context: Tree, apply_run: Callable[[Instruction, Stage], None]) -> Stage:
+def last_stage(
+    dockerfile: Dockerfile, context: Tree, apply_run: Callable[[Instruction, BuildStage], None]
+) -> BuildStage:
     """The final stage of a Dockerfile, which becomes the image.
 
     Args:
@@ -130,11 +132,11 @@ def last_stage(dockerfile: Dockerfile, context: Tree, apply_run: Callable[[Instr
 
 
 class _Interpreter:
-    def __init__(self, context: Tree, escape: str, apply_run: Callable[[Instruction, Stage], None]) -> None:
-        self.stage = Stage()
+    def __init__(self, context: Tree, escape: str, apply_run: Callable[[Instruction, BuildStage], None]) -> None:
+        self.stage = BuildStage()
         self._context, self._escape = context, escape
         self._defaults: dict[str, str] = {}
-        self._stages: dict[str, Stage] = {}
+        self._stages: dict[str, BuildStage] = {}
         self._in_stage = False
         self._handlers: dict[str, Callable[[Instruction], None]] = {
             "FROM": self._from,
@@ -166,7 +168,7 @@ class _Interpreter:
         parts = expand(instruction.value, {**_platform(), **self._defaults}, escape=self._escape).split()
         reference = parts[0] if parts else ""
         earlier = self._stages.get(reference.lower())
-        self.stage = earlier.derived() if earlier is not None else Stage(base=reference)
+        self.stage = earlier.derived() if earlier is not None else BuildStage(base=reference)
         if not self._in_stage:
             self._in_stage = True
         self._stages[str(len({id(stage) for stage in self._stages.values()}))] = self.stage
@@ -280,9 +282,9 @@ class _Interpreter:
                 instruction, Severity.MATTERS, f"{', '.join(missing)} is made by a RUN of that stage"
             )
 
-    def _source(self, instruction: Instruction) -> Stage | None:
+    def _source(self, instruction: Instruction) -> BuildStage | None:
         if "from" not in instruction.flags:
-            return Stage(tree=self._context)
+            return BuildStage(tree=self._context)
         return self._stages.get(self._expanded(instruction.flags["from"]).lower())
 
     def _note_flags(self, instruction: Instruction) -> None:

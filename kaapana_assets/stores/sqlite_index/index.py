@@ -22,7 +22,7 @@ from kaapana_assets.stores.sqlite_index.buckets import buckets
 from kaapana_assets.stores.sqlite_index.erasure import rewrite
 from kaapana_assets.stores.sqlite_index.schema import connect, document_count, unpacked
 from kaapana_assets.stores.sqlite_index.selection import EVERYTHING, Condition, condition, field_id
-from kaapana_assets.stores.sqlite_index.writer import Writer
+from kaapana_assets.stores.sqlite_index.writer import IndexWriter
 
 if TYPE_CHECKING:
     from kaapana_assets.dicom.attributes import Document
@@ -48,7 +48,7 @@ class SqliteIndex:
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._write_lock = threading.Lock()
-        self._writer = Writer()
+        self._writer = IndexWriter()
 
     def put(self, documents: Iterable[Document]) -> None:
         """See ``MetadataIndex.put``."""
@@ -185,7 +185,7 @@ class SqliteIndex:
 
 
 def _put_again(connection: sqlite3.Connection, document: Document) -> None:
-    Writer().put(connection, {_series_uid(document): document})
+    IndexWriter().put(connection, {_series_uid(document): document})
 
 
 def _series_uid(document: Document) -> str:

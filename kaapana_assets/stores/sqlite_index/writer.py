@@ -17,7 +17,7 @@ _REMEMBERED_VALUES = 200_000
 _LONGEST_REMEMBERED = 64
 
 
-class Writer:
+class IndexWriter:
     """Puts and removes documents, and remembers the numbers of fields and frequent values.
 
     A number stays that of its value until the schema's version changes, which ``erase`` and a migration see
