@@ -173,7 +173,8 @@ def test_ingest_materializes_both_assets_and_checks_its_series_at_once(arriving:
 def test_inconsistent_series_fail_the_check_and_say_why_with_their_materialization(arriving: Arriving) -> None:
     arriving.send("1.2.1")
     for instance in (1, 2):
-        ds = arriving.make(series="1.2.2", sop=f"1.2.2.{instance}", pixels=64 * instance)
+        ds = arriving.make(series="1.2.2", sop=f"1.2.2.{instance}")
+        ds.PatientID = f"P{instance}"
         ds.save_as(arriving.folder / "mixed.dcm", enforce_file_format=True)
         arriving.spool.add_file("1.2.2", f"1.2.2.{instance}", arriving.folder / "mixed.dcm", origin="test")
     ((first, last),) = arriving.tick()

@@ -1,5 +1,6 @@
 """A cohort sent to a workflow through Dagster: one run, and what it leaves."""
 
+import logging
 import threading
 from pathlib import Path
 
@@ -203,6 +204,18 @@ def test_backfill_with_a_failing_series_makes_the_others(platform: Platform) -> 
     platform.cohort("all", series)
     assert not platform.backfill("copy", series[0], series[-1]).success
     assert platform.status("copy", series) == ["materialized", "failed", "materialized"]
+
+
+def test_many_series_that_are_gone_are_in_the_report_and_the_first_in_the_log(platform: Platform) -> None:
+    gone = [f"1.2.9.{number}" for number in range(50)]
+    platform.cohort("gone", gone)
+    result = platform.run("gone")
+    assert not result.success
+    assert set(gone) < set(platform.report("gone")["failed"])
+    logged = [entry for entry in platform.instance.all_logs(result.run_id) if entry.level == logging.ERROR]
+    named = [entry for entry in logged if entry.user_message.startswith("series 1.2.9.")]
+    assert len(named) == 20
+    assert any("50 series in all cannot be worked on" in entry.user_message for entry in logged)
 
 
 def test_backfill_of_an_operator_whose_input_is_not_there_fails_and_says_so(platform: Platform) -> None:

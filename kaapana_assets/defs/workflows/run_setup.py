@@ -23,6 +23,7 @@ from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.parameters import complete
 
 _REPEATS = 5  # with default pauses of 10 s to 160 s, in addition to the stores' own retries
+_LOGGED = 20
 _OUTPUT = StepOutput()
 
 
@@ -30,8 +31,10 @@ def begin(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow
     """Lay out the run directory of a cohort run and write the request into it."""
     cohort = cohorts.read(platform.cohorts(), context.partition_key)
     series, missing = _versions(platform, cohort.series)
-    for uid, reason in missing.items():
+    for uid, reason in list(missing.items())[:_LOGGED]:
         context.log.error("series %s: %s", uid, reason)
+    if len(missing) > _LOGGED:  # each event takes about 4 ms
+        context.log.error("%d series in all cannot be worked on; the report lists them", len(missing))
     if cohort.forgotten:
         context.log.warning("%d series of cohort %s were forgotten", len(cohort.forgotten), cohort.name)
     return _lay_out(context, platform, workflow, cohort=cohort, series=series, missing=missing)
