@@ -33,7 +33,7 @@ def begin(context: dg.OpExecutionContext, platform: Platform, workflow: Workflow
     series, missing = _versions(platform, cohort.series)
     for uid, reason in list(missing.items())[:_LOGGED]:
         context.log.error("series %s: %s", uid, reason)
-    if len(missing) > _LOGGED:  # an event for each costs some 4 ms
+    if len(missing) > _LOGGED:  # each event takes about 4 ms
         context.log.error("%d series in all cannot be worked on; the report lists them", len(missing))
     if cohort.forgotten:
         context.log.warning("%d series of cohort %s were forgotten", len(cohort.forgotten), cohort.name)
