@@ -70,7 +70,7 @@ class BulkWriter:
         self._is_alias = is_alias
 
     def write(self, operations: Iterable[Operation]) -> None:
-        """Send all operations; they are durable on return. If ``operations`` raises, some before it may be sent.
+        """Send all operations; they are durable on return. If ``operations`` raises, earlier ones may have been sent.
 
         Raises:
             StoreUnavailable: the server was unavailable or too busy for too long; what it took stays.

@@ -1,1 +1,1 @@
-"""The buckets that results are put into."""
+"""The object store: the buckets that results are put into."""

@@ -1,4 +1,4 @@
-"""Checksums of what is sent to an S3 server, computed as the server does."""
+"""Checksums of files that are sent to an S3 server, computed in the same way as on the server."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ _PIECE = 1 << 20
 
 
 class Readable(Protocol):
-    """A file, or the body of an answer."""
+    """A file, or the body of a response."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most ``size`` bytes; none at the end."""
+        """Read at most ``size`` bytes; returns no bytes at the end."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a file holds.
+    """The size and the checksums of a file.
 
     Attributes:
         size_bytes: its length.
         sha256: hexadecimal.
-        etag: what S3 calls its entity tag when it is sent in parts of one size without encryption:
-            the MD5, of several parts that of their MD5s and ``-`` with how many they are.
+        etag: the S3 entity tag of the file when it is uploaded in parts of one size without encryption:
+            its MD5; for several parts, the MD5 of their MD5s, then ``-`` and the number of parts.
     """
 
     size_bytes: int
@@ -33,13 +33,13 @@ class Fingerprint:
 
     @staticmethod
     def of(source: BinaryIO, *, part_bytes: int) -> Fingerprint:
-        """That of the content of a file, from its begin."""
+        """The size and the checksums of a file, which is read from its beginning."""
         source.seek(0)
         sha256, parts, size = hashlib.sha256(), [hashlib.md5(usedforsecurity=False)], 0
         while piece := source.read(min(_PIECE, part_bytes)):
             if size and size % part_bytes == 0:
                 parts.append(hashlib.md5(usedforsecurity=False))
-            # A piece ends where a part does: never read across it.
+            # A piece must not reach beyond the end of a part.
             room = part_bytes - size % part_bytes
             if len(piece) > room:
                 source.seek(room - len(piece), 1)
@@ -54,7 +54,7 @@ class Fingerprint:
 
 
 class HashingReader:
-    """Passes on what it reads, and knows its SHA-256 afterwards."""
+    """Passes on the bytes that it reads, and computes their SHA-256."""
 
     def __init__(self, source: Readable) -> None:
         self._source = source
@@ -62,7 +62,7 @@ class HashingReader:
         self.size_bytes = 0
 
     def read(self, size: int = -1, /) -> bytes:
-        """As the source does."""
+        """Read from the source, as its own ``read`` does."""
         piece = self._source.read(size)
         self._digest.update(piece)
         self.size_bytes += len(piece)
@@ -70,5 +70,5 @@ class HashingReader:
 
     @property
     def sha256(self) -> str:
-        """Of all that was read so far, hexadecimal."""
+        """SHA-256 of all bytes read so far, hexadecimal."""
         return self._digest.hexdigest()

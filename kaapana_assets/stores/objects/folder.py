@@ -1,7 +1,7 @@
-"""The object store as a folder: ``objects/<bucket>/<name>``, with nothing between a file and its reader.
+"""The object store as a folder: an object is the file ``objects/<bucket>/<name>``.
 
-Folders are opened one by one from the store's own, never through a symbolic link, so that no name
-and no link placed in the store leads out of it.
+Folders are opened one by one from the folder of the store, never through a symbolic link, so that no
+name and no link in the store leads out of it.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _TRIES = 5  # a folder can be removed as empty while an object is put into it
 
 
 class FolderObjects:
-    """Objects as files of one folder.
+    """An object store whose objects are files in one folder.
 
-    Unlike S3 it cannot hold both an object ``a`` and an object ``a/b``.
+    Unlike S3, it cannot hold both an object ``a`` and an object ``a/b``.
 
     Args:
-        folder: the store; made with the first object.
+        folder: the folder of the store; it is made with the first object.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,8 +51,8 @@ class FolderObjects:
         """Store the content of a file, as ``ObjectStore.put_file`` says.
 
         Raises:
-            NotFound: there is no file ``path``.
-            ConflictingContent: ``name`` or its beginning is taken by an object or by names below it.
+            NotFound: the file ``path`` cannot be read.
+            ConflictingContent: ``name`` is a folder of other objects, or one of its folders is an object.
         """
         checked_bucket(bucket)
         *folders, last = checked_object_name(name).split("/")
@@ -125,7 +125,7 @@ class FolderObjects:
                         break
 
     def exists(self, bucket: str, name: str) -> bool:
-        """Whether there is such an object."""
+        """Whether the object exists."""
         try:
             self.open_read(bucket, name).close()
         except NotFound:
@@ -133,13 +133,13 @@ class FolderObjects:
         return True
 
     def download_link(self, bucket: str, name: str, *, expires_s: int) -> str:
-        """The address of the file, as ``ObjectStore.download_link`` says."""
+        """The ``file:`` address of an object, as ``ObjectStore.download_link`` says."""
         checked_expiry(expires_s)
         self.open_read(bucket, name).close()
         return (self._folder / bucket / name).as_uri()
 
     def check(self) -> StoreReport:
-        """Whether it works, as ``ObjectStore.check`` says."""
+        """Check that the store works, as ``ObjectStore.check`` says."""
         free = free_where(self._folder)
         return StoreReport(product="folder", counts={"buckets": len(self.buckets())}, free_bytes=free)
 
@@ -207,7 +207,7 @@ def _open_file(name: str, parent: int) -> BinaryIO:
     try:
         opened = os.open(name, _FILE, dir_fd=parent)
     except OSError as exc:
-        # A link is no object, and so is what lies below an object.
+        # A link is no object, so it counts as missing.
         raise FileNotFoundError(exc.errno, exc.strerror, name) if _is_link(name, parent) else exc from exc
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
@@ -241,7 +241,7 @@ def _copied(source: BinaryIO, target: BinaryIO) -> tuple[int, str]:
 
 
 def _remember(file: int, digest: str) -> None:
-    """Keep the digest beside the file, where the file system can, so that listing need not read it."""
+    """Store the digest in an extended attribute, if the file system has them, so that listing need not read the file."""
     status = os.fstat(file)
     with contextlib.suppress(OSError, AttributeError):
         os.setxattr(file, _DIGEST, json.dumps([status.st_size, status.st_mtime_ns, digest]).encode())

@@ -1,7 +1,7 @@
-"""The object store as every implementation offers it: files in buckets, under names.
+"""The protocol of the object store: files in buckets, under names.
 
-The names follow S3, so that a name good here is good there. Implementations are modules of their
-own (``folder_objects``) and are held by the same tests.
+Names follow the rules of S3, so that a name that is valid here is valid there. The implementations
+(``folder``, ``s3``) pass the same tests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LONGEST_LINK_S = 604800
 
 @dataclass(frozen=True, kw_only=True)
 class StoredObject:
-    """What a store holds under a name.
+    """One object in a store.
 
     Attributes:
         bucket: its bucket.
@@ -38,26 +38,26 @@ class StoredObject:
 
 
 class ObjectStore(Protocol):
-    """Files in buckets; a bucket comes into being with its first object.
+    """Files in buckets; a bucket is made with its first object.
 
     Every method raises InvalidIdentifier for a bucket or name that is not allowed and
     StoreUnavailable when the store does not answer.
     """
 
     def put_file(self, bucket: str, name: str, path: Path | BinaryIO) -> StoredObject:
-        """Store the content of a file; an object of that name is replaced, in one step.
+        """Store the content of a file; an object of that name is replaced in one step.
 
-        When this returns, the object is durable.
+        The object is durable on return.
 
         Args:
             bucket: its bucket.
             name: its name.
-            path: the file, or what reads it, at its begin, which is closed then.
+            path: the file, or an open reader at its beginning, which is closed afterwards.
         """
         ...
 
     def get_file(self, bucket: str, name: str, into: Path) -> StoredObject:
-        """Write an object to the file ``into``, whole or not at all; its folder is made.
+        """Write an object to the file ``into``, whole or not at all; its folder is made if it is missing.
 
         Raises:
             NotFound: no such object.
@@ -65,7 +65,7 @@ class ObjectStore(Protocol):
         ...
 
     def open_read(self, bucket: str, name: str) -> BinaryIO:
-        """The content of an object as it is now, to be closed by the caller.
+        """Open the content of an object as it is now; the caller closes it.
 
         Raises:
             NotFound: no such object.
@@ -93,17 +93,17 @@ class ObjectStore(Protocol):
         ...
 
     def exists(self, bucket: str, name: str) -> bool:
-        """Whether there is such an object."""
+        """Whether the object exists."""
         ...
 
     def download_link(self, bucket: str, name: str, *, expires_s: int) -> str:
-        """An address that gives the object to whoever has it, without a password.
+        """An address at which whoever has it can download the object without a password.
 
         Args:
             bucket: its bucket.
             name: its name.
-            expires_s: seconds that it is good for, 1 to 604800 (a week). That of a folder is a
-                ``file:`` address, which does not expire.
+            expires_s: seconds for which the address is valid, 1 to 604800 (a week). A store in a folder gives
+                a ``file:`` address, which does not expire.
 
         Raises:
             NotFound: no such object.
@@ -111,20 +111,20 @@ class ObjectStore(Protocol):
         ...
 
     def check(self) -> StoreReport:
-        """Whether it works, in a moment.
+        """Check quickly that the store works.
 
         Raises:
-            ConfigurationError: what answers is no such store or refuses the credentials; names the setting.
+            ConfigurationError: the server is no such store or refuses the credentials; the message names the setting.
         """
         ...
 
 
 def checked_bucket(value: str) -> str:
-    """A bucket name that S3 allows.
+    """Return a bucket name if S3 allows it.
 
     Raises:
-        InvalidIdentifier: not 3 to 63 lowercase letters, digits, ``-`` and ``.``, beginning and
-            ending with a letter or digit, without ``..``, and no IP address.
+        InvalidIdentifier: the name is not 3 to 63 lowercase letters, digits, ``-`` and ``.``, does not begin
+            and end with a letter or digit, contains ``..``, or is an IP address.
     """
     if not _BUCKET.fullmatch(value) or ".." in value or _is_address(value):
         raise InvalidIdentifier(
@@ -135,11 +135,11 @@ def checked_bucket(value: str) -> str:
 
 
 def checked_object_name(value: str) -> str:
-    """An object name that is also a safe relative path.
+    """Return an object name if it is also a safe relative path.
 
     Raises:
-        InvalidIdentifier: longer than 1024 bytes, a part that is empty, ``.``, ``..`` or longer
-            than 255 bytes, or one with a backslash or a control character.
+        InvalidIdentifier: the name is longer than 1024 bytes, has a part that is empty, ``.``, ``..`` or
+            longer than 255 bytes, or has a backslash or a control character.
     """
     parts = value.split("/")
     try:
@@ -156,10 +156,10 @@ def checked_object_name(value: str) -> str:
 
 
 def opened_source(bucket: str, name: str, path: Path | BinaryIO) -> BinaryIO:
-    """What reads the file that an object is made of.
+    """Open the file whose content is to be stored; an open reader is returned as it is.
 
     Raises:
-        NotFound: it cannot be read.
+        NotFound: the file cannot be read.
     """
     if not isinstance(path, Path):
         return path
@@ -170,10 +170,10 @@ def opened_source(bucket: str, name: str, path: Path | BinaryIO) -> BinaryIO:
 
 
 def checked_expiry(seconds: int) -> int:
-    """How long a link may be good for.
+    """Return the seconds for which a link is valid, if S3 allows that many.
 
     Raises:
-        InvalidIdentifier: not 1 to 604800 seconds, which is what S3 allows.
+        InvalidIdentifier: they are not 1 to 604800.
     """
     if not 1 <= seconds <= _LONGEST_LINK_S:
         raise InvalidIdentifier(f"a link cannot be good for {seconds} seconds: 1 to {_LONGEST_LINK_S} can be asked for")

@@ -1,6 +1,6 @@
-"""The object store as MinIO or any other that speaks S3.
+"""The object store on MinIO or any other S3 server.
 
-An object's SHA-256 is kept in its user metadata; where it is missing (others put it) it is computed.
+The SHA-256 of an object is kept in its user metadata. It is computed for objects that others put without it.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _Result = TypeVar("_Result")
 _SHA256 = "sha256"
 _METADATA_PREFIX = "x-amz-meta-"
 _PIECE = 1 << 20
-_PUTS = 3  # of one file, each with the connection's own attempts
+_PUTS = 3  # transfers of one file, each with the connection's own attempts
 
 
 class MinioObjects:
-    """Objects on an S3 server.
+    """An object store on an S3 server.
 
     Args:
-        connection: where it is, and the credentials.
-        part_bytes: larger files are sent in parts of this size, three at once; 5 MiB at least.
+        connection: address and credentials of the server.
+        part_bytes: larger files are sent in parts of this size, three at once; at least 5 MiB.
     """
 
     def __init__(self, connection: S3Connection, *, part_bytes: int = 16 << 20) -> None:
@@ -57,13 +57,13 @@ class MinioObjects:
     def put_file(self, bucket: str, name: str, path: Path | BinaryIO) -> StoredObject:
         """Store the content of a file, as ``ObjectStore.put_file`` says.
 
-        The bucket is made if it is missing. The server's own checksum of what arrived is compared;
-        a server whose checksums say nothing of the content (encryption) is asked for the content.
+        The bucket is made if it is missing. The entity tag that the server returns is compared with the
+        file's. If it differs, as with encryption on the server, the object is read back and compared.
 
         Raises:
-            NotFound: there is no file ``path``.
-            ConflictingContent: the server keeps no object below the name of another.
-            StoreUnavailable: also, the file changes while it is read.
+            NotFound: the file ``path`` cannot be read.
+            ConflictingContent: the server cannot hold this object beside another (``a`` and ``a/b``).
+            StoreUnavailable: also if the file changes while it is read.
         """
         checked_bucket(bucket)
         checked_object_name(name)
@@ -79,7 +79,7 @@ class MinioObjects:
         )
 
     def get_file(self, bucket: str, name: str, into: Path) -> StoredObject:
-        """Write an object to a file, as ``ObjectStore.get_file`` says; its digest is compared."""
+        """Write an object to a file, as ``ObjectStore.get_file`` says, and check its digest."""
         checked_bucket(bucket)
         checked_object_name(name)
         into.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ class MinioObjects:
         if not self._translated(bucket, "", lambda: self._client.bucket_exists(bucket)):
             raise NotFound(f"no bucket {bucket} on {self._where}")
         if {".", ".."} & {*prefix.split("/")[:-1]}:
-            return iter(())  # no name begins so, and the server calls it an error
+            return iter(())  # no name has such a prefix, and the server would refuse it
         return self._listed(bucket, prefix)
 
     def buckets(self) -> tuple[str, ...]:
@@ -131,7 +131,7 @@ class MinioObjects:
         self._translated(bucket, name, removed)
 
     def exists(self, bucket: str, name: str) -> bool:
-        """Whether there is such an object."""
+        """Whether the object exists."""
         checked_bucket(bucket)
         checked_object_name(name)
         try:
@@ -149,7 +149,7 @@ class MinioObjects:
         return self._translated(bucket, name, lambda: self._client.presigned_get_object(bucket, name, expires))
 
     def check(self) -> StoreReport:
-        """Whether it works, as ``ObjectStore.check`` says; S3 has no versions to tell."""
+        """Check that the store works, as ``ObjectStore.check`` says; S3 servers do not report a version."""
         client, pool = self._connection.open_naming()
 
         def buckets() -> dict[str, int]:
@@ -158,7 +158,7 @@ class MinioObjects:
             except S3Error as exc:
                 if exc.code != "AccessDenied":
                     raise
-                return {}  # the user is known, and may see its own buckets only
+                return {}  # the credentials are right, but may not list the buckets
 
         try:
             counts = self._translated("", "", buckets)
@@ -178,14 +178,14 @@ class MinioObjects:
         return f"the object store {self._connection.endpoint}"
 
     def _sent(self, bucket: str, name: str, source: BinaryIO) -> Fingerprint | None:
-        """What was sent and arrived; None when the server has something else."""
+        """Upload a file once. Returns its checksums, or None if the server has other content afterwards."""
         expected = Fingerprint.of(source, part_bytes=self._part_bytes)
         source.seek(0)
         reader = HashingReader(source)
         if not self._client.bucket_exists(bucket):
             with _unless({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}):
                 self._client.make_bucket(bucket)
-        with _unless({"NoSuchUpload"}):  # an answer was lost and the request repeated: look what is there
+        with _unless({"NoSuchUpload"}):  # a response was lost and its request repeated: compare
             self._client.put_object(
                 bucket, name, reader, expected.size_bytes,  # type: ignore[arg-type]
                 part_size=self._part_bytes, metadata={_SHA256: expected.sha256},
@@ -195,7 +195,7 @@ class MinioObjects:
             return None
         if (found.etag or "").strip('"') == expected.etag:
             return expected
-        # Another writer's object, or one whose checksum is of its encrypted bytes.
+        # It is the object of another writer, or its entity tag is that of encrypted bytes.
         size, digest = self._copied(bucket, name, None)
         if (size, digest) == (expected.size_bytes, expected.sha256) or _recorded(found) == digest:
             return expected
@@ -251,7 +251,7 @@ class MinioObjects:
             yield _stored(bucket, name, size, digest)
 
     def _translated(self, bucket: str, name: str, call: Callable[[], _Result]) -> _Result:
-        """What the call gives; the one place where the library's errors become ours."""
+        """Return the result of a call; errors of the library become errors of this package here."""
         try:
             return call()
         except LIBRARY_ERRORS as exc:
@@ -260,7 +260,7 @@ class MinioObjects:
 
 
 def _readable(call: Callable[[], _Result]) -> _Result:
-    """What a call gives that may be repeated, also if an answer to it was cut to what is no XML."""
+    """Return the result of a repeatable call; it is repeated if a response was cut off and is no valid XML."""
     for _ in range(_PUTS - 1):
         with contextlib.suppress(ET.ParseError):
             return call()
@@ -281,7 +281,7 @@ def _stored(bucket: str, name: str, size: int, sha256: str) -> StoredObject:
 
 
 def _recorded(found: Object) -> str | None:
-    """The digest that an object was stored with; listings of MinIO and of others spell it differently."""
+    """The digest that an object was stored with; in listings, MinIO and other servers name its key differently."""
     for key, value in (found.metadata or {}).items():
         if key.lower().removeprefix(_METADATA_PREFIX) == _SHA256 and len(value) == 64:
             return str(value)

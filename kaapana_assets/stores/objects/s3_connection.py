@@ -1,4 +1,4 @@
-"""How to reach an S3 server: address, credentials, limits; and what its errors mean."""
+"""The connection to an S3 server: address, credentials and limits, and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ LIBRARY_ERRORS = (
     ET.ParseError,
     ValueError,
 )
-"""What minio 7 lets out; ValueError is what it makes of an answer that it cannot read."""
+"""The errors that minio 7 raises; it raises ValueError for a response that it cannot read."""
 
 
 class NamingPool(urllib3.PoolManager):
-    """Connections that keep what the server calls itself, which minio's client does not hand out.
+    """A connection pool that keeps the server's name, which minio's client does not return.
 
     Attributes:
-        server: the header ``Server`` of the last answer; empty before.
+        server: the header ``Server`` of the last response; empty before the first.
     """
 
     server = ""
@@ -59,7 +59,7 @@ class NamingPool(urllib3.PoolManager):
     def urlopen(  # type: ignore[override]
         self, method: str, url: str, redirect: bool = True, **given: Any  # noqa: ANN401 - as urllib3 has it
     ) -> urllib3.BaseHTTPResponse:  # fmt: skip
-        """One request, as in the base class."""
+        """Send one request, as in the base class."""
         answer = super().urlopen(method, url, redirect, **given)
         self.server = answer.headers.get("Server", "")
         return answer
@@ -67,16 +67,16 @@ class NamingPool(urllib3.PoolManager):
 
 @dataclass(frozen=True, kw_only=True)
 class S3Connection:
-    """One S3 server and how to talk to it.
+    """The address and the credentials of one S3 server, and the limits of requests to it.
 
     Attributes:
         endpoint: ``host:port`` without scheme.
-        secure: TLS.
-        region: empty asks the server for that of each bucket.
-        ca_file: certificates that are trusted instead of the usual ones.
-        timeout_s: without a byte for this long, a request is taken for lost.
-        attempts: of each request: a lost connection and the statuses 429, 500, 502, 503 and 504 are
-            tried again after a wait that doubles, from 0.2 s to 10 s.
+        secure: whether to use TLS.
+        region: region of the buckets; if empty, the server is asked for the region of each bucket.
+        ca_file: CA certificates that are trusted instead of the usual ones.
+        timeout_s: seconds without a byte after which a request counts as lost.
+        attempts: attempts for each request. It is retried after a lost connection and after the statuses
+            429, 500, 502, 503 and 504; the wait doubles from 0.2 s to 10 s.
     """
 
     endpoint: str
@@ -89,15 +89,15 @@ class S3Connection:
     attempts: int = 8
 
     def open(self) -> Minio:
-        """A client; nothing is sent yet.
+        """A client that has sent nothing yet.
 
         Raises:
-            ConfigurationError: the address cannot be one.
+            ConfigurationError: the endpoint is no ``host:port``.
         """
         return self.open_naming()[0]
 
     def open_naming(self) -> tuple[Minio, NamingPool]:
-        """A client, and what knows the name of the server that answered it."""
+        """A client, and its connection pool, which knows the name of the server."""
         retries = _ToldRetry(
             total=self.attempts - 1,
             backoff_factor=_FIRST_WAIT_S,
@@ -130,7 +130,7 @@ class S3Connection:
 
 
 class _ToldRetry(urllib3.Retry):
-    """Says in the log what is waited for; nothing of a request but the server's address, the rest may be signed."""
+    """Logs each retry, but of the request only the server's address, because the rest may be signed."""
 
     def increment(
         self,
@@ -141,7 +141,7 @@ class _ToldRetry(urllib3.Retry):
         _pool: urllib3.connectionpool.ConnectionPool | None = None,
         _stacktrace: TracebackType | None = None,
     ) -> _ToldRetry:
-        """One attempt less, as ``urllib3.Retry`` does it; none is left for a certificate that is not trusted."""
+        """Count one attempt, as ``urllib3.Retry`` does; a certificate that is not trusted fails at once."""
         if error is not None and fails_for_good(error):
             raise error
         left = super().increment(method, url, response, error, _pool, _stacktrace)
@@ -154,7 +154,7 @@ class _ToldRetry(urllib3.Retry):
 
 
 def translated(exc: BaseException, *, what: str, where: str) -> KaapanaAssetsError:
-    """Our error for one of minio's or urllib3's; its text is not repeated, it may hold signed addresses."""
+    """The error of this package for one of minio or urllib3, without its text, which may hold signed addresses."""
     code = exc.code or "" if isinstance(exc, S3Error) else ""
     if code in _ABSENT:
         return NotFound(f"no {what} on {where}")
@@ -167,7 +167,7 @@ def translated(exc: BaseException, *, what: str, where: str) -> KaapanaAssetsErr
         )
     if code in _REGION:
         return ConfigurationError(f"{where} has another region than KAAPANA_S3_REGION says ({code})")
-    # What was tried again is told inside of another error.
+    # After retries, the error of the last attempt is inside another one.
     reason = getattr(exc, "reason", None) if isinstance(exc, urllib3.exceptions.MaxRetryError) else exc
     if fails_for_good(exc):
         return ConfigurationError(f"{where} has no certificate that is trusted: see KAAPANA_S3_CA, KAAPANA_S3_SECURE")

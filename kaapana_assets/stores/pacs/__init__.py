@@ -1,1 +1,1 @@
-"""The archive of all DICOM instances."""
+"""The PACS: the archive of all DICOM instances."""

@@ -1,4 +1,4 @@
-"""Files that are to be stored in a PACS, read once: identifiers, size, digest."""
+"""Reads files that are to be stored in a PACS, once for identifiers, size and digest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kaapana_assets.stores.pacs.protocol import InstanceOutcome, StoredInstance,
 
 @dataclass(frozen=True)
 class Candidate:
-    """One file that is fit to be stored."""
+    """A file that can be stored."""
 
     path: Path
     identity: InstanceIdentity
@@ -23,22 +23,22 @@ class Candidate:
 
     @property
     def instance(self) -> StoredInstance:
-        """What is in the PACS when it is stored."""
+        """The instance that the PACS has once the file is stored."""
         return StoredInstance(self.identity.sop_instance_uid, self.size_bytes, self.content_digest)
 
     def outcome(self, outcome: StoreOutcome, reason: str = "") -> InstanceOutcome:
-        """What became of it."""
+        """The outcome of storing the file."""
         return InstanceOutcome(self.path, self.identity.sop_instance_uid, outcome, reason)
 
     def already_there(self, stored: StoredInstance | None) -> InstanceOutcome:
-        """It is what was stored before, whose bytes may be others."""
+        """The outcome when the same object was stored before, perhaps with other bytes."""
         same = stored is not None and stored.content_digest == self.content_digest
         sop = self.identity.sop_instance_uid
         return InstanceOutcome(self.path, sop, StoreOutcome.ALREADY_THERE, is_same_file=same)
 
 
 def read_candidate(path: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> Candidate | InstanceOutcome:
-    """The file, or why it is not fit to be stored."""
+    """Read a file. Returns a candidate, or the outcome that says why it cannot be stored."""
     try:
         return Candidate(path, read_identity(path, limits=limits), path.stat().st_size, content_digest(path))
     except (UnreadableDicom, InvalidIdentifier) as exc:

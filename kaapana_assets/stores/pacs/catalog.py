@@ -1,6 +1,6 @@
-"""The catalog of a PACS: which instances there are, with sizes and digests.
+"""The catalog of a PACS: its instances, with their sizes and digests.
 
-It holds nothing that could not be read again from the files or the archive.
+Everything in it can be read again from the files or the archive.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ Row = tuple[str, str, StoredInstance]
 
 
 class PacsCatalog:
-    """The catalog in one SQLite file, for any number of threads and processes.
+    """A catalog in one SQLite file, for any number of threads and processes.
 
     Args:
-        path: the file; it is made where it is missing.
+        path: the file; it is made if it is missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,12 +41,13 @@ class PacsCatalog:
         self._connection: sqlite3.Connection | None = None
 
     def fill_if_new(self, rows: Iterable[Row]) -> bool:
-        """Take in ``rows`` where the catalog was just made; they are not asked for otherwise.
+        """Add ``rows`` if the catalog is new; otherwise they are not read.
 
-        Gives whether they were taken in. All or none of them are.
+        Returns:
+            Whether the rows were added; either all are added or none.
 
         Raises:
-            ConfigurationError: a newer program made it.
+            ConfigurationError: a newer program made the catalog.
         """
         with self._open() as connection:
             if _version(connection) == _VERSION:
@@ -71,13 +72,13 @@ class PacsCatalog:
             )
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Take in instances in one durable transaction."""
+        """Add instances in one durable transaction."""
         with self._open() as connection:
             connection.execute("BEGIN IMMEDIATE")
             _insert(connection, rows)
 
     def replace(self, study: str, series: str, instances: Iterable[StoredInstance]) -> None:
-        """Make these all that is known of a series; none forget it."""
+        """Replace all instances of a series; without instances, the series is removed."""
         with self._open() as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("DELETE FROM instances WHERE series = ?", (series,))
@@ -85,31 +86,31 @@ class PacsCatalog:
             _insert(connection, ((study, series, instance) for instance in instances))
 
     def study_of(self, series_instance_uid: str) -> str | None:
-        """StudyInstanceUID of a series that is there."""
+        """The StudyInstanceUID of a series; None if the series is not in the catalog."""
         with self._open() as connection:
             row = connection.execute("SELECT study FROM series WHERE series = ?", (series_instance_uid,)).fetchone()
             return row[0] if row else None
 
     def instances(self, series_instance_uid: str) -> tuple[StoredInstance, ...]:
-        """Those of one series, sorted by SOPInstanceUID."""
+        """The instances of one series, sorted by SOPInstanceUID."""
         query = "SELECT sop, size, digest FROM instances WHERE series = ? ORDER BY sop"
         with self._open() as connection:
             return tuple(StoredInstance(*row) for row in connection.execute(query, (series_instance_uid,)))
 
     def series_uids(self) -> list[str]:
-        """All series, sorted."""
+        """The SeriesInstanceUIDs of all series, sorted."""
         with self._open() as connection:
             return [row[0] for row in connection.execute("SELECT series FROM series ORDER BY series")]
 
     def counts(self) -> PacsCounts:
-        """How much there is."""
+        """The numbers of series and instances, and their size."""
         with self._open() as connection:
             (series,) = connection.execute("SELECT count(*) FROM series").fetchone()
             instances, size = connection.execute("SELECT count(*), coalesce(sum(size), 0) FROM instances").fetchone()
             return PacsCounts(series=series, instances=instances, size_bytes=size)
 
     def forget(self, series: str) -> None:
-        """Know nothing of a series any more; a catalog that is not there is not made."""
+        """Remove a series so that the file holds nothing of it; a missing catalog is not made."""
         if not self._path.exists():
             return
         with self._open() as connection:
@@ -120,7 +121,7 @@ class PacsCatalog:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def known_counts(self) -> PacsCounts | None:
-        """How much there is; None of a catalog that is not there or is being filled, and nothing is made."""
+        """The same as ``counts``; None if the catalog is missing or being filled. A missing catalog is not made."""
         if not self._path.exists():
             return None
         with self._open() as connection:
@@ -129,7 +130,7 @@ class PacsCatalog:
         return self.counts()
 
     def close(self) -> None:
-        """Let go of the file; the next call opens it again."""
+        """Close the file; the next call opens it again."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()

@@ -1,7 +1,7 @@
-"""The PACS as a folder: ``archive/<study>/<series>/<sop>.dcm`` and a catalog of it.
+"""The PACS as a folder: the files ``archive/<study>/<series>/<sop>.dcm`` and a catalog of them.
 
-The files are the truth. They are read-only, and shared by hard link with the spool and with run
-directories where the file system lets.
+The files are authoritative. They are read-only, and are hard links to files of the spool and of run
+directories where the file system allows it.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class FolderPacs:
     """A PACS in a folder, for any number of processes at once.
 
     Args:
-        folder: the archive; it is made when it is first needed. Its catalog is made again from the
-            files where it is missing.
-        limits: for the objects that are read.
+        folder: the archive; it is made when it is first needed. A missing catalog is made again from the
+            files.
+        limits: limits for reading DICOM objects.
     """
 
     def __init__(self, folder: Path, *, limits: ReadingLimits = DEFAULT_LIMITS) -> None:
@@ -48,14 +48,14 @@ class FolderPacs:
         self._checked = False
 
     def store(self, files: Sequence[Path]) -> list[InstanceOutcome]:
-        """Put files in; see ``Pacs.store``."""
+        """Store files; see ``Pacs.store``."""
         read = [read_candidate(path, limits=self._limits) for path in files]
         candidates = [each for each in read if isinstance(each, Candidate)]
         stored: Iterator[InstanceOutcome] = iter(self._store_all(candidates) if candidates else ())
         return [next(stored) if isinstance(each, Candidate) else each for each in read]
 
     def series(self, series_instance_uid: str) -> StoredSeries:
-        """What is stored of a series; see ``Pacs.series``."""
+        """The stored instances of a series; see ``Pacs.series``."""
         uid = checked_uid(series_instance_uid, keyword="SeriesInstanceUID")
         catalog = self._ready_catalog()
         study = catalog.study_of(uid)
@@ -81,10 +81,10 @@ class FolderPacs:
         return series
 
     def _check_files(self, series: StoredSeries, folder: Path) -> None:
-        """See that the files of a series are there, which nothing here ever removes.
+        """Check that the files of a series exist; only ``forget`` ever removes one.
 
         Raises:
-            NotFound: some are not; no other try would change that.
+            NotFound: some are missing; a retry would not change that.
         """
         gone = sum(not (folder / f"{each.sop_instance_uid}.dcm").exists() for each in series.instances)
         if gone:
@@ -107,22 +107,22 @@ class FolderPacs:
         return ""
 
     def counts(self) -> PacsCounts:
-        """How much is stored; see ``Pacs.counts``."""
+        """The numbers of stored series and instances, and their size; see ``Pacs.counts``."""
         return self._ready_catalog().counts()
 
     def series_uids(self) -> Iterable[str]:
-        """All that is stored; see ``Pacs.series_uids``."""
+        """The SeriesInstanceUIDs of all stored series; see ``Pacs.series_uids``."""
         return self._ready_catalog().series_uids()
 
     def check(self) -> StoreReport:
-        """Whether it works; see ``Pacs.check``. Waits for nobody who stores, and does not fill the catalog."""
+        """Check that the PACS works; see ``Pacs.check``. Does not wait for the lock, and does not fill the catalog."""
         free = free_where(self._folder)
         known = self._catalog.known_counts()
         counts = asdict(known or PacsCounts(0, 0, 0)) if known or not self._folder.exists() else {}
         return StoreReport(product="folder", counts=counts, free_bytes=free)
 
     def close(self) -> None:
-        """Let go of the catalog; the next call opens it again."""
+        """Close the catalog; the next call opens it again."""
         self._catalog.close()
 
     def _store_all(self, candidates: Sequence[Candidate]) -> list[InstanceOutcome]:
@@ -137,7 +137,7 @@ class FolderPacs:
                 outcomes.append(outcome)
                 if outcome.outcome in (StoreOutcome.STORED, StoreOutcome.ALREADY_THERE):
                     rows.append(_row(candidate, known))
-            # Also for files that were there: whoever put them may have been ended before this point.
+            # Sync also for files that existed: the process that put them may have been killed before this point.
             for folder in touched:
                 sync_folder(folder)
             catalog.add(rows)
@@ -174,7 +174,7 @@ class FolderPacs:
             with _unavailable(f"the PACS folder {self._folder} cannot be made"):
                 make_folder(self._temporary_folder)
             with self._locked():
-                # Who writes there holds the lock, so these were left behind.
+                # Writers hold the lock, so these files were left behind.
                 for path in self._temporary_folder.iterdir():
                     path.unlink()
                 self._catalog.fill_if_new(self._rows_of_files())
@@ -192,7 +192,7 @@ class FolderPacs:
 
 
 class _KnownInstances:
-    """What the catalog says of the series of one call, and what the call itself has added."""
+    """The catalog's rows for the series of one ``store`` call, with the instances that the call has added."""
 
     def __init__(self, catalog: PacsCatalog) -> None:
         self._catalog = catalog
@@ -216,7 +216,7 @@ class _KnownInstances:
 
 
 def _row(candidate: Candidate, known: _KnownInstances) -> Row:
-    """What is stored for a candidate, which can be the same object in another encoding."""
+    """The catalog row of a candidate; the stored file can be the same object in another encoding."""
     identity = candidate.identity
     stored = known.instance(identity.series_instance_uid, identity.sop_instance_uid) or candidate.instance
     return identity.study_instance_uid, identity.series_instance_uid, stored
@@ -227,7 +227,7 @@ def _instance(path: Path) -> StoredInstance:
 
 
 def _put(source: Path, target: Path, *, aside: Path) -> None:
-    """The file's content under the name ``target``, synced and read-only; the name is not synced."""
+    """Link or copy a file to ``target``, synced and read-only; the folder of ``target`` is not synced."""
     if not source.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
         fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
         try:
@@ -241,7 +241,7 @@ def _put(source: Path, target: Path, *, aside: Path) -> None:
                 raise
         else:
             return
-    # A file that others may write to is not shared with them.
+    # A file that can be written to is copied, because a hard link would let others change the archive.
     copy_into(source, aside)
     try:
         aside.chmod(0o444)

@@ -1,4 +1,4 @@
-"""A picture of a series in the PACS, for people to look at; it is made when it is asked for and kept nowhere."""
+"""Previews of series in the PACS; each is made when it is requested and is not kept."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from kaapana_assets.stores.pacs.protocol import Pacs
 def preview_of_series(
     pacs: Pacs, series_instance_uid: str, *, size: int, scratch: Path, limits: ReadingLimits
 ) -> bytes:
-    """A PNG of the middle slice of a series, by InstanceNumber.
+    """A PNG image of the middle slice of a series, in order of InstanceNumber.
 
     Args:
         pacs: holds the series.
         series_instance_uid: the series.
         size: longest side of the picture, in pixels.
-        scratch: folder for copies that live as long as the call.
-        limits: of what is decoded.
+        scratch: folder for temporary copies, which are removed at the end of the call.
+        limits: limits for decoding.
 
     Raises:
         NotFound: no such series, or it has no pixels.
-        UnreadableDicom: they cannot be decoded.
+        UnreadableDicom: the pixels cannot be decoded.
         StoreUnavailable: the PACS does not answer.
     """
     scratch.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""What every PACS can do for us, in the words that a folder and DICOMweb share.
+"""The protocol of a PACS, which the folder and the DICOMweb archive implement.
 
-Implementations are beside this module; which one is used is said by ``opening``.
+The implementations are beside this module; ``stores.factory`` opens the one that the settings select.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kaapana_assets.stores.checks import StoreReport
 
 
 class StoreOutcome(Enum):
-    """What became of one file that was to be stored."""
+    """The kinds of outcome of storing one file."""
 
     STORED = "stored"
     ALREADY_THERE = "already there"
@@ -26,16 +26,16 @@ class StoreOutcome(Enum):
 
 @dataclass(frozen=True)
 class InstanceOutcome:
-    """What became of one file, and why.
+    """The outcome of storing one file, with the reason.
 
     Attributes:
-        path: the file as it was given.
-        sop_instance_uid: empty when it could not be read.
-        outcome: ``CONFLICT`` means that other content is stored under its UIDs and stays; ``FAILED``
-            that the file is not fit to be stored. An outage raises instead.
-        reason: for a person to read; empty when it is stored.
-        is_over_limit: it would take more memory than the settings let it.
-        is_same_file: what is stored has the very bytes; else the same object was stored before in another encoding.
+        path: the file, as the caller named it.
+        sop_instance_uid: empty if it could not be read.
+        outcome: ``CONFLICT`` means that other content is stored under the same UIDs and stays there; ``FAILED``
+            means that the file cannot be stored. An outage raises an error instead.
+        reason: for a person to read; empty if the file is stored.
+        is_over_limit: reading the file would take more memory than the settings allow.
+        is_same_file: the stored file has the same bytes; else it is the same object in another encoding.
     """
 
     path: Path
@@ -51,8 +51,8 @@ class StoredInstance:
     """One instance in the PACS.
 
     Attributes:
-        size_bytes: of its file.
-        content_digest: as ``kaapana_assets.dicom.digests.content_digest`` gives it.
+        size_bytes: size of its file.
+        content_digest: made by ``kaapana_assets.dicom.digests.content_digest``.
     """
 
     sop_instance_uid: str
@@ -70,18 +70,18 @@ class StoredSeries:
 
     @property
     def digest(self) -> str:
-        """Digest over all instances: another one for every change of the series."""
+        """Digest over all instances; it changes with every change of the series."""
         return series_digest({each.sop_instance_uid: each.content_digest for each in self.instances})
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all its files."""
+        """The total size of its files."""
         return sum(each.size_bytes for each in self.instances)
 
 
 @dataclass(frozen=True)
 class PacsCounts:
-    """How much is stored."""
+    """The numbers of stored series and instances, and their size."""
 
     series: int
     instances: int
@@ -89,20 +89,20 @@ class PacsCounts:
 
 
 class Pacs(Protocol):
-    """An archive of DICOM instances that never replaces one, and forgets only what it is told to."""
+    """An archive of DICOM instances. It never replaces an instance, and removes a series only by ``forget``."""
 
     def store(self, files: Sequence[Path]) -> list[InstanceOutcome]:
-        """Put files in; what is reported as stored is durable. Gives one outcome per file, in order.
+        """Store files. Returns one outcome per file, in order; a file that is reported as stored is durable.
 
-        Files of any number of series may be given; storing many at once costs less than one by one.
-        Repeating a call that was interrupted finishes it.
+        The files may belong to any number of series; one call with many files costs less than many calls.
+        After an interruption, the same call goes on.
 
         Raises:
             StoreUnavailable: the PACS does not answer or cannot be written.
         """
 
     def series(self, series_instance_uid: str) -> StoredSeries:
-        """What is stored of a series.
+        """The stored instances of a series.
 
         Raises:
             NotFound: no such series.
@@ -110,13 +110,13 @@ class Pacs(Protocol):
         """
 
     def retrieve(self, series_instance_uid: str, into: Path, *, writable_copy: bool) -> StoredSeries:
-        """Put all files of a series at ``<into>/<SOPInstanceUID>.dcm``, whole or not at all.
+        """Put all files of a series into a folder, as ``<into>/<SOPInstanceUID>.dcm``, or none of them.
 
         Args:
             series_instance_uid: the series.
-            into: a folder that is replaced if it is there; what is above it is made.
-            writable_copy: files that may be changed. Without it they may share their bytes with the
-                PACS and must not be written to.
+            into: the folder; it is replaced if it exists, and the folders above it are made.
+            writable_copy: make copies that may be changed. Otherwise the files may be hard links to those of
+                the PACS and must not be written to.
 
         Raises:
             NotFound: no such series, or files of it are gone.
@@ -124,35 +124,36 @@ class Pacs(Protocol):
         """
 
     def forget(self, series_instance_uid: str) -> str:
-        """Remove a series; one that is not there is passed over. Cut short, the same call goes on.
+        """Remove a series; a missing one is ignored. After an interruption, the same call goes on.
 
-        Gives why it remains, for a person to read, where the PACS does not let it be removed; else nothing.
+        Returns:
+            Empty, or the reason why the series remains if the PACS does not let it be removed, for a person to read.
 
         Raises:
             StoreUnavailable: the PACS does not answer or cannot be written.
         """
 
     def counts(self) -> PacsCounts:
-        """How much is stored.
+        """The numbers of stored series and instances, and their size.
 
         Raises:
             StoreUnavailable: the PACS does not answer.
         """
 
     def series_uids(self) -> Iterable[str]:
-        """The SeriesInstanceUIDs of all that is stored, sorted.
+        """The SeriesInstanceUIDs of all stored series, sorted.
 
         Raises:
             StoreUnavailable: the PACS does not answer.
         """
 
     def check(self) -> StoreReport:
-        """Whether it works, in a moment and whatever else goes on; counts are of what is known without asking much.
+        """Check quickly that the PACS works, even while others use it; counts only what is cheap to count.
 
         Raises:
             StoreUnavailable: the PACS does not answer or cannot be written.
-            ConfigurationError: what answers is no PACS or refuses the credentials; names the setting.
+            ConfigurationError: the server is no PACS or refuses the credentials; the message names the setting.
         """
 
     def close(self) -> None:
-        """Let go of files and connections; the next call opens them again."""
+        """Close files and connections; the next call opens them again."""
