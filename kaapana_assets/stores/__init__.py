@@ -1,1 +1,1 @@
-"""Where data stays: PACS, metadata index, object store, run directories and the shelf."""
+"""The stores of all data: PACS, metadata index, object store, run directories and shelf."""

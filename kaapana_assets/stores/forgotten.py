@@ -1,12 +1,12 @@
-"""Which series are being forgotten, and the records of what was: who asked, when, how much; no patient's data.
+"""The series that are being forgotten, and records of past forgettings: who requested them, when, and how much.
 
-    <home>/forgotten/.pending/<id>.json   a forgetting that has begun; names the series until it has ended
-    <home>/forgotten/<id>.json            the record of one that has ended
-    <home>/forgotten/.salt                of the marks in records, see ``Marks``
-    <home>/forgotten/.lock                locked by the one that forgets, and shared by backups
+    <home>/forgotten/.pending/<id>.json   a forgetting that has begun and not ended; names its series
+    <home>/forgotten/<id>.json            the record of a forgetting that has ended
+    <home>/forgotten/.salt                the salt of the marks in records, see ``Marks``
+    <home>/forgotten/.lock                locked exclusively by a forgetting, shared by backups
 
-Records do not name what was forgotten: a series that arrives again is taken as new, so nobody has to know it
-again. Who holds a UID and this home can still tell whether it was forgotten, by its mark.
+Records hold no patient data, and name a series only if it could not be removed. A series that arrives again is
+treated as new, so its name is not needed. With its UID and this home, its mark still tells whether it was forgotten.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class Forgetting:
     """One forgetting, from its beginning to its end.
 
     Attributes:
-        id: the time of its beginning and a random part; sorts by time.
-        kind: what was asked for; not which.
-        asked_by: user of the system.
-        asked: time, ISO 8601.
+        id: the time of its beginning and a random part; ids sort by time.
+        kind: whether a series, a study or a patient was to be forgotten, but not which one.
+        asked_by: the user of the operating system who requested it.
+        asked: time of the request, ISO 8601.
         series: SeriesInstanceUIDs.
-        cohorts: names of the cohorts that held one of them.
-        pooled: workflow, operator and cohort of each output that was made of them together with others.
-        done: by place that was cleared, how much was removed.
-        remains: what could not be removed, and what to do.
+        cohorts: names of the cohorts that contained one of them.
+        pooled: workflow, operator and cohort of each pooled output that was made from one of them and others.
+        done: how much was removed, by cleared location (such as ``index``).
+        remains: what could not be removed, and what to do about it.
     """
 
     id: str
@@ -61,12 +61,12 @@ class Forgetting:
     remains: tuple[str, ...] = ()
 
     def with_done(self, place: str, count: int, remains: tuple[str, ...]) -> Forgetting:
-        """The same with one more place cleared."""
+        """A copy in which one more location is cleared."""
         return replace(self, done={**self.done, place: count}, remains=(*self.remains, *remains))
 
 
 class Marks:
-    """Marks of series that only this home can make: HMAC-SHA256 of the UID, keyed by a random salt.
+    """Makes marks of series that only this home can make: HMAC-SHA256 of the UID, with a random salt as key.
 
     Args:
         home: the folder of all data; the salt is made there when it is first needed.
@@ -90,7 +90,7 @@ class Marks:
 
 
 class ForgottenRecords:
-    """The forgettings of one home.
+    """The pending forgettings of one home and the records of those that have ended.
 
     Every method raises StoreUnavailable if the folder cannot be read or written.
     """
@@ -102,7 +102,7 @@ class ForgottenRecords:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Within it nobody else forgets; waits for those who do.
+        """Hold the lock exclusively, so that no other forgetting runs; waits for others to end.
 
         Raises:
             TemporaryError: a backup is being taken.
@@ -118,13 +118,13 @@ class ForgottenRecords:
 
     @contextmanager
     def none(self) -> Iterator[None]:
-        """Within it nobody forgets, for who copies the home; waits for those who do."""
+        """Hold the lock shared, so that no forgetting runs while the home is copied; waits for one to end."""
         with self._lock() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH)
             yield
 
     def is_forgetting(self) -> bool:
-        """Whether somebody forgets now."""
+        """Whether a forgetting runs now."""
         with _translated(self._folder):
             return is_locked(self._folder / _LOCK)
 
@@ -137,18 +137,18 @@ class ForgottenRecords:
             yield lock
 
     def begin(self, forgetting: Forgetting) -> None:
-        """Keep what is to be done, and later how far it has come; durable on return."""
+        """Write a pending forgetting, or its progress; durable on return."""
         with _translated(self._folder):
             write_file(self._pending / f"{forgetting.id}.json", json.dumps(asdict(forgetting), indent=1), mode=_MODE)
 
     def drop(self, forgetting: Forgetting) -> None:
-        """Do not go on with it."""
+        """Remove a pending forgetting."""
         with _translated(self._folder):
             (self._pending / f"{forgetting.id}.json").unlink(missing_ok=True)
             sync_folder(self._pending)
 
     def end(self, forgetting: Forgetting) -> Path:
-        """Keep the record of one that has ended, and nothing else of it; gives the record."""
+        """Write the record of a forgetting that has ended, and remove the pending one. Returns the record's path."""
         path = self._folder / f"{forgetting.id}.json"
         marks = Marks(self._home)
         record: dict[str, Any] = {
@@ -160,7 +160,7 @@ class ForgottenRecords:
             "cohorts": list(forgetting.cohorts),
             "pooled_outputs": [list(each) for each in forgetting.pooled],
             "removed": dict(forgetting.done),
-            # It names the series, as it has to.
+            # These messages have to name the series that remain.
             "remains": list(forgetting.remains),
         }
         with _translated(self._folder):
@@ -169,7 +169,7 @@ class ForgottenRecords:
         return path
 
     def pending(self) -> list[Forgetting]:
-        """Those that have begun and not ended, the oldest first."""
+        """The forgettings that have begun and not ended, the oldest first."""
         with _translated(self._folder):
             found = [_read(path) for path in sorted(self._pending.glob("*.json"))]
         return [each for each in found if each is not None]
@@ -189,12 +189,12 @@ def _takes(lock: BinaryIO, how: int) -> bool:
 
 
 def _read(path: Path) -> Forgetting | None:
-    """One that has begun; None when it ended at this moment."""
+    """Read a pending forgetting; None if it ended at this moment."""
     try:
         values = json.loads(path.read_bytes())
         listed = {name: tuple(values[name]) for name in ("series", "cohorts", "remains")}
         found = Forgetting(**{**values, **listed, "pooled": tuple(tuple(each) for each in values["pooled"])})
-        # Folders of these names are removed: a record that somebody else wrote must lead to no other.
+        # Folders of these names are removed, so a file that somebody else wrote must not name a path elsewhere.
         names = (*found.cohorts, *(name for each in found.pooled for name in each), found.id)
         if not (all(map(is_uid, found.series)) and all(map(is_name, names))):
             raise ValueError("names that are none")

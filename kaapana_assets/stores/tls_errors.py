@@ -1,16 +1,16 @@
-"""Whether a TLS connection failed for good: a certificate that is not trusted stays so."""
+"""Tells whether a TLS connection failed for good: a certificate that is not trusted now will not be later."""
 
 from __future__ import annotations
 
 import ssl
 
-_SIGNS = ("Fingerprints did not match", "WRONG_VERSION_NUMBER")  # the last: it does not speak TLS
+_SIGNS = ("Fingerprints did not match", "WRONG_VERSION_NUMBER")  # the second: the server does not speak TLS
 
 
 def fails_for_good(exc: BaseException) -> bool:
-    """Whether a certificate was refused, or there is no TLS; other failures (a server that goes away) may pass.
+    """Whether a certificate was refused or the server does not speak TLS; other failures may be temporary.
 
-    Libraries keep the first error in different places: as cause, context, argument or reason.
+    Libraries keep the original error in different ways: as cause, context, argument or reason.
     """
     seen: list[BaseException] = []
     todo: list[object] = [exc]

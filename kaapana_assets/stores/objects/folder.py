@@ -241,7 +241,7 @@ def _copied(source: BinaryIO, target: BinaryIO) -> tuple[int, str]:
 
 
 def _remember(file: int, digest: str) -> None:
-    """Store the digest in an extended attribute, if the file system has them, so that listing need not read the file."""
+    """Store the digest in an extended attribute, if possible, so that listing need not read the file."""
     status = os.fstat(file)
     with contextlib.suppress(OSError, AttributeError):
         os.setxattr(file, _DIGEST, json.dumps([status.st_size, status.st_mtime_ns, digest]).encode())

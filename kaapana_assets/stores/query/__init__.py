@@ -1,7 +1,7 @@
 """The query language of the metadata index: a typed tree and its readable form.
 
 ``parse`` makes the tree from text and ``str`` makes text from the tree; each index implementation
-translates the tree into what its engine understands. Nothing here knows of an engine.
+translates the tree for its engine. Nothing here depends on an engine.
 """
 
 from kaapana_assets.stores.query.hints import unknown_fields

@@ -1,4 +1,4 @@
-"""Why a query may have found nothing: fields that no series has, and what may have been meant."""
+"""Hints why a query found nothing: its fields that no series has, and the keywords that may have been meant."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def unknown_fields(query: Query, count: Callable[[Query], int]) -> list[str]:
 
     Args:
         query: a query that found nothing.
-        count: how many series match a query.
+        count: returns how many series match a query.
     """
     return [
         f"no series has {field}{_meant(field)}" for field in dict.fromkeys(_fields(query)) if not count(Exists(field))

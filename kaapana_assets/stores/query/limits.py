@@ -1,4 +1,4 @@
-"""How large a query may be: the same for every index, so that no index has to break."""
+"""The size limits of a query: the same for every index, and low enough for each of them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from kaapana_assets.stores.query.tree import And, Not, Or, Query, Term, Text
 
 MAX_LENGTH = 10_000_000
 MAX_DEPTH = 25
-"""Levels of AND, OR and NOT within each other; a list of n counts as many levels as n has binary digits."""
+"""Nested levels of AND, OR and NOT; n operands side by side count as log2(n) levels, rounded up, at least one."""
 MAX_CONDITIONS = 2000
-"""Conditions of all kinds; the values of one field that OR joins are one condition."""
+"""Conditions of all kinds; values of one field that are joined by OR count as one condition."""
 MAX_VALUES = 200_000
 MAX_WORDS_LENGTH = 10_000
 
 
 class LeafCount:
-    """Counts conditions while a query is read, so that one that is too large is not read to its end."""
+    """Counts conditions while a query is parsed, so that parsing stops as soon as there are too many."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -26,7 +26,7 @@ class LeafCount:
         """Count one condition.
 
         Raises:
-            QueryError: there are too many.
+            QueryError: there are too many conditions, or a text is too long.
         """
         if isinstance(leaf, Text) and len(leaf.text) > MAX_WORDS_LENGTH:
             self._fail(f"words to look for have at most {MAX_WORDS_LENGTH} characters", position)
@@ -66,7 +66,7 @@ def check_shape(query: Query, *, text: str) -> None:
 
 
 def _shape(query: Query) -> tuple[int, int]:
-    """Levels and conditions of a query; the parser has bounded its depth."""
+    """The numbers of levels and conditions of a query; recursion is safe, because the parser limits the depth."""
     if isinstance(query, Not):
         levels, conditions = _shape(query.operand)
         return levels + 1, conditions

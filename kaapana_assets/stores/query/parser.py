@@ -1,4 +1,4 @@
-r"""From the readable form of a query to its tree, by recursive descent.
+r"""Parses the readable form of a query into its tree, by recursive descent.
 
 Grammar, loosest first::
 
@@ -9,8 +9,8 @@ Grammar, loosest first::
     value    = word ["*"] | "=" string ["*"] | string ["*"] | "*" | comparison | range | "(" values ")"
     words    = (word | string) ["*"]
 
-A string is in double quotes, with ``\"`` and ``\\`` inside; in a word a backslash takes the next
-character as it is. ``exists:Field`` and ``_exists_:Field`` ask whether a field is there.
+A string is in double quotes, with ``\"`` and ``\\`` inside; in a word, a backslash escapes the next
+character. ``exists:Field`` and ``_exists_:Field`` match series that have the field.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from kaapana_assets.stores.query.tree import (
     is_reserved,
 )
 
-_NESTED = 100  # what this parser itself can follow; what an index can is in limits
+_NESTED = 100  # the limit of this parser's recursion; that of queries is in ``limits``
 
 _ENDS_WORD = frozenset('()[]{}"*')
 _COMPARISONS = (">=", "<=", ">", "<")
@@ -47,7 +47,7 @@ def parse(text: str) -> Query:
     """The tree of a query.
 
     Raises:
-        QueryError: the text is no query; the error points at the place.
+        QueryError: the text is no query; the error has the position.
     """
     if len(text) > MAX_LENGTH:
         raise QueryError(f"a query has at most {MAX_LENGTH} characters", text=text, position=MAX_LENGTH)
@@ -86,7 +86,7 @@ class _Parser:
         return True
 
     def at_operator(self, word: str) -> bool:
-        """Whether a reserved word stands here as a word of its own."""
+        """Whether a reserved word is at this position, as a whole word."""
         end = self.position + len(word)
         return self.at(word) and (end == len(self.text) or self.text[end].isspace() or self.text[end] in "()[]{}")
 
@@ -144,7 +144,7 @@ class _Parser:
         return leaf
 
     def primary(self) -> Query:
-        """Free text, everything, or a field and what is asked of it."""
+        """Parse free text, ``*``, or a field with its condition."""
         start = self.position
         if self.at('"'):
             return self.counted(Text(self.string(), prefix=self.take("*")), at=start)
@@ -171,7 +171,7 @@ class _Parser:
         return name
 
     def value(self, field: str) -> Query:
-        """What stands after the colon."""
+        """Parse the condition after the colon."""
         self.skip_space()
         if self.at("("):
             return self.nested(lambda: self.value(field))
@@ -236,7 +236,7 @@ class _Parser:
         return bound
 
     def word(self, *, stop: str = "") -> tuple[str, bool]:
-        """A run of characters up to a space or bracket, and whether it had no escapes in it."""
+        """Parse the characters up to a space or bracket. Returns them, and whether none was escaped."""
         start = self.position
         parts = []
         plain = True
@@ -259,7 +259,7 @@ class _Parser:
         return "".join(parts), plain
 
     def string(self) -> str:
-        """The text between two double quotes."""
+        """Parse a string in double quotes. Returns the text between them."""
         start = self.position
         self.position += 1
         parts: list[str] = []

@@ -1,8 +1,8 @@
-"""The nodes of a query, and what each means for every index implementation.
+"""The nodes of a query and their meaning, which every index implementation follows.
 
 A field is a keyword of the document, with dots into nested documents. A field with several values,
-or one in a sequence with several items, matches if one of its values does. Letter case of values
-does not matter, that of fields does. ``str`` of a node is text that parses to an equal node.
+or one in a sequence with several items, matches if one of its values does. Letter case matters in the
+names of fields, but not in values. ``str`` of a node is text that parses to an equal node.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BARE_VALUE = re.compile(r"[\w^/+.%&;#@,'-][\w^/+.%&;#@=,'<>!:-]*")
 
 @dataclass(frozen=True)
 class All:
-    """Every series."""
+    """Matches every series."""
 
     def __str__(self) -> str:
         return "*"
@@ -29,7 +29,7 @@ class All:
 
 @dataclass(frozen=True)
 class Term:
-    """A value of the field is this one, whole; numbers compare as numbers ("2" is 2.0)."""
+    """A whole value of the field equals this one; numbers are compared as numbers ("2" equals 2.0)."""
 
     field: str
     value: str
@@ -44,7 +44,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Prefix:
-    """A text value of the field begins with this."""
+    """A text value of the field begins with this text."""
 
     field: str
     value: str
@@ -59,11 +59,11 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Range:
-    """A value of the field lies between two bounds; ``None`` is open.
+    """A value of the field lies between two bounds; ``None`` leaves a side open.
 
-    A bound that reads as a number compares with numbers as a number. With text, dates and times it
-    compares in the order of the alphabet, and a date bound stands for all that it names: up to
-    ``2020`` includes all of 2020, up to ``2020-06`` all of June.
+    Numbers are compared only if the bounds are numbers. Text, dates and times are compared with the
+    bounds in alphabetical order. A date bound covers the whole period that it names: up to ``2020``
+    includes all of 2020, up to ``2020-06`` all of June.
     """
 
     field: str
@@ -89,10 +89,10 @@ class Range:
 
 @dataclass(frozen=True)
 class Text:
-    """The words stand in this order, one after the other, in one text value.
+    """The words follow each other, in this order, in one text value.
 
     Words are runs of letters and digits, also within values such as ``ep2d_diff``. Without a field,
-    any text of the document may hold them; numbers and times of day are not text. A UID is one word.
+    any text of the document may contain them; numbers and times of day are not text. A UID is one word.
 
     Attributes:
         prefix: the last word may be the beginning of a longer one.
@@ -117,7 +117,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Exists:
-    """The field is there, with any value."""
+    """The field exists, with any value."""
 
     field: str
 
@@ -130,7 +130,7 @@ class Exists:
 
 @dataclass(frozen=True)
 class And:
-    """All of at least two queries match."""
+    """All operands match; there are at least two."""
 
     operands: tuple[Query, ...]
 
@@ -143,7 +143,7 @@ class And:
 
 @dataclass(frozen=True)
 class Or:
-    """One of at least two queries matches."""
+    """One of the operands matches; there are at least two."""
 
     operands: tuple[Query, ...]
 
@@ -156,7 +156,7 @@ class Or:
 
 @dataclass(frozen=True)
 class Not:
-    """The query does not match."""
+    """The operand does not match."""
 
     operand: Query
 
@@ -168,7 +168,7 @@ Query: TypeAlias = All | Term | Prefix | Range | Text | Exists | And | Or | Not
 
 
 def is_reserved(word: str) -> bool:
-    """Whether a bare word would be, or be taken for, an operator."""
+    """Whether a bare word is an operator, or could be taken for one because only its letter case differs."""
     return word.upper() in RESERVED_WORDS
 
 

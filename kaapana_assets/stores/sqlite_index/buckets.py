@@ -1,4 +1,4 @@
-"""Facets in SQL, over the documents in the temporary table ``matched`` or over all."""
+"""Computes facets in SQL, over the documents in the temporary table ``matched`` or over all documents."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def buckets(connection: sqlite3.Connection, facet: Facet, *, everything: bool) -
     """The buckets of one facet.
 
     Args:
-        connection: with ``matched`` filled, unless ``everything``.
-        facet: of any kind.
-        everything: every document counts.
+        connection: a connection whose table ``matched`` is filled, unless ``everything`` is set.
+        facet: a facet of any kind.
+        everything: whether to count all documents.
 
     Raises:
-        InputError: a size or an interval that is not above zero.
+        InputError: a size or an interval is not above zero.
     """
     field = field_id(connection, facet.field)
     if not (facet.size if isinstance(facet, TermsFacet) else _positive_interval(facet)):
@@ -33,7 +33,7 @@ def buckets(connection: sqlite3.Connection, facet: Facet, *, everything: bool) -
         return []
     limited = "" if everything else "AND p.doc IN (SELECT doc FROM matched)"
     if isinstance(facet, TermsFacet):
-        # Groups first: they come in the order of the B-tree, and a value is looked up once.
+        # Group first: the groups come in the order of the B-tree, and each value is looked up once.
         sql = (
             "SELECT v.value, n FROM (SELECT p.value AS id, count(*) AS n FROM postings p "  # noqa: S608
             f"WHERE p.field = ? {limited} GROUP BY p.value) AS groups CROSS JOIN vocabulary v ON v.id = groups.id "
@@ -42,7 +42,7 @@ def buckets(connection: sqlite3.Connection, facet: Facet, *, everything: bool) -
         return _read(connection, sql, (field, max(0, facet.size)))
     if isinstance(facet, HistogramFacet):
         step = facet.interval
-        # Rounding down, for SQLite builds without math functions.
+        # Round down without floor(), which SQLite builds without math functions lack.
         key = "(CAST(v.value / ? AS INTEGER) - (v.value / ? < CAST(v.value / ? AS INTEGER))) * ?"
         kept, parameters = "typeof(v.value) != 'text'", (step, step, step, step)
         return _read(connection, _grouped(key, kept, limited), (*map(float, parameters), field))

@@ -1,7 +1,7 @@
-"""Removing documents so that nothing of them can be read from the bytes of the files any more.
+"""Removes documents so that nothing of them can be read from the bytes of the files any more.
 
 Deleting rows is not enough: the vocabulary keeps every value that was ever seen, the word index keeps
-deleted words until its segments are merged, free pages and the write-ahead log keep former content.
+deleted words until its segments are merged, and free pages and the write-ahead log keep former content.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _LOOK_EVERY_S = 0.1
 def remove_unused_values(connection: sqlite3.Connection) -> None:
     """Remove the values that no document has from the vocabulary and the word index, in the caller's transaction.
 
-    All of them, also those that documents had which were replaced or deleted before. Changes the version of
-    the schema, by which every writer knows that the numbers that it remembers may be gone.
+    These include the values of documents that were replaced or deleted earlier. The schema version changes,
+    which tells every writer that the value numbers in its cache may be gone.
     """
     unused: list[tuple[int, Value]] = connection.execute(
         "SELECT id, value FROM vocabulary v "
@@ -30,19 +30,19 @@ def remove_unused_values(connection: sqlite3.Connection) -> None:
     texts = _indexed_texts(connection, unused)
     connection.executemany("INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)", texts)
     connection.executemany("DELETE FROM vocabulary WHERE id = ?", [(number,) for number, _ in unused])
-    # One segment without deleted words; before it they stand in the old ones.
+    # Merge all segments into one without the deleted words, which the old segments still hold.
     connection.execute("INSERT INTO words (words) VALUES ('optimize')")
     connection.execute("CREATE TABLE forgetting (empty INTEGER)")
     connection.execute("DROP TABLE forgetting")
 
 
 def rewrite(connection: sqlite3.Connection, path: Path, *, patience_s: float) -> None:
-    """Write the whole database anew, with what is in it now and nothing else, and empty the write-ahead log.
+    """Rewrite the whole database so that it holds only its current content, and empty the write-ahead log.
 
     Raises:
-        StoreUnavailable: a reader holds an older state for longer than ``patience_s``.
+        StoreUnavailable: a reader holds an older snapshot for longer than ``patience_s``.
     """
-    # A copy of the whole index does not belong into memory.
+    # VACUUM makes a copy of the whole index, which is too large for memory.
     connection.execute("PRAGMA temp_store = FILE")
     try:
         connection.execute("PRAGMA secure_delete = ON")
@@ -60,9 +60,9 @@ def rewrite(connection: sqlite3.Connection, path: Path, *, patience_s: float) ->
 
 
 def _indexed_texts(connection: sqlite3.Connection, values: Sequence[tuple[int, Value]]) -> list[tuple[int, str]]:
-    """By number, a text with the words that the word index has of each value."""
+    """Pairs of the number of a value and a text with the words that the word index has for it."""
     found = [(number, words(value)) for number, value in values if isinstance(value, str) and len(value) <= KEY_LENGTH]
-    # Of long text the vocabulary has the beginning only, the word index all of it.
+    # The vocabulary has only the beginning of a long text, the word index all of it.
     return found + list(_texts_by_word_index(connection, {number for number, _ in values} - {n for n, _ in found}))
 
 

@@ -1,4 +1,4 @@
-"""``SqliteIndex``: reading and writing the tables of ``schema``, with errors of this package."""
+"""``SqliteIndex``: reads and writes the tables of ``schema``. It raises only errors of this package."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _LARGEST_PAGE = 10_000
 class SqliteIndex:
     """A ``MetadataIndex`` in one file; safe for several threads and processes.
 
-    Readers do not wait for writers. Writers wait for each other, a transaction takes at most 200
-    documents. A connection belongs to a thread and is opened when first needed.
+    Readers do not wait for writers. Writers wait for each other; a transaction has at most 200
+    documents. Each thread has its own connection, which is opened when it is first needed.
 
     Args:
-        path: of the file.
-        reader_patience_s: seconds that ``forget`` waits for readers of an older state.
+        path: the database file.
+        reader_patience_s: seconds that ``forget`` waits for readers of an older snapshot.
     """
 
     def __init__(self, path: Path, *, reader_patience_s: float = 30.0) -> None:
@@ -77,7 +77,7 @@ class SqliteIndex:
                     self._writer.delete(connection, uid)
 
     def forget(self, series_instance_uids: Iterable[str]) -> None:
-        """See ``MetadataIndex.forget``; writes the whole file anew."""
+        """See ``MetadataIndex.forget``; rewrites the whole file."""
         with self._writing() as connection:
             self._writer.erase(connection, series_instance_uids)
         with self._write_lock, self._translated():
@@ -109,8 +109,8 @@ class SqliteIndex:
         """See ``MetadataIndex.series``."""
         with self._reading() as connection:
             where = condition(query, connection)
-            # All at once (100 bytes each): a half-read cursor would hold a snapshot open for as
-            # long as the caller likes.
+            # All UIDs are read at once (100 bytes each): a half-read cursor would hold a snapshot open
+            # for as long as the caller likes.
             rows = connection.execute(f"SELECT uid FROM series WHERE {where.sql} ORDER BY uid", where.parameters)  # noqa: S608
             uids = [str(row[0]) for row in rows]
         return iter(uids)
@@ -144,7 +144,7 @@ class SqliteIndex:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        """One snapshot for everything that is read within."""
+        """A transaction in which everything is read from one snapshot."""
         with self._translated():
             connection = self._connection()
             connection.execute("BEGIN")
@@ -174,7 +174,7 @@ class SqliteIndex:
             raise StoreUnavailable(f"metadata index {self._path}: {exc}") from exc
 
     def _connection(self) -> sqlite3.Connection:
-        # A connection must not be used in a forked child.
+        # A forked process must not use the connection of its parent.
         known: tuple[int, sqlite3.Connection] | None = getattr(self._local, "connection", None)
         if known is not None and known[0] == os.getpid():
             return known[1]
@@ -204,7 +204,7 @@ def _ordered(
     after: Sequence[Value | None] | None,
     limit: int,
 ) -> list[tuple[Value | None, ...]]:
-    """Rows of doc, the sort values and uid, in order, after a position."""
+    """The rows after a position, in order; each has doc, the sort values and uid."""
     joins, orders, keys = [], [], []
     parameters: list[Value | None] = []
     for number, key in enumerate(sort):
@@ -232,7 +232,7 @@ def _ordered(
 def _beyond(
     keys: Sequence[str], descending: Sequence[bool], after: Sequence[Value | None]
 ) -> tuple[str, list[Value | None]]:
-    """The condition that a row comes after a position: equal so far, then beyond, key by key."""
+    """The SQL condition for rows after a position: equal in the first keys, and beyond it in the next key."""
     alternatives = []
     parameters: list[Value | None] = []
     for number, (key, down) in enumerate(zip([*keys, "series.uid"], [*descending, False], strict=True)):

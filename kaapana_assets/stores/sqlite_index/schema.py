@@ -1,9 +1,9 @@
 """The tables of the SQLite index, and connections to them.
 
-Every value of every field is searchable. A value is stored once, in ``vocabulary``, and ``postings``
-say which documents have it: three small integers each, so that a term, a facet and a range are
-scans of one B-tree. Words are indexed once per value (``words``, FTS5), not per document. The
-document itself is compressed JSON in ``bodies``, away from the tables that queries walk.
+Every value of every field is searchable. A value is stored once, in ``vocabulary``. ``postings`` says
+which documents have it, with three small integers per row, so that a term, a facet and a range are
+scans of one B-tree. Words are indexed once per value (``words``, FTS5), not per document. The document
+itself is compressed JSON in ``bodies``, apart from the tables that queries scan.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ def connect(path: Path, put: Callable[[sqlite3.Connection, Document], None] | No
 
     Args:
         path: the file.
-        put: adds a document; with it a database of an older version is brought to this one.
+        put: adds a document; if it is given, tables of an older version are migrated.
 
     Raises:
-        sqlite3.Error: it cannot be opened, or is locked for longer than 30 seconds.
-        ConfigurationError: another version of the tables is in the file.
+        sqlite3.Error: the file cannot be opened, or is locked for longer than 30 seconds.
+        ConfigurationError: the file has tables of another version.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
@@ -75,11 +75,11 @@ def connect(path: Path, put: Callable[[sqlite3.Connection, Document], None] | No
 
 
 def document_count(path: Path) -> int:
-    """How many documents a database has; none if it is not made yet, and it is not made.
+    """The number of documents in a database; 0 if there is no database, and none is made.
 
     Raises:
-        sqlite3.Error: it cannot be read.
-        ConfigurationError: another version of the tables is in the file.
+        sqlite3.Error: the file cannot be read.
+        ConfigurationError: the file has tables of a newer version.
     """
     if not path.exists():
         return 0
@@ -95,7 +95,7 @@ def document_count(path: Path) -> int:
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """Change to write-ahead logging; SQLite's own waiting does not cover this change."""
+    """Switch to write-ahead logging; SQLite's busy timeout does not cover this switch."""
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:
@@ -127,10 +127,10 @@ def _make_tables(connection: sqlite3.Connection) -> None:
 
 
 def bring_up_to_date(connection: sqlite3.Connection, put: Callable[[sqlite3.Connection, Document], None]) -> None:
-    """Make the tables of an older version again from its documents, in one transaction; readers go on meanwhile.
+    """Migrate tables of an older version by putting all documents again, in one transaction that blocks no reader.
 
     Args:
-        connection: to the database.
+        connection: a connection to the database.
         put: adds a document to the tables.
     """
     if not 0 < _version(connection) < SCHEMA_VERSION:
@@ -152,12 +152,12 @@ def bring_up_to_date(connection: sqlite3.Connection, put: Callable[[sqlite3.Conn
 
 
 def packed(document: Document) -> bytes:
-    """A document as it is kept."""
+    """A document as compressed JSON."""
     return zlib.compress(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), 1)
 
 
 def unpacked(body: bytes) -> Document:
-    """The document that ``packed`` made."""
+    """The document in a result of ``packed``."""
     document: Document = json.loads(zlib.decompress(body))
     return document
 

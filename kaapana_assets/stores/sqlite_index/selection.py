@@ -1,4 +1,4 @@
-"""From a query to the SQL condition that a row of ``series`` fulfils if its document matches."""
+"""Translates a query into an SQL condition that holds for the rows of ``series`` whose documents match."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOTHING = Condition("0")
 
 
 def condition(query: Query, connection: sqlite3.Connection) -> Condition:
-    """The condition of a query; names of fields are looked up at once."""
+    """The SQL condition of a query; the names of fields are looked up while it is built."""
     if isinstance(query, All):
         return EVERYTHING
     if isinstance(query, Not):
@@ -55,7 +55,7 @@ def field_id(connection: sqlite3.Connection, name: str) -> int | None:
 
 
 def _joined(parts: Sequence[Condition], operator: str) -> Condition:
-    """Halves of halves, because SQLite limits how deep an expression may be, not how long."""
+    """Join conditions as a balanced tree, because SQLite limits the depth of an expression, not its length."""
     if len(parts) == 1:
         return parts[0]
     middle = len(parts) // 2
@@ -64,7 +64,7 @@ def _joined(parts: Sequence[Condition], operator: str) -> Condition:
 
 
 def _alternatives(query: Or, connection: sqlite3.Connection) -> list[Condition]:
-    """The operands, with all terms of one field as one condition: lists of many UIDs are common."""
+    """The conditions of the operands; all terms of one field share one, because long lists of UIDs are common."""
     values: dict[str, list[str]] = {}
     rest = []
     for operand in query.operands:
@@ -85,7 +85,7 @@ def _terms(field: str, terms: Sequence[str], connection: sqlite3.Connection) -> 
 
 
 def _having(field: int, sql: str, parameters: tuple[Value, ...]) -> Condition:
-    """Documents with a value of the field that fulfils a condition on ``vocabulary v``."""
+    """The condition that a value of the field fulfils a condition on ``vocabulary v``."""
     return Condition(f"{_DOCUMENTS_HAVING} v.field = ? AND ({sql}))", (field, *parameters))
 
 
@@ -99,7 +99,7 @@ def _text(query: Text, connection: sqlite3.Connection) -> Condition:
 
 
 def _exists(query: Exists, connection: sqlite3.Connection) -> Condition:
-    """A sequence is there if a field within it is."""
+    """A sequence exists if a field inside it does."""
     rows = connection.execute(
         "SELECT id FROM fields WHERE name = ? OR (name >= ? AND name < ?)",
         (query.field, f"{query.field}.", f"{query.field}.{LAST_CHARACTER}"),

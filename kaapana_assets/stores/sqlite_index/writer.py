@@ -1,4 +1,4 @@
-"""Writing documents into the tables; the caller holds the transaction."""
+"""Writes documents into the tables; the caller holds the transaction."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LONGEST_REMEMBERED = 64
 
 
 class IndexWriter:
-    """Puts and removes documents, and remembers the numbers of fields and frequent values.
+    """Puts and deletes documents, and caches the numbers of fields and values.
 
-    A number stays that of its value until the schema's version changes, which ``erase`` and a migration see
-    to, in whatever process; after a rollback ``drop_memory`` must be called.
+    A value keeps its number until the schema version changes, which it does with every ``erase`` and migration,
+    in whatever process. After a rollback, ``drop_memory`` must be called.
     """
 
     def __init__(self) -> None:
@@ -30,12 +30,12 @@ class IndexWriter:
         self._schema_version = -1
 
     def drop_memory(self) -> None:
-        """Drop what may have been rolled back."""
+        """Clear the cached numbers, which may have been rolled back."""
         self._fields.clear()
         self._values.clear()
 
     def put(self, connection: sqlite3.Connection, documents: Mapping[str, Document]) -> None:
-        """Add documents by SeriesInstanceUID, each in place of the one of that series."""
+        """Add documents by SeriesInstanceUID; each replaces the one of its series."""
         self._check_memory(connection)
         added = []
         for uid, document in documents.items():
@@ -50,12 +50,12 @@ class IndexWriter:
                 self._remove(connection, doc, old - new)
             added += [(field, value, doc) for field, value in new - old]
             connection.execute("INSERT OR REPLACE INTO bodies VALUES (?, ?)", (doc, packed(document)))
-        # In the order of the B-tree: neighbours share a page.
+        # Insert in the order of the B-tree, in which neighbours share a page.
         added.sort()
         connection.executemany("INSERT INTO postings VALUES (?, ?, ?)", added)
 
     def delete(self, connection: sqlite3.Connection, uid: str) -> None:
-        """Remove the document of a series, if it is there."""
+        """Remove the document of a series, if there is one."""
         self._check_memory(connection)
         row = connection.execute(
             "SELECT doc, body FROM series JOIN bodies USING (doc) WHERE uid = ?", (uid,)
@@ -68,14 +68,14 @@ class IndexWriter:
         connection.execute("DELETE FROM series WHERE doc = ?", (doc,))
 
     def erase(self, connection: sqlite3.Connection, uids: Iterable[str]) -> None:
-        """Remove documents, and every value that no document has, from all tables."""
+        """Remove documents, and every value that no document has any more, from all tables."""
         for uid in uids:
             self.delete(connection, uid)
         remove_unused_values(connection)
         self.drop_memory()
 
     def _check_memory(self, connection: sqlite3.Connection) -> None:
-        """Drop what is remembered if numbers may be gone; the transaction keeps others from changing that."""
+        """Clear the cached numbers if the schema version changed; it cannot change again in this transaction."""
         (version,) = connection.execute("PRAGMA schema_version").fetchone()
         if version != self._schema_version:
             self.drop_memory()
@@ -88,7 +88,7 @@ class IndexWriter:
         )
 
     def _postings(self, connection: sqlite3.Connection, document: Document) -> set[tuple[int, int]]:
-        """The numbers of field and value of everything in a document; new ones are given."""
+        """The pairs of field and value numbers of a document; new fields and values get new numbers."""
         if len(self._values) > _REMEMBERED_VALUES:
             self._values.clear()
         postings = set()
@@ -120,7 +120,7 @@ def _row(connection: sqlite3.Connection, uid: str) -> tuple[int, bytes] | None:
 
 
 def _value(connection: sqlite3.Connection, field: int, value: Value, original: Value) -> int:
-    """The number of a value; a new one is added, with its words."""
+    """The number of a value; a new value is added, with its words."""
     key = (field, folded(value), value)
     row = connection.execute("SELECT id FROM vocabulary WHERE field = ? AND folded = ? AND value = ?", key).fetchone()
     if row is not None:

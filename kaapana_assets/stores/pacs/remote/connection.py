@@ -1,4 +1,4 @@
-"""How to reach a DICOMweb archive: address, credentials, limits; and what its errors mean."""
+"""The connection to a DICOMweb archive: address, credentials and limits, and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ LIBRARY_ERRORS = (
     TypeError,
     AttributeError,
 )
-"""What requests, urllib3 and dicomweb-client let out; the last four when an answer has not the shape it should."""
+"""The errors that requests, urllib3 and dicomweb-client raise; the last four mean a response of the wrong shape."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveConnection:
-    """One DICOMweb archive and how to talk to it.
+    """The address and the credentials of one DICOMweb archive, and the limits of requests to it.
 
     Attributes:
         url: the root of its services, without user and password.
-        ca_file: certificates that are trusted instead of the usual ones.
-        timeout_s: without a byte for this long, a request is taken for lost.
-        attempts: of each request: what may pass is tried again after a wait that doubles, from about
-            0.2 s to 10 s.
-        parallel: requests at once.
+        ca_file: CA certificates that are trusted instead of the usual ones.
+        timeout_s: seconds without a byte after which a request counts as lost.
+        attempts: attempts for each request. It is retried after a failure that may be temporary; the wait
+            doubles from about 0.2 s to 10 s.
+        parallel: how many requests may run at the same time.
     """
 
     url: str
@@ -74,7 +74,7 @@ class ArchiveConnection:
     parallel: int = 4
 
     def session(self) -> requests.Session:
-        """An HTTP session with its credentials."""
+        """An HTTP session with the credentials of the archive."""
         session = requests.Session()
         session.trust_env = False  # a .netrc of the user would replace the credentials
         if self.user:
@@ -90,28 +90,30 @@ class ArchiveConnection:
         return session
 
     def client(self, session: requests.Session) -> DICOMwebClient:
-        """A client without retries of its own."""
+        """A client that does not retry by itself."""
         client = DICOMwebClient(self.url, session=session, timeout=self.timeouts)
         client.set_http_retry_params(retry=False)
         return client
 
     @property
     def timeouts(self) -> tuple[float, float]:
-        """To connect, and between two bytes of an answer; seconds."""
+        """The timeouts to connect and between two bytes of a response, in seconds."""
         return min(_CONNECT_S, self.timeout_s), self.timeout_s
 
     def tried(self, what: str, call: Callable[[], _Result]) -> _Result:
-        """What the call gives, tried again where that may help; here the libraries' errors become ours.
+        """Return the result of a call, which is retried if that may help.
+
+        Errors of the libraries become errors of this package here.
 
         Args:
-            what: is worked on, for messages.
+            what: what the call works on, for messages.
             call: may be called several times.
 
         Raises:
-            NotFound: the archive says so.
-            ConfigurationError: it refuses the credentials, its certificate is not trusted, or the
-                address is none.
-            StoreUnavailable: anything else, after all attempts.
+            NotFound: the archive does not have what was requested.
+            ConfigurationError: the archive refuses the credentials or the size of the request, its certificate
+                is not trusted, or the address has no DICOMweb services.
+            StoreUnavailable: any other failure, after all attempts.
         """
         where = f"the archive {self.url}"
         patience = Patience(attempts=self.attempts, first_s=_FIRST_WAIT_S, longest_s=_LONGEST_WAIT_S)
@@ -129,7 +131,7 @@ class ArchiveConnection:
 
 
 def _refuse_nothing(response: requests.Response, **_: object) -> None:
-    """Raise for a search that is answered with no byte: it was cut, and does not mean that nothing was found."""
+    """Raise for an empty response to a search: it was cut off, and does not mean that nothing was found."""
     request = response.request
     is_search = request.method == "GET" and "json" in request.headers.get("Accept", "")
     if is_search and response.status_code == 200 and not response.content:
@@ -137,9 +139,9 @@ def _refuse_nothing(response: requests.Response, **_: object) -> None:
 
 
 def translated(exc: BaseException, *, what: str, where: str) -> tuple[KaapanaAssetsError, bool]:
-    """Our error for one of the libraries', and whether the same request may succeed later.
+    """The error of this package for one of the libraries, and whether the same request may succeed later.
 
-    The library's text is not repeated: it may hold an address with a query or what the server said.
+    The library's text is left out: it may hold an address with a query, or text of the server.
     """
     response = getattr(exc, "response", None)
     status = getattr(response, "status_code", None)

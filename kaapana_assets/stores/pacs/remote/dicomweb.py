@@ -1,4 +1,4 @@
-"""The requests that a PACS needs of a DICOMweb archive: QIDO, WADO and STOW, and nothing of our own records.
+"""Sends the requests that a PACS needs to a DICOMweb archive: QIDO, WADO and STOW. It keeps no records.
 
 References: PS3.18 10.4 (retrieve), 10.5 (store), 10.6 (search).
 """
@@ -25,7 +25,7 @@ _AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 _PAGE = 500
 _PIECE = 1 << 20
 _STUDY, _SERIES, _SOP = "0020000D", "0020000E", "00080018"
-# What is wrong with the credentials, the path or the moment. No archive finds fault with a plain search.
+# Client errors about the credentials, the path or a temporary state. No archive answers a plain search with another.
 _SAID_BY_ARCHIVES = frozenset({401, 403, 404, 408, 410, 425, 429})
 _UNKNOWN_WAY = frozenset({400, 404, 405, 406, 415, 501})
 _INSTANCE_COUNT = "00201209"
@@ -35,10 +35,10 @@ _REFERENCED_SOP, _FAILURE_REASON = "00081155", "00081197"
 
 @dataclass(frozen=True)
 class ArchivedSeries:
-    """What a search says of a series.
+    """A series in the response to a search.
 
     Attributes:
-        instance_count: None from an archive that does not say it.
+        instance_count: None if the archive does not report it.
     """
 
     study_instance_uid: str
@@ -48,13 +48,13 @@ class ArchivedSeries:
 
 @dataclass(frozen=True)
 class StowAnswer:
-    """What the archive said of the instances of one request, by SOPInstanceUID.
+    """The response of the archive to one STOW request, by SOPInstanceUID.
 
     Attributes:
-        stored: those that it took, with or without a warning.
-        failed: the others that it named, with their Failure Reason.
-        is_complete: whether it said anything that could be read. Without, ask for what is there; with, an
-            instance that is not named was not stored.
+        stored: the instances that it stored, with or without a warning.
+        failed: the instances that it refused, with their Failure Reason.
+        is_complete: whether the response could be read. If so, an instance that it does not name was not stored;
+            if not, a search has to find out what was stored.
     """
 
     stored: frozenset[str]
@@ -66,7 +66,7 @@ class DicomwebArchive:
     """One archive, for any number of threads.
 
     Args:
-        connection: where it is, and the credentials.
+        connection: address and credentials of the archive.
     """
 
     def __init__(self, connection: ArchiveConnection) -> None:
@@ -77,11 +77,11 @@ class DicomwebArchive:
 
     @property
     def url(self) -> str:
-        """Root of its services."""
+        """The root of its services."""
         return self.connection.url
 
     def series(self, series_instance_uid: str) -> list[ArchivedSeries]:
-        """The series of this UID: none or one, or several in an archive that has it in several studies."""
+        """The search results for this UID: none, one, or several if the archive has the series in several studies."""
         found = self._tried(
             f"series {series_instance_uid}",
             lambda: [
@@ -92,14 +92,14 @@ class DicomwebArchive:
                 )
             ],
         )
-        # An archive that does not know the filter gives all.
+        # An archive that does not know the filter returns all series.
         return [each for each in found if each.series_instance_uid == series_instance_uid]
 
     def all_series(self) -> Iterator[ArchivedSeries]:
-        """Every series, in no order.
+        """Yield every series, in no particular order.
 
         Raises:
-            ConfigurationError: the archive gives its first page again and again, so there may be more.
+            ConfigurationError: the archive returns its first page again and again, so there may be more series.
         """
         seen: set[ArchivedSeries] = set()
 
@@ -109,7 +109,7 @@ class DicomwebArchive:
             )
             return [_archived(each) for each in answer]
 
-        while found := self._tried("the list of series", page):  # may be shorter than was asked for
+        while found := self._tried("the list of series", page):  # a page may be shorter than requested
             new = set(found) - seen
             if not new:
                 if len(found) < _PAGE:
@@ -122,7 +122,7 @@ class DicomwebArchive:
             yield from new
 
     def instance_uids(self, series: ArchivedSeries) -> list[str]:
-        """The SOPInstanceUIDs of a series; an archive may need milliseconds for each."""
+        """The SOPInstanceUIDs of a series, sorted; an archive may need milliseconds for each."""
         found: dict[str, None] = {}
 
         def page() -> list[str]:
@@ -137,7 +137,7 @@ class DicomwebArchive:
         return sorted(found)
 
     def store(self, files: Sequence[Path]) -> StowAnswer:
-        """Send files in one request; they are read while they are sent, and sent as they are."""
+        """Store files with one request; they are read while they are sent, and are not changed."""
 
         def post() -> StowAnswer:
             body = MultipartFiles(files)
@@ -145,7 +145,7 @@ class DicomwebArchive:
             response = self._session.post(
                 f"{self.url}/studies", data=body, headers=headers, timeout=self.connection.timeouts
             )
-            if response.status_code not in (400, 409):  # these too may say what became of each instance
+            if response.status_code not in (400, 409):  # these may report the outcome of each instance, too
                 response.raise_for_status()
             answer = _stow_answer(response)
             if not response.ok and not answer.is_complete:
@@ -157,7 +157,7 @@ class DicomwebArchive:
     def retrieve(self, series: ArchivedSeries, into: Path, *, sop_instance_uid: str = "") -> list[Path]:
         """Stream a series, or one instance of it, into a folder, in the transfer syntax that it is stored in.
 
-        The files have names of no meaning. The folder is emptied first, also before another attempt.
+        The names of the files have no meaning. The folder is emptied before each attempt.
 
         Raises:
             NotFound: the archive has no such series or instance.
@@ -183,10 +183,10 @@ class DicomwebArchive:
         return files
 
     def delete(self, series: ArchivedSeries) -> bool:
-        """Ask for a series to be removed, in the ways that archives are known for; whether one of them was taken.
+        """Request the removal of a series in the ways that archives support. Returns whether one was accepted.
 
-        First by DELETE on its address (Google, Azure, dcm4chee with the right rules), then by Orthanc's own
-        interface, which lies beside its DICOMweb services. No part of the standard says how.
+        The standard defines no such request. The first way is DELETE on the address of the series (Google, Azure,
+        dcm4chee with the right rules), the second is Orthanc's own API, which is beside its DICOMweb services.
 
         Raises:
             StoreUnavailable: the archive does not answer.
@@ -196,7 +196,7 @@ class DicomwebArchive:
                 if self._tried(f"series {series.series_instance_uid}", partial(way, series)):
                     return True
             except (ConfigurationError, NotFound):
-                continue  # it may not be allowed, or this way is unknown there; the caller says that it remains
+                continue  # not allowed, or this way is unknown there; the caller reports what remains
         return False
 
     def _delete_by_address(self, series: ArchivedSeries) -> bool:
@@ -223,10 +223,10 @@ class DicomwebArchive:
         return True
 
     def check(self) -> str:
-        """What the archive calls itself (the header ``Server``), once it answered a search; often empty.
+        """Check that the archive answers a search. Returns its header ``Server``, which is often empty.
 
         Raises:
-            ConfigurationError: what answers is no archive.
+            ConfigurationError: the server is no archive.
         """
 
         def search() -> str:
@@ -261,7 +261,7 @@ def _written(response: requests.Response, into: Path) -> list[Path]:
     chunks = response.iter_content(_PIECE)
     if boundary is not None:
         return write_parts(chunks, boundary, into)
-    path = into / "part-000000"  # one instance need not be multipart
+    path = into / "part-000000"  # a single instance need not be multipart
     with path.open("xb") as file:
         for chunk in chunks:
             file.write(chunk)

@@ -1,4 +1,4 @@
-"""Sending DICOM files by C-STORE, each in the transfer syntax that it has."""
+"""Sends DICOM files by C-STORE, each in its own transfer syntax."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class IdentifiedFile(Protocol):
 
     @property
     def identity(self) -> InstanceIdentity | None:
-        """Of an object; None of any other file, which cannot be sent."""
+        """The identifiers of the object; None for a file without one, which cannot be sent."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """The receiver to send to, and the name to call oneself by."""
+    """The receiver to send to, and the AE title of the sender."""
 
     host: str
     port: int
@@ -53,12 +53,12 @@ class Peer:
 
 @dataclass(frozen=True)
 class SentFile:
-    """One file and, where it was not taken, why.
+    """The outcome of sending one file.
 
     Attributes:
-        failure: empty when it was taken.
-        status: the answer to it; None when there was none.
-        is_unfit: it could not be sent at all, over an association that goes on.
+        failure: why the receiver did not store it; empty if it did.
+        status: the status of the C-STORE response; None if there was no response.
+        is_unfit: the file itself cannot be sent, while the association goes on.
     """
 
     path: Path
@@ -75,14 +75,14 @@ def peer_of(url: str, *, calling_ae_title: str) -> Peer:
 
 
 def send_files(peer: Peer, files: Sequence[IdentifiedFile]) -> Iterator[SentFile]:
-    """Send DICOM objects over as few associations as their kinds need; one result for each, in any order.
+    """Send DICOM objects over as few associations as possible, and yield an outcome for each, in any order.
 
-    A broken association is opened again up to two times for one object; nobody at the other end, or
-    an association that is rejected, ends in a failure of every file that was left.
+    A broken association is opened again up to two times for one object. If the peer does not answer or
+    rejects the association, all remaining files fail.
 
     Args:
-        peer: who takes them.
-        files: with ``identity``, that is: objects.
+        peer: the receiver.
+        files: files that have an ``identity``.
     """
     _config.STORE_SEND_CHUNKED_DATASET = True  # sends the file's own bytes; pydicom would encode them anew
     for group in _groups(files):
@@ -90,7 +90,7 @@ def send_files(peer: Peer, files: Sequence[IdentifiedFile]) -> Iterator[SentFile
 
 
 class Echo(Enum):
-    """What comes back from a peer that is asked for nothing."""
+    """The outcome of a C-ECHO."""
 
     ANSWERS = "answers"
     IS_BUSY = "has as many associations as it takes"
@@ -99,11 +99,11 @@ class Echo(Enum):
 
 
 def echo(peer: Peer, *, timeout_s: float = _ECHO_TIMEOUT_S) -> Echo:
-    """What a DICOM receiver does with C-ECHO.
+    """Send a C-ECHO to a DICOM receiver and return its outcome.
 
     Args:
-        peer: whom to ask.
-        timeout_s: for the connection, the association and the answer, each.
+        peer: the receiver.
+        timeout_s: timeout for each of the connection, the association and the response.
 
     References: PS3.8 9.3.4 (result 2 of a rejection is transient).
     """
@@ -171,7 +171,7 @@ def _send_group(peer: Peer, group: Sequence[IdentifiedFile]) -> Iterator[SentFil
 
 
 def _associate(peer: Peer, group: Sequence[IdentifiedFile]) -> Association:
-    # One context for each transfer syntax, so that none can be chosen that a file does not have.
+    # One presentation context for each transfer syntax: the peer cannot choose one that a file does not have.
     contexts = [build_context(*kind) for kind in dict.fromkeys(_context(file) for file in group)]
     handlers: list[evt.EventHandlerType] = [(evt.EVT_CONN_OPEN, _send_at_once)]
     return _new_ae(peer).associate(
@@ -180,7 +180,7 @@ def _associate(peer: Peer, group: Sequence[IdentifiedFile]) -> Association:
 
 
 def _send_at_once(event: Event) -> None:
-    """Do not let Nagle's algorithm hold back the end of each message: 40 ms for every object."""
+    """Turn off Nagle's algorithm, which delays the end of each message: 40 ms for every object."""
     connection = event.assoc.dul.socket
     if connection is not None and connection.socket is not None:
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -203,7 +203,7 @@ def _send(assoc: Association, file: IdentifiedFile) -> SentFile:
 
 
 def _hint(file: IdentifiedFile) -> str:
-    """Why a receiver may have refused it: the request names what the file's header says (PS3.10 7.1)."""
+    """Why a receiver may have refused a file: the request names the UID in the file's header (PS3.10 7.1)."""
     announced = str(read_file_meta_info(file.path).get("MediaStorageSOPInstanceUID", ""))
     if file.identity is None or announced == file.identity.sop_instance_uid:
         return ""

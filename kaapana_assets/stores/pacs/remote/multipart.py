@@ -16,7 +16,7 @@ _HEADERS_LIMIT = 64 * 1024
 
 
 class MultipartFiles:
-    """The body of a STOW request: files as they are, read while they are sent."""
+    """The body of a STOW request: unchanged files that are read while they are sent."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._files = files
@@ -44,7 +44,7 @@ class MultipartFiles:
 
 
 def boundary_of(content_type: str) -> bytes | None:
-    """The boundary that a ``Content-Type`` names; None when it is no multipart type."""
+    """The boundary that a ``Content-Type`` names; None if it is no multipart type."""
     message = Message()
     message["Content-Type"] = content_type
     boundary = message.get_boundary()
@@ -52,10 +52,10 @@ def boundary_of(content_type: str) -> bytes | None:
 
 
 def write_parts(chunks: Iterable[bytes], boundary: bytes, folder: Path) -> list[Path]:
-    """Write each part of a body to a file of its own while it arrives; memory holds one piece of it.
+    """Write each part of a body to its own file while it arrives, with one chunk in memory at a time.
 
     Raises:
-        ValueError: the body ends before its last part does.
+        ValueError: the body ends before its last part does, or the headers of a part have no end.
     """
     reader = _Reader(chunks, b"\r\n--" + boundary)
     reader.copy_to_delimiter(None)
@@ -76,14 +76,14 @@ class _Reader:
 
     def copy_to_delimiter(self, file: BinaryIO | None) -> None:
         while (at := self._held.find(self._delimiter)) < 0:
-            # What may be the begin of a delimiter stays.
+            # Keep the bytes that may be the beginning of a delimiter.
             self._pass(max(0, len(self._held) - len(self._delimiter) + 1), file)
             self._more()
         self._pass(at, file)
         del self._held[: len(self._delimiter)]
 
     def begins_part(self) -> bool:
-        """Whether a part follows the delimiter; its headers are passed over."""
+        """Whether a part follows the delimiter; skips its headers."""
         while len(self._held) < 2:
             self._more()
         if self._held.startswith(b"--"):

@@ -1,7 +1,7 @@
-"""The PACS as an archive with DICOMweb: Orthanc, dcm4chee-arc and others by the same standard.
+"""The PACS on a DICOMweb archive: Orthanc, dcm4chee-arc and others that follow the standard.
 
-The archive holds the truth. Here are a catalog of digests, which QIDO does not give, and a cache of
-series, if one is wanted; both can be deleted.
+The archive is authoritative. The platform keeps a catalog of digests, which QIDO does not report, and
+optionally a cache of series; both can be deleted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LOOK_EVERY_S = 0.5
 
 @dataclass
 class _Target:
-    """A series of one call of ``store``, with what the archive has of it and what the call adds."""
+    """One series of a ``store`` call, with the instances that the archive has and those that the call adds."""
 
     uid: str
     archived: ArchivedSeries | None
@@ -48,16 +48,17 @@ class _Target:
 class DicomwebPacs:
     """A PACS on a server, for any number of processes at once.
 
-    Two processes that share ``folder`` never send other content under one UID; that other senders do,
-    at the very moment, only an archive that refuses duplicates can prevent.
+    Processes that share ``folder`` never send different content under one UID. If other senders do so at
+    the same moment, only an archive that refuses duplicates can prevent it.
 
     Args:
-        archive: holds the instances.
-        sender: brings them there.
-        folder: catalog and cache of this archive and no other.
-        cache_bytes: limit of the cache of series; 0 keeps none.
-        indexed_within_s: seconds that the archive may take until it lists what it took, or no longer what it removed.
-        limits: for the objects that are read.
+        archive: the archive that holds the instances.
+        sender: sends instances to the archive.
+        folder: folder of the catalog and the cache, for this archive and no other.
+        cache_bytes: size limit of the cache of series; 0 turns it off.
+        indexed_within_s: seconds that the archive may take until it lists what it stored, and no longer lists
+            what it removed.
+        limits: limits for reading DICOM objects.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class DicomwebPacs:
         self._is_ready = False
 
     def store(self, files: Sequence[Path]) -> list[InstanceOutcome]:
-        """Put files in; see ``Pacs.store``. An instance counts as stored when the archive lists it.
+        """Store files; see ``Pacs.store``. An instance counts as stored when the archive lists it.
 
         Raises:
             ConfigurationError: the archive refuses the credentials.
@@ -96,9 +97,9 @@ class DicomwebPacs:
         return [next(stored) if isinstance(each, Candidate) else each for each in read]
 
     def series(self, series_instance_uid: str) -> StoredSeries:
-        """What is stored of a series; see ``Pacs.series``.
+        """The stored instances of a series; see ``Pacs.series``.
 
-        Instances that others stored are retrieved once for their digests.
+        Instances that others stored are retrieved once to compute their digests.
         """
         self._make_ready()
         with self._local_files(f"series {series_instance_uid}"):
@@ -121,7 +122,7 @@ class DicomwebPacs:
             return stored
 
     def forget(self, series_instance_uid: str) -> str:
-        """Remove a series; see ``Pacs.forget``. DICOMweb has no way to, so the ways of some archives are tried."""
+        """Remove a series; see ``Pacs.forget``. DICOMweb defines no way to, so the ways of some archives are tried."""
         self._make_ready()
         with self._local_files(f"series {series_instance_uid}"), self._locked([series_instance_uid]):
             try:
@@ -135,7 +136,7 @@ class DicomwebPacs:
         return remains
 
     def counts(self) -> PacsCounts:
-        """How much is stored; the size is that of the instances which were stored or retrieved from here."""
+        """See ``Pacs.counts``; the size covers only the instances that this platform stored or retrieved."""
         self._make_ready()
         found = list(self._archive.all_series())
         instances = sum(
@@ -146,14 +147,14 @@ class DicomwebPacs:
         return PacsCounts(series=len(uids), instances=instances, size_bytes=self._catalog.counts().size_bytes)
 
     def series_uids(self) -> Iterable[str]:
-        """All that is stored; see ``Pacs.series_uids``."""
+        """The SeriesInstanceUIDs of all stored series; see ``Pacs.series_uids``."""
         return sorted({each.series_instance_uid for each in self._archive.all_series()})
 
     def check(self) -> StoreReport:
-        """Whether it works; see ``Pacs.check``.
+        """Check that the archive works; see ``Pacs.check``.
 
-        An archive does not say how much it holds without listing it, so what is counted is what this
-        platform stored there or retrieved.
+        An archive does not report how much it holds without listing it, so only what this platform stored
+        there or retrieved is counted.
         """
         free_where(self._folder)
         server = self._archive.check()
@@ -164,7 +165,7 @@ class DicomwebPacs:
         return StoreReport(product=product or "DICOMweb archive", version=version, counts=counts)
 
     def close(self) -> None:
-        """Let go of the catalog; the next call opens it again."""
+        """Close the catalog; the next call opens it again."""
         self._catalog.close()
 
     def _store_all(self, candidates: Sequence[Candidate]) -> list[InstanceOutcome]:
@@ -179,7 +180,7 @@ class DicomwebPacs:
                 if settled is not None:
                     outcomes[index] = settled
                 elif candidate.identity.sop_instance_uid in taken:
-                    later.append(index)  # an answer names no more than the SOPInstanceUID
+                    later.append(index)  # a response names only the SOPInstanceUID
                 else:
                     taken.add(candidate.identity.sop_instance_uid)
                     to_send.append(index)
@@ -195,7 +196,7 @@ class DicomwebPacs:
         return _Target(uid, archived, dict(self._records.known(archived)) if archived else {})
 
     def _settled(self, candidate: Candidate, target: _Target) -> InstanceOutcome | None:
-        """The outcome of a file that need not be sent."""
+        """The outcome of a file that need not be sent; None if it has to be sent."""
         sop, study = candidate.identity.sop_instance_uid, candidate.identity.study_instance_uid
         if target.archived is None:
             target.archived = ArchivedSeries(study, target.uid, 0)
@@ -211,7 +212,7 @@ class DicomwebPacs:
         return candidate.outcome(StoreOutcome.CONFLICT, reason)
 
     def _holds(self, series: ArchivedSeries, candidate: Candidate, known: StoredInstance | None) -> bool:
-        """Whether the archive's instance of these UIDs is this one; where digests differ, the objects are compared."""
+        """Whether the archive's instance of these UIDs is the same object; if digests differ, both are compared."""
         if known is not None and known.content_digest == candidate.content_digest:
             return True
         sop = candidate.identity.sop_instance_uid
@@ -244,7 +245,7 @@ class DicomwebPacs:
         ]
 
     def _raise_unless_final(self, candidate: Candidate, refused: Refused, *, works: bool) -> None:
-        """Raise for what is no fault of the file. An unclear refusal is the file's if the archive takes others."""
+        """Raise if the file is not at fault. For an unclear refusal, it is at fault if the archive takes others."""
         sop = candidate.identity.sop_instance_uid
         text = f"instance {sop}: {refused.reason}"
         if refused.meaning is Refusal.NOT_ALLOWED:
@@ -265,7 +266,7 @@ class DicomwebPacs:
         return candidate.outcome(StoreOutcome.FAILED, result.reason)
 
     def _note_arrived(self, candidates: Sequence[Candidate], targets: dict[str, _Target]) -> None:
-        """Wait until the archive lists what it took, and note it."""
+        """Wait until the archive lists the instances that it took, and add them to the catalog."""
         arrived: dict[str, dict[str, StoredInstance]] = {}
         for each in candidates:
             row = each.instance
@@ -301,7 +302,7 @@ class DicomwebPacs:
         return found
 
     def _remove(self, uid: str) -> str:
-        """Let the archive remove a series; why it is still there, if it is."""
+        """Let the archive remove a series. Returns why it is still there; empty if it is gone."""
         archived = self._records.find(uid)
         if archived is None:
             return ""
@@ -321,7 +322,7 @@ class DicomwebPacs:
 
     @contextmanager
     def _locked(self, series_uids: Iterable[str]) -> Iterator[None]:
-        """One process at a time stores into a series; locks are few, so that their files are."""
+        """Let one process at a time change a series. Series share a few locks, so that there are few lock files."""
         names = sorted({zlib.crc32(uid.encode()) % _LOCKS for uid in series_uids})
         with ExitStack() as held:
             for name in names:

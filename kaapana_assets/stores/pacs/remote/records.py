@@ -1,8 +1,9 @@
-"""What is known of an archive's series: what it says by QIDO, and digests that were computed here.
+"""The records of an archive's series: the instances that it lists by QIDO, and digests that are computed here.
 
-QIDO says nothing of content, so digests are kept in a catalog: of what was sent when it is stored, of
-the rest when it is first retrieved. The catalog is believed for a series as long as it has as many
-instances as the archive says; then each is looked at, so what others do in the archive is seen.
+QIDO reports no digests, so a catalog keeps them: those of sent instances when they are stored, those of
+others when they are first retrieved. The catalog is trusted for a series while it has as many instances
+as the archive reports. Otherwise the archive is asked for all instances, so that changes by others are
+noticed.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from kaapana_assets.stores.pacs.remote.dicomweb import ArchivedSeries, DicomwebA
 
 
 class ArchiveRecords:
-    """The archive and the catalog of it.
+    """An archive and its catalog.
 
     Args:
-        archive: is asked.
-        catalog: of what is known of this archive and no other.
-        scratch: a folder for files that are looked at; they are removed.
-        limits: for the objects that are read.
+        archive: the archive.
+        catalog: the catalog of this archive and no other.
+        scratch: a folder for temporary files.
+        limits: limits for reading DICOM objects.
     """
 
     def __init__(
@@ -41,10 +42,10 @@ class ArchiveRecords:
         self._scratch = scratch
 
     def find(self, series_instance_uid: str) -> ArchivedSeries | None:
-        """The series in the archive.
+        """The series in the archive; None if it is not there.
 
         Raises:
-            ConflictingContent: it is in several studies.
+            ConflictingContent: the archive has the series in several studies.
         """
         uid = checked_uid(series_instance_uid, keyword="SeriesInstanceUID")
         found = self._archive.series(uid)
@@ -55,19 +56,19 @@ class ArchiveRecords:
             )
         if not found:
             return None
-        # Orthanc lists it once for each PatientID that its instances have.
+        # Orthanc lists a series once for each PatientID that its instances have.
         counts = [each.instance_count for each in found if each.instance_count is not None]
         return ArchivedSeries(studies.pop(), uid, sum(counts) if len(counts) == len(found) else None)
 
     def recorded(self, series: ArchivedSeries) -> StoredSeries | None:
-        """The series, if all of it is in the catalog."""
+        """The series as the catalog has it; None if the catalog lacks some of its instances."""
         rows = self._rows(series)
         if not rows or len(rows) != series.instance_count:
             return None
         return StoredSeries(series.study_instance_uid, series.series_instance_uid, rows)
 
     def known(self, series: ArchivedSeries) -> Mapping[str, StoredInstance | None]:
-        """All instances in the archive, by SOPInstanceUID; None for one that was never read."""
+        """All instances that the archive has of a series, by SOPInstanceUID; None for one that was never read."""
         rows = {each.sop_instance_uid: each for each in self._rows(series)}
         if rows and len(rows) == series.instance_count:
             return rows
@@ -77,7 +78,7 @@ class ArchiveRecords:
         return {uid: rows.get(uid) for uid in uids}
 
     def complete(self, series: ArchivedSeries) -> StoredSeries:
-        """The series with the digests of all instances; those never read are retrieved for it."""
+        """The series with the digests of all instances; instances that were never read are retrieved."""
         known = self.known(series)
         unknown = [uid for uid, row in known.items() if row is None]
         if len(unknown) * 2 > len(known):
@@ -95,7 +96,7 @@ class ArchiveRecords:
         )
 
     def read(self, series: ArchivedSeries, sop_instance_uid: str) -> StoredInstance:
-        """Size and digest of one instance, retrieved for it."""
+        """Retrieve one instance, add its size and digest to the catalog, and return them."""
         with self.scratch_folder() as folder:
             path = self.fetch(series, sop_instance_uid, Path(folder))
             row = self._checked(series, path).instance
@@ -103,7 +104,7 @@ class ArchiveRecords:
         return row
 
     def fetch(self, series: ArchivedSeries, sop_instance_uid: str, folder: Path) -> Path:
-        """The file of one instance."""
+        """Retrieve one instance into a folder and return its file."""
         files = self._archive.retrieve(series, folder, sop_instance_uid=sop_instance_uid)
         if len(files) > 1:
             raise ConflictingContent(
@@ -113,10 +114,10 @@ class ArchiveRecords:
         return files[0]
 
     def take(self, series: ArchivedSeries, folder: Path) -> StoredSeries:
-        """Name the files of a whole series as ``<SOPInstanceUID>.dcm`` and note what they hold.
+        """Rename the files of a whole series to ``<SOPInstanceUID>.dcm`` and add them to the catalog.
 
         Raises:
-            StoreUnavailable: they are not all, or others.
+            StoreUnavailable: the files are not exactly the instances of the series, or one is damaged.
         """
         rows: dict[str, StoredInstance] = {}
         for path in sorted(folder.iterdir()):
@@ -134,19 +135,19 @@ class ArchiveRecords:
         return StoredSeries(series.study_instance_uid, series.series_instance_uid, instances)
 
     def add(self, series: ArchivedSeries, instances: Iterable[StoredInstance]) -> None:
-        """Note instances of a series."""
+        """Add instances of a series to the catalog."""
         if self._catalog.study_of(series.series_instance_uid) not in (None, series.study_instance_uid):
             self._replace(series, ())
         uids = series.study_instance_uid, series.series_instance_uid
         self._catalog.add([(*uids, each) for each in instances])
 
     def forget(self, series_instance_uid: str) -> None:
-        """Note that the archive does not have a series any more."""
+        """Remove a series that the archive does not have any more from the catalog."""
         if self._catalog.study_of(series_instance_uid) is not None:
             self._catalog.replace("", series_instance_uid, ())
 
     def scratch_folder(self) -> tempfile.TemporaryDirectory[str]:
-        """A folder that is removed with what is in it."""
+        """A temporary folder that is removed with its contents."""
         self._scratch.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryDirectory(dir=self._scratch)
 
@@ -154,7 +155,7 @@ class ArchiveRecords:
         read = read_candidate(path, limits=self._limits)
         if not isinstance(read, Candidate):
             gave = f"the archive {self._archive.url} gave a file of series {series.series_instance_uid}"
-            if read.is_over_limit:  # which no other try would change
+            if read.is_over_limit:  # a retry would not change that
                 raise OverLimit(f"{gave} that is not read: {read.reason.removeprefix(shown_lines(f'{path}: '))}")
             raise StoreUnavailable(f"{gave} that is damaged: try again")
         if read.identity.series_instance_uid != series.series_instance_uid:

@@ -1,7 +1,7 @@
-"""Telling a file that an archive will never take from an archive that takes nothing just now.
+"""Tells apart a file that an archive will never take and an archive that takes nothing at the moment.
 
-Some archives refuse without a reason that says which it is. A file that is refused again after others
-were taken in between is at fault itself.
+Some archives refuse a file without saying which of the two it is. If a file is refused again after
+others were taken in between, the file is at fault.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ _LAST_TAKEN = "last-taken"
 
 
 class Refusals:
-    """What was refused for no clear reason, as empty files whose times say since when.
+    """The instances refused for no clear reason: one empty file for each, dated with its first refusal.
 
-    For any number of processes; the folder can be removed at any time, then more is tried again.
+    Any number of processes may use it. The folder can be removed at any time; files are then retried more often.
 
     Args:
-        folder: of one archive and no other; made when it is needed.
+        folder: a folder for one archive and no other; it is made when it is needed.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def note_taken(self) -> None:
-        """The archive took something."""
+        """Note that the archive took something."""
         self._touch(_LAST_TAKEN)
 
     def is_of_the_file(self, sop_instance_uid: str) -> bool:
-        """Whether others were taken since this instance was refused for the first time; notes the first time.
+        """Whether others were taken since the first refusal of this instance; notes a first refusal.
 
         Raises:
             OSError: the folder cannot be written.
@@ -47,7 +47,7 @@ class Refusals:
         except FileNotFoundError:
             return False
         if is_future(max(first_ns, taken_ns) / 1e9):
-            # The clock was set back: which of them was first is not known any more.
+            # The clock was set back, so it is not known which of them was first.
             (self._folder / _LAST_TAKEN).unlink(missing_ok=True)
             os.utime(mark)
             return False

@@ -1,4 +1,4 @@
-"""The two ways that instances get into an archive: STOW and C-STORE."""
+"""The two ways to send instances to an archive: STOW and C-STORE."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from kaapana_assets.stores.pacs.remote.store_status import Refusal, refusal, sta
 
 @dataclass(frozen=True)
 class Refused:
-    """Why the archive did not take an instance."""
+    """The refusal of one instance by the archive."""
 
     meaning: Refusal
     reason: str
 
 
 class InstanceSender(Protocol):
-    """Something that brings instances into an archive.
+    """Sends instances to an archive.
 
     Attributes:
-        keeps_bytes: whether the archive can be expected to keep the dataset as it was sent. By C-STORE
-            archives write it anew.
+        keeps_bytes: whether the archive can be expected to keep the dataset as it was sent. Archives
+            re-encode datasets that they receive by C-STORE.
     """
 
     keeps_bytes: bool
 
     def send(self, candidates: Sequence[Candidate]) -> list[Refused | None]:
-        """Send instances, each SOPInstanceUID once; for each, in order, None if the archive says that it has it.
+        """Send instances, each SOPInstanceUID once. Returns, in order, None for each that was accepted.
 
         Raises:
             StoreUnavailable: the archive does not answer.
         """
 
     def check(self) -> None:
-        """See that the way to the archive is open, beside its DICOMweb services.
+        """Check that this sender can reach the archive, in addition to its DICOMweb services.
 
         Raises:
-            ConfigurationError: it does not take what this sender would bring.
-            StoreUnavailable: it does not answer.
+            ConfigurationError: the archive rejects this sender.
+            StoreUnavailable: the archive does not answer.
         """
 
 
 class StowSender:
-    """Sends by STOW, in requests of a bounded size.
+    """Sends instances by STOW, in requests of limited size.
 
     Args:
-        archive: takes them.
-        batch_bytes: of one request, unless one instance is larger.
-        batch_instances: of one request.
+        archive: the archive.
+        batch_bytes: size limit of one request; a larger instance is sent alone.
+        batch_instances: limit of instances in one request.
     """
 
     keeps_bytes = True
@@ -64,7 +64,7 @@ class StowSender:
         self._batch_instances = batch_instances
 
     def send(self, candidates: Sequence[Candidate]) -> list[Refused | None]:
-        """See ``InstanceSender.send``; what is refused for no clear reason is tried once more by itself."""
+        """See ``InstanceSender.send``; an instance refused for no clear reason is sent once more, alone."""
         results: list[Refused | None] = []
         for batch in self._batches(candidates):
             first = self._post(batch)
@@ -74,12 +74,12 @@ class StowSender:
         return results
 
     def check(self) -> None:
-        """See ``InstanceSender.check``: there is no other way than DICOMweb."""
+        """See ``InstanceSender.check``; there is nothing to check, because STOW is part of DICOMweb."""
 
     def _post(self, batch: Sequence[Candidate]) -> list[Refused | None]:
         answer = self._archive.store([each.path for each in batch])
         if not answer.is_complete:
-            return [None] * len(batch)  # what arrived is asked for afterwards
+            return [None] * len(batch)  # the caller finds out what arrived
         return [self._result(each.identity.sop_instance_uid, answer.stored, answer.failed.get) for each in batch]
 
     def _result(self, sop: str, stored: frozenset[str], status_of: _StatusOf) -> Refused | None:
@@ -107,11 +107,11 @@ class _StatusOf(Protocol):
 
 
 class DimseSender:
-    """Sends by C-STORE, for archives without STOW.
+    """Sends instances by C-STORE, for archives without STOW.
 
     Args:
-        peer: who takes them.
-        check_timeout_s: of ``check``, for each step.
+        peer: the receiver.
+        check_timeout_s: timeout for each step of ``check``.
     """
 
     keeps_bytes = False
@@ -121,7 +121,7 @@ class DimseSender:
         self._check_timeout_s = check_timeout_s
 
     def check(self) -> None:
-        """See ``InstanceSender.check``: C-ECHO."""
+        """See ``InstanceSender.check``; sends a C-ECHO."""
         where = f"{self._peer.called_ae_title} at {self._peer.host}:{self._peer.port}"
         answer = echo(self._peer, timeout_s=self._check_timeout_s)
         if answer is Echo.REJECTS:

@@ -1,6 +1,6 @@
-"""A local cache of series that were retrieved from an archive, with a limit to its size.
+"""A local cache of series that were retrieved from an archive, with a size limit.
 
-It holds nothing that could not be retrieved again. Files are read-only and shared by hard link.
+Everything in it can be retrieved again. Its files are read-only and may be hard links.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class _Entry:
 
 
 class SeriesCache:
-    """Series as folders, for any number of processes; the one unused for the longest goes first.
+    """Series as folders, for any number of processes; the least recently used is removed first.
 
     Args:
-        folder: of the cache.
-        limit_bytes: what all its files hold together; a larger series is not kept.
+        folder: the folder of the cache.
+        limit_bytes: limit of the total size; a larger series is not kept.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
@@ -44,7 +44,7 @@ class SeriesCache:
         self._limit_bytes = limit_bytes
 
     def give(self, series: StoredSeries, into: Path, *, writable_copy: bool) -> bool:
-        """Put the files of a series into an empty folder; whether it is there, whole, and was put.
+        """Put the files of a series into an empty folder. Returns False if the cache does not have all of them.
 
         Raises:
             OSError: ``into`` cannot be written.
@@ -58,19 +58,19 @@ class SeriesCache:
             for name in sizes:
                 give(entry / name, into / name, writable_copy=writable_copy)
             os.utime(entry)
-        except FileNotFoundError:  # not there, or it went meanwhile
+        except FileNotFoundError:  # not in the cache, or removed meanwhile
             for path in into.iterdir():
                 path.unlink()
             return False
         return True
 
     def keep(self, series: StoredSeries, files: Path, *, share: bool) -> None:
-        """Take in the files of a series; a cache that cannot be written is said in the log and no error.
+        """Add the files of a series; if the cache cannot be written, this is logged and is no error.
 
         Args:
-            series: which.
-            files: the folder that holds them as ``<SOPInstanceUID>.dcm``.
-            share: whether nobody will write to these files, so that no copies are needed.
+            series: the series.
+            files: the folder that holds its files as ``<SOPInstanceUID>.dcm``.
+            share: whether the files may be hard-linked, because nobody will write to them.
         """
         if series.size_bytes > self._limit_bytes:
             return
@@ -82,17 +82,17 @@ class SeriesCache:
                 give(files / name, staged / name, writable_copy=not share)
                 (staged / name).chmod(0o444)
             self._make_room(series.size_bytes)
-            put_in_place(staged, self._folder / _name(series))  # leaves what was there at ``staged``
+            put_in_place(staged, self._folder / _name(series))  # moves a former entry to ``staged``
         except OSError as exc:
             logger.warning("series %s is not kept in the cache %s: %s", series.series_instance_uid, self._folder, exc)
         finally:
             remove_tree(staged)
 
     def forget(self, series_instance_uid: str) -> None:
-        """Remove a series in all its versions, and what killed processes left half-made of any.
+        """Remove all versions of a series, and the unfinished entries of all series that killed processes left.
 
         Raises:
-            OSError: it cannot be removed.
+            OSError: an entry cannot be removed.
         """
         for path in (*self._folder.glob(f"{series_instance_uid}-*"), *self._folder.glob(".*")):
             aside = self._folder / f".{uuid.uuid4().hex}"
@@ -101,7 +101,7 @@ class SeriesCache:
                 shutil.rmtree(aside)
 
     def size_bytes(self) -> int:
-        """What all its files hold together."""
+        """The total size of its files."""
         return sum(each.size_bytes for each in self._entries())
 
     def _make_room(self, size_bytes: int) -> None:

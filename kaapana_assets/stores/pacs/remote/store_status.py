@@ -1,4 +1,4 @@
-"""What an archive says of an instance that it did not take, by C-STORE or STOW.
+"""The statuses with which an archive refuses an instance, by C-STORE or STOW.
 
 References: PS3.4 B.2.3 (C-STORE status), PS3.18 I.2 (Failure Reason of STOW).
 """
@@ -20,7 +20,7 @@ _TEXTS = {
 
 
 class Refusal(Enum):
-    """What a refusal means for the one who sends."""
+    """The meaning of a refusal for the sender."""
 
     BUSY = "the archive lacks room or memory: later"
     DUPLICATE = "it has an instance of this UID"
@@ -30,7 +30,7 @@ class Refusal(Enum):
 
 
 def status_text(status: int) -> str:
-    """A status in words; empty for one that nobody knows."""
+    """A status in words; empty for an unknown one."""
     return _TEXTS.get(status) or _TEXTS.get(status & 0xFF00) or _TEXTS.get(status & 0xF000, "")
 
 
@@ -40,7 +40,7 @@ def is_stored(status: int) -> bool:
 
 
 def refusal(status: int | None) -> Refusal:
-    """What a status other than success or a warning means; None is one that was not said."""
+    """The meaning of a status other than success or a warning; None stands for a refusal without a status."""
     if status is None or status == 0x0110:
         return Refusal.UNKNOWN
     if status & 0xFF00 == 0xA700:
