@@ -140,7 +140,7 @@ def _range(query: Range) -> DSL:
 
 
 def _coded_bounds(bounds: Mapping[str, str | float], ends: Mapping[str, str], query: Range) -> dict[str, str]:
-    """The bounds as ``other`` codes them; ``ends`` bound an open side, so that texts and numbers do not mix."""
+    """The bounds as ``other`` codes them; an open side takes its bound from ``ends``, where texts or numbers end."""
     found = {sign: coded(bound, exact=False) for sign, bound in bounds.items()}
     if query.lower is None:
         found["gte"] = ends["gte"]

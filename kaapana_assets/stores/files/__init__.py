@@ -1,1 +1,1 @@
-"""The shelf of outputs, run directories, and what moves files between them."""
+"""The shelf of outputs, run directories, and the functions that move files between them."""

@@ -1,6 +1,6 @@
 """Writes files that are either whole or absent, and replaces none: a file is synced before it gets its name.
 
-Only the file system is known here, nothing of DICOM, the spool or the PACS.
+This module knows only the file system, nothing of DICOM, the spool or the PACS.
 """
 
 from __future__ import annotations

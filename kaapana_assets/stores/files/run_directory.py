@@ -69,7 +69,7 @@ class RunDirectory:
 
     @staticmethod
     def place(series_instance_uid: str, folder: str) -> tuple[str, str, str]:
-        """The path of a folder of one series, as the names below the run directory."""
+        """The path of a folder of one series, as the names of its parts below the run directory."""
         return "batch", checked_uid(series_instance_uid, keyword="SeriesInstanceUID"), folder
 
     def opened(self, *names: str, make: bool = False) -> AbstractContextManager[Folder]:
@@ -341,8 +341,8 @@ def _has_results(directory: RunDirectory) -> bool:
 
 def _is_old(directory: RunDirectory, for_s: float) -> bool:
     untouched = [is_untouched(directory.path, for_s=for_s)]
-    # Every folder is looked at, because one with a date in the future is dated anew. One that cannot be entered is
-    # left out.
+    # Check every folder: one dated in the future gets the current date, from which its age counts. A folder that
+    # cannot be entered is ignored.
     for names in (("batch",), ("conf",), ("conf", "results")):
         with contextlib.suppress(FileNotFoundError, UnsafePath), directory.opened(*names) as folder:
             untouched.append(is_untouched(folder.fd, for_s=for_s))

@@ -49,10 +49,10 @@ def copy_open(reader: int, writer: int, *, at_most: int | None = None) -> tuple[
     Args:
         reader: a descriptor, at the beginning of the file.
         writer: a descriptor of an empty file.
-        at_most: limit in bytes; the copy stops after the first piece that exceeds it.
+        at_most: limit in bytes; reading stops after the first piece that exceeds it.
     """
     if _clone(reader, writer):
-        # What is written to the source from now on does not count.
+        # The clone is read instead of the source, which others may write to from now on.
         copy = os.open(f"/proc/self/fd/{writer}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             return _copy_bytes(copy, None, at_most=at_most)

@@ -20,7 +20,7 @@ _ALL_READ = 0o444
 def give_tree(
     source: Folder, target: Folder, *, writable_copy: bool, may_be_linked: Callable[[os.stat_result], bool]
 ) -> None:
-    """Link or copy the files of a tree into another folder, without empty folders, which the shelf has none of.
+    """Link or copy the files of a tree into another folder. Empty folders are left out, as they are on the shelf.
 
     Args:
         source: the tree.

@@ -55,7 +55,7 @@ class Rebuild:
         return [uid for uid in self.pacs.series_uids() if uid not in done]
 
     def run(self, uids: list[str], *, now: datetime) -> Iterator[int]:
-        """Put the documents of these series, and yield the number of series of each step when it is done.
+        """Put the documents of these series in steps, and yield the number of series after each step.
 
         The platform may ingest series at the same time. A series keeps its arrival time if the index has
         one, else it gets ``now``.

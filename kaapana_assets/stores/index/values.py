@@ -34,7 +34,7 @@ _CONTINUATIONS = (
 
 
 def leaves(document: Document) -> dict[str, dict[Value, Value]]:
-    """The distinct values of each field, from the stored form to the original; nested fields have dots.
+    """The distinct values of each field, as a mapping of stored form to original; nested fields have dots.
 
     Only the first 1,000 distinct values of a field are returned.
     """

@@ -1,7 +1,7 @@
 """The protocol of the object store: files in buckets, under names.
 
-Names follow the rules of S3, so that a name that is valid here is valid there. The implementations
-(``folder``, ``s3``) pass the same tests.
+Names follow the rules of S3, so that every valid name is also valid on an S3 server. The
+implementations (``folder``, ``s3``) pass the same tests.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class MinioObjects:
         return stored
 
     def open_read(self, bucket: str, name: str) -> BinaryIO:
-        """The content of an object, as ``ObjectStore.open_read`` says: a temporary file without a name."""
+        """The content of an object as a temporary file without a name; see ``ObjectStore.open_read``."""
         checked_bucket(bucket)
         checked_object_name(name)
         content = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
@@ -185,7 +185,7 @@ class MinioObjects:
         if not self._client.bucket_exists(bucket):
             with _unless({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}):
                 self._client.make_bucket(bucket)
-        with _unless({"NoSuchUpload"}):  # a response was lost and its request repeated: compare
+        with _unless({"NoSuchUpload"}):  # a response was lost and the request repeated: compare below
             self._client.put_object(
                 bucket, name, reader, expected.size_bytes,  # type: ignore[arg-type]
                 part_size=self._part_bytes, metadata={_SHA256: expected.sha256},

@@ -130,7 +130,7 @@ class S3Connection:
 
 
 class _ToldRetry(urllib3.Retry):
-    """Logs each retry, but of the request only the server's address, because the rest may be signed."""
+    """Logs each retry. Of the request, it logs only the server's address, because the rest may be signed."""
 
     def increment(
         self,

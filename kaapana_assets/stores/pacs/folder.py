@@ -137,7 +137,7 @@ class FolderPacs:
                 outcomes.append(outcome)
                 if outcome.outcome in (StoreOutcome.STORED, StoreOutcome.ALREADY_THERE):
                     rows.append(_row(candidate, known))
-            # Sync also for files that existed: the process that put them may have been killed before this point.
+            # Also sync folders of files that existed: the process that put them may have been killed before this.
             for folder in touched:
                 sync_folder(folder)
             catalog.add(rows)

@@ -127,7 +127,7 @@ class Pacs(Protocol):
         """Remove a series; a missing one is ignored. After an interruption, the same call goes on.
 
         Returns:
-            Empty, or the reason why the series remains if the PACS does not let it be removed, for a person to read.
+            An empty text; or why the series remains, for a person to read, if the PACS does not let it be removed.
 
         Raises:
             StoreUnavailable: the PACS does not answer or cannot be written.

@@ -1,4 +1,4 @@
-"""Hints why a query found nothing: its fields that no series has, and the keywords that may have been meant."""
+"""Explains why a query found nothing: names its fields that no series has, and keywords that may be meant."""
 
 from __future__ import annotations
 

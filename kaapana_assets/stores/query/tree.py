@@ -29,7 +29,7 @@ class All:
 
 @dataclass(frozen=True)
 class Term:
-    """A whole value of the field equals this one; numbers are compared as numbers ("2" equals 2.0)."""
+    """A value of the field equals this value as a whole; numbers are compared as numbers ("2" equals 2.0)."""
 
     field: str
     value: str

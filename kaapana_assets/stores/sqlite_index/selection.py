@@ -85,7 +85,7 @@ def _terms(field: str, terms: Sequence[str], connection: sqlite3.Connection) -> 
 
 
 def _having(field: int, sql: str, parameters: tuple[Value, ...]) -> Condition:
-    """The condition that a value of the field fulfils a condition on ``vocabulary v``."""
+    """The condition that a document has a value of the field for which ``sql`` holds in ``vocabulary v``."""
     return Condition(f"{_DOCUMENTS_HAVING} v.field = ? AND ({sql}))", (field, *parameters))
 
 

@@ -1,4 +1,4 @@
-"""Sends the requests that a PACS needs to a DICOMweb archive: QIDO, WADO and STOW. It keeps no records.
+"""Sends the requests of a PACS to a DICOMweb archive: QIDO, WADO and STOW. It keeps no records.
 
 References: PS3.18 10.4 (retrieve), 10.5 (store), 10.6 (search).
 """

@@ -203,7 +203,7 @@ def _send(assoc: Association, file: IdentifiedFile) -> SentFile:
 
 
 def _hint(file: IdentifiedFile) -> str:
-    """Why a receiver may have refused a file: the request names the UID in the file's header (PS3.10 7.1)."""
+    """A possible reason for a refusal: the request has the UID of the file header, not the dataset's (PS3.10 7.1)."""
     announced = str(read_file_meta_info(file.path).get("MediaStorageSOPInstanceUID", ""))
     if file.identity is None or announced == file.identity.sop_instance_uid:
         return ""

@@ -122,7 +122,7 @@ class DicomwebPacs:
             return stored
 
     def forget(self, series_instance_uid: str) -> str:
-        """Remove a series; see ``Pacs.forget``. DICOMweb defines no way to, so the ways of some archives are tried."""
+        """Remove a series; see ``Pacs.forget``. DICOMweb defines no removal, so the ways of some archives are tried."""
         self._make_ready()
         with self._local_files(f"series {series_instance_uid}"), self._locked([series_instance_uid]):
             try:

@@ -1,4 +1,4 @@
-"""Tells apart a file that an archive will never take and an archive that takes nothing at the moment.
+"""Distinguishes a file that an archive will never take from an archive that takes nothing at the moment.
 
 Some archives refuse a file without saying which of the two it is. If a file is refused again after
 others were taken in between, the file is at fault.

@@ -32,7 +32,7 @@ class InstanceSender(Protocol):
     keeps_bytes: bool
 
     def send(self, candidates: Sequence[Candidate]) -> list[Refused | None]:
-        """Send instances, each SOPInstanceUID once. Returns, in order, None for each that was accepted.
+        """Send instances, each SOPInstanceUID once. Returns one result each, in order: None if it was accepted.
 
         Raises:
             StoreUnavailable: the archive does not answer.
