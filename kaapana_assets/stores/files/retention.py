@@ -26,8 +26,7 @@ def remove_left_behind(
         home: the folder of all data, ``KAAPANA_HOME``.
         days: how long run directories are kept.
         dry_run: yield the paths, but remove nothing.
-        left: called for each file or folder that cannot be removed, with its path and the reason; the
-            others are removed.
+        left: called with a message for each file or folder that cannot be removed; the others are removed.
     """
     paths = HomePaths(home)
     directories = RunDirectories(paths.run_directories)

@@ -98,7 +98,7 @@ def put_in_place(staged: Path, target: Path) -> Path | None:
     """Move the folder ``staged`` to ``target`` in one step; a folder that exists there is replaced.
 
     Returns:
-        The path of the replaced folder; None if there was none.
+        The path at which the replaced folder is now; None if there was none.
     """
     while True:
         if not target.exists():

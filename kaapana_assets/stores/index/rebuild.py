@@ -55,7 +55,7 @@ class Rebuild:
         return [uid for uid in self.pacs.series_uids() if uid not in done]
 
     def run(self, uids: list[str], *, now: datetime) -> Iterator[int]:
-        """Put the documents of these series in steps, and yield the number of series after each step.
+        """Put the documents of these series in steps, and after each step yield the number of its series.
 
         The platform may ingest series at the same time. A series keeps its arrival time if the index has
         one, else it gets ``now``.

@@ -53,8 +53,8 @@ class StowAnswer:
     Attributes:
         stored: the instances that it stored, with or without a warning.
         failed: the instances that it refused, with their Failure Reason.
-        is_complete: whether the response could be read. If so, an instance that it does not name was not stored;
-            if not, a search has to find out what was stored.
+        is_complete: whether the response could be read and lists instances. If so, an instance that it does not
+            name was not stored; if not, a search has to find out what was stored.
     """
 
     stored: frozenset[str]
