@@ -51,3 +51,19 @@ def as_they_end(
             raise
     if error is not None:
         raise error
+
+
+def in_order(call: Callable[[_Given], _Result], each: Iterable[_Given], *, at_once: int) -> list[_Result]:
+    """Call a function for each item, up to ``at_once`` in parallel, and return the results in the order of the items.
+
+    After the first error, no further call begins, and it is raised.
+    """
+    if at_once <= 1:
+        return [call(given) for given in each]
+    with ThreadPoolExecutor(at_once, thread_name_prefix="retrieval") as pool:
+        pending = [pool.submit(call, given) for given in each]
+        try:
+            return [submitted.result() for submitted in pending]
+        except BaseException:  # also when the run is cancelled
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

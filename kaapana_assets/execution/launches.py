@@ -129,7 +129,7 @@ def _launch(run: OperatorRun, directory: RunDirectory, series: Sequence[str]) ->
     if error is None:
         for uid in sorted(result.verified):
             try:
-                _take(run.operator, view, directory, *directory.place(uid, run.operator.out_dir))
+                _take(run.operator, view, directory, *directory.names_of(uid, run.operator.out_dir))
             except UnsafePath as exc:  # changed after its verification, or not permitted to be moved
                 result.verified.discard(uid)
                 result.failed[uid] = f"series {uid}: {_named_refusal(run.operator, str(exc))}"

@@ -6,17 +6,15 @@ Batch runs, single runs and backfills all use this module. Nothing here knows ab
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import TypeVar
 
 from kaapana_assets.durable import full_disk_told
 from kaapana_assets.errors import InputError, OperatorFailed, UnsafePath
-from kaapana_assets.execution.concurrency import as_they_end
+from kaapana_assets.execution.concurrency import as_they_end, in_order
 from kaapana_assets.execution.inputs import series_in
 from kaapana_assets.execution.launches import Attempt, attempt_pooled, attempt_series
-from kaapana_assets.execution.run_context import Done, OperatorResult, OperatorRun, RunContext
+from kaapana_assets.execution.run_context import Done, OperatorResult, OperatorRun
 from kaapana_assets.execution.staging import stage_pooled, stage_series
 from kaapana_assets.stores.files.run_directory import RunDirectory
 from kaapana_assets.stores.files.shelf import Manifest, Origin
@@ -28,7 +26,6 @@ from kaapana_assets.workflows.fingerprints import (
 )
 from kaapana_assets.workflows.operators import ContainerOperator, PythonOperator
 
-_Result = TypeVar("_Result")
 _Read = Mapping[str, Mapping[str, str]]
 """The inputs of each series: SeriesInstanceUID -> folder -> fingerprint."""
 
@@ -125,7 +122,11 @@ def _run_pooled(run: OperatorRun, inputs: Inputs) -> OperatorResult:
         return OperatorResult(code_version=code, done={cohort: _done(kept, source, reused=True)})
     series = series_in(run, inputs)
     stage_pooled(run, inputs)
-    _at_once(run, lambda uid: stage_series(run, run.directory, uid, _read(inputs, uid)), series)
+    in_order(
+        lambda uid: stage_series(run, run.directory, uid, _read(inputs, uid)),
+        series,
+        at_once=run.stores.parallel_retrievals,
+    )
     launches = attempt_pooled(run, run.directory, series)
     _check_unchanged(run, code)
     output = run.directory.path / run.operator.out_dir
@@ -202,28 +203,12 @@ def _staged_attempt(run: OperatorRun, directory: RunDirectory, todo: _Read) -> A
             return str(exc)
         return None
 
-    problems = dict(zip(todo, _at_once(run, problem, todo), strict=True))
+    problems = dict(zip(todo, in_order(problem, todo, at_once=run.stores.parallel_retrievals), strict=True))
     attempt = Attempt(failed={uid: reason for uid, reason in problems.items() if reason is not None})
     ready = [uid for uid, reason in problems.items() if reason is None]
     if ready and not run.cancelled.is_set():
         attempt.add(attempt_series(run, directory, ready))
     return attempt
-
-
-def _at_once(run: RunContext, call: Callable[[str], _Result], series: Iterable[str]) -> list[_Result]:
-    """Call a function for each series, with as many in parallel as there may be retrievals from the PACS.
-
-    After the first error, no further call begins.
-    """
-    if run.stores.parallel_retrievals == 1:
-        return [call(uid) for uid in series]
-    with ThreadPoolExecutor(run.stores.parallel_retrievals, thread_name_prefix="retrieval") as pool:
-        pending = [pool.submit(call, uid) for uid in series]
-        try:
-            return [each.result() for each in pending]
-        except BaseException:  # also when the run is cancelled
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _by_series(inputs: Inputs, series: Iterable[str]) -> _Read:
@@ -251,7 +236,7 @@ def _forget_leftovers(run: OperatorRun, uid: str) -> None:
     """Remove the series' output from the run directory: a killed run may have left it there incomplete."""
     for directory in (run.directory, run.directory.of_series(uid)):
         try:
-            directory.remove(*directory.place(uid, run.operator.out_dir))
+            directory.remove(*directory.names_of(uid, run.operator.out_dir))
         except UnsafePath as exc:  # whoever reads it refuses it, too
             run.log.warning("%s: %s", run.operator.full_name, exc)
 

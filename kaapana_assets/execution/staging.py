@@ -33,7 +33,7 @@ def stage_series(run: OperatorRun, directory: RunDirectory, uid: str, by_folder:
     sources = run.workflow.input_folders(run.operator)
     for name, fingerprint in by_folder.items():
         source = sources[name]
-        with _staged(directory, *directory.place(uid, name)) as staged:
+        with _staged(directory, *directory.names_of(uid, name)) as staged:
             if staged is not None and source is not None:
                 _fetch(run, source, uid, staged, fingerprint)
             elif staged is not None:

@@ -43,7 +43,7 @@ def lay_out(run: OperatorRun, directory: RunDirectory, view: RunDirectory, serie
     writable_copy = not (isolates and isinstance(run.operator, ContainerOperator))
     for folder, source in run.workflow.input_folders(run.operator).items():
         is_pooled = source is not None and source.level == "cohort"
-        places = [(folder,)] if is_pooled else [view.place(uid, folder) for uid in series]
+        places = [(folder,)] if is_pooled else [view.names_of(uid, folder) for uid in series]
 
         def may_be_linked(status: os.stat_result, *, is_dicom: bool = source is None) -> bool:
             """Outputs of operators were verified to have one name only; other names are the platform's."""

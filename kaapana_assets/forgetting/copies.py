@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kaapana_assets.errors import NotFound, StoreUnavailable
-from kaapana_assets.forgetting.place import Place
+from kaapana_assets.forgetting.location import Location
 from kaapana_assets.settings import Settings
 from kaapana_assets.stores.factory import open_index, open_pacs
 from kaapana_assets.stores.forgotten import Forgetting
@@ -21,7 +21,7 @@ from kaapana_assets.stores.sqlite_index import SqliteIndex
 _REDACTED = b"x"
 
 
-def archive_place(settings: Settings, forgetting: Forgetting) -> Place:
+def archive_location(settings: Settings, forgetting: Forgetting) -> Location:
     """The instances in the PACS, and in an embedded archive that was used before."""
     stores: list[Pacs] = [open_pacs(settings)]
     before = settings.paths.archive
@@ -31,7 +31,7 @@ def archive_place(settings: Settings, forgetting: Forgetting) -> Place:
     def clear() -> list[str]:
         return [said for store in stores for uid in forgetting.series if (said := store.forget(uid))]
 
-    return Place(
+    return Location(
         name="archive",
         unit="instances",
         count=lambda: sum(_instances(store, uid) for store in stores for uid in forgetting.series),
@@ -39,7 +39,7 @@ def archive_place(settings: Settings, forgetting: Forgetting) -> Place:
     )
 
 
-def index_place(settings: Settings, forgetting: Forgetting) -> Place:
+def index_location(settings: Settings, forgetting: Forgetting) -> Location:
     """The documents in the metadata index with their indexed words, also in a former embedded index."""
     before = settings.paths.index
 
@@ -63,10 +63,10 @@ def index_place(settings: Settings, forgetting: Forgetting) -> Place:
                 index.close()
         return []
 
-    return Place(name="index", unit="documents", count=count, clear=clear)
+    return Location(name="index", unit="documents", count=count, clear=clear)
 
 
-def caches_place(home: Path, forgetting: Forgetting) -> Place:
+def caches_location(home: Path, forgetting: Forgetting) -> Location:
     """Catalogs and caches of archives on servers, including servers that are no longer used."""
 
     def found() -> list[Path]:
@@ -85,10 +85,10 @@ def caches_place(home: Path, forgetting: Forgetting) -> Place:
                 catalog.close()
         return []
 
-    return Place(name="caches", unit="series", count=lambda: len(found()), clear=clear)
+    return Location(name="caches", unit="series", count=lambda: len(found()), clear=clear)
 
 
-def logs_place(home: Path, forgetting: Forgetting) -> Place:
+def logs_location(home: Path, forgetting: Forgetting) -> Location:
     """The UIDs in the logs of the platform's parts. They are overwritten; the lines stay."""
     pattern = uid_pattern(forgetting.series)
 
@@ -98,7 +98,7 @@ def logs_place(home: Path, forgetting: Forgetting) -> Place:
                 _redact(path, pattern)
         return []
 
-    return Place(
+    return Location(
         name="logs",
         unit="lines",
         count=lambda: sum(1 for path in home.glob("logs/*") if path.is_file() for _ in _lines_with(path, pattern)),

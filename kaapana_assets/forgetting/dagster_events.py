@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kaapana_assets.errors import DagsterUnavailable
-from kaapana_assets.forgetting.place import Place
+from kaapana_assets.forgetting.location import Location
 from kaapana_assets.settings import Settings
 from kaapana_assets.stores.forgotten import Forgetting
 from kaapana_assets.supervision.needs import MIGRATION, given_to
@@ -21,7 +21,7 @@ _PATIENCE_S = 10
 _SHOWN_LINES = 3
 
 
-def dagster_place(settings: Settings, forgetting: Forgetting, *, storage_is_up: bool) -> Place:
+def dagster_location(settings: Settings, forgetting: Forgetting, *, storage_is_up: bool) -> Location:
     """The partitions of the series, with their events and the captured output of their runs.
 
     Args:
@@ -48,7 +48,7 @@ def dagster_place(settings: Settings, forgetting: Forgetting, *, storage_is_up: 
         _run(home, asked)
         return ()
 
-    return Place(name="Dagster", unit="partitions", count=lambda: len(forgetting.series), clear=clear)
+    return Location(name="Dagster", unit="partitions", count=lambda: len(forgetting.series), clear=clear)
 
 
 def dagster_home(settings: Settings) -> Path | None:

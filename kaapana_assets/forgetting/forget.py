@@ -18,17 +18,17 @@ from pathlib import Path
 
 from kaapana_assets.dicom.limits import limits_of
 from kaapana_assets.errors import DagsterUnavailable, NotFound, TemporaryError
-from kaapana_assets.forgetting.copies import archive_place, caches_place, index_place, logs_place
-from kaapana_assets.forgetting.dagster_events import dagster_place
-from kaapana_assets.forgetting.incoming import quarantine_place, scratch_place, spool_place
-from kaapana_assets.forgetting.place import Place
+from kaapana_assets.forgetting.copies import archive_location, caches_location, index_location, logs_location
+from kaapana_assets.forgetting.dagster_events import dagster_location
+from kaapana_assets.forgetting.incoming import quarantine_location, scratch_location, spool_location
+from kaapana_assets.forgetting.location import Location
 from kaapana_assets.forgetting.results import (
-    cohorts_place,
+    cohorts_location,
     cohorts_with,
-    objects_place,
+    objects_location,
     pooled_outputs,
-    runs_place,
-    shelf_place,
+    runs_location,
+    shelf_location,
 )
 from kaapana_assets.forgetting.selection import series_of
 from kaapana_assets.graphql import DagsterClient
@@ -70,7 +70,7 @@ def plan(settings: Settings, kind: Kind, value: str, *, now: datetime) -> Forget
 
 def preview(settings: Settings, forgetting: Forgetting) -> Mapping[str, tuple[int, str]]:
     """The number and unit of the items that would be removed, by location."""
-    return {place.name: (place.count(), place.unit) for place in _places(settings, forgetting)}
+    return {place.name: (place.count(), place.unit) for place in _locations(settings, forgetting)}
 
 
 def carry_out(settings: Settings, forgetting: Forgetting, say: Say) -> Path:
@@ -120,7 +120,7 @@ def _clear(settings: Settings, records: ForgottenRecords, forgetting: Forgetting
         if not forgetting.done:
             forgetting = _with_latest(settings, forgetting)
             records.begin(forgetting)
-        for place in _places(settings, forgetting):
+        for place in _locations(settings, forgetting):
             if place.name in forgetting.done:
                 continue
             say(place.name)
@@ -139,22 +139,22 @@ def _with_latest(settings: Settings, forgetting: Forgetting) -> Forgetting:
     return replace(forgetting, cohorts=tuple(sorted(cohorts)), pooled=tuple(sorted(pooled)))
 
 
-def _places(settings: Settings, forgetting: Forgetting) -> list[Place]:
+def _locations(settings: Settings, forgetting: Forgetting) -> list[Location]:
     shelf = open_shelf(settings)
     limits = limits_of(settings)
     return [
-        objects_place(open_objects(settings), shelf, forgetting),
-        shelf_place(shelf, forgetting),
-        runs_place(open_run_directories(settings), forgetting),
-        cohorts_place(settings.home, forgetting),
-        quarantine_place(settings.home, limits, forgetting),
-        spool_place(settings.home, forgetting),
-        scratch_place(settings.home, limits, forgetting),
-        archive_place(settings, forgetting),
-        index_place(settings, forgetting),
-        caches_place(settings.home, forgetting),
-        logs_place(settings.home, forgetting),
-        dagster_place(settings, forgetting, storage_is_up=running_platform(settings.home) is not None),
+        objects_location(open_objects(settings), shelf, forgetting),
+        shelf_location(shelf, forgetting),
+        runs_location(open_run_directories(settings), forgetting),
+        cohorts_location(settings.home, forgetting),
+        quarantine_location(settings.home, limits, forgetting),
+        spool_location(settings.home, forgetting),
+        scratch_location(settings.home, limits, forgetting),
+        archive_location(settings, forgetting),
+        index_location(settings, forgetting),
+        caches_location(settings.home, forgetting),
+        logs_location(settings.home, forgetting),
+        dagster_location(settings, forgetting, storage_is_up=running_platform(settings.home) is not None),
     ]
 
 

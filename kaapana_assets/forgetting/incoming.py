@@ -14,7 +14,7 @@ from kaapana_assets.dicom.limits import ReadingLimits
 from kaapana_assets.durable import sync_folder
 from kaapana_assets.errors import InputError, StoreUnavailable
 from kaapana_assets.forgetting.copies import uid_pattern
-from kaapana_assets.forgetting.place import Place
+from kaapana_assets.forgetting.location import Location
 from kaapana_assets.home_paths import HomePaths
 from kaapana_assets.stores.files.durable import remove_if_empty
 from kaapana_assets.stores.forgotten import Forgetting
@@ -37,7 +37,7 @@ _LEFT_BEHIND_S = 3600.0
 _TRIES = 100
 
 
-def spool_place(home: Path, forgetting: Forgetting) -> Place:
+def spool_location(home: Path, forgetting: Forgetting) -> Location:
     """The files of the series in the spool, and the notes about aborted associations."""
     incoming = HomePaths(home).incoming
     folders = [incoming / uid for uid in forgetting.series]
@@ -50,12 +50,12 @@ def spool_place(home: Path, forgetting: Forgetting) -> Place:
             note.unlink(missing_ok=True)
         return []
 
-    return Place(
+    return Location(
         name="spool", unit="files", count=lambda: sum(len(list(folder.glob("*"))) for folder in folders), clear=clear
     )
 
 
-def quarantine_place(home: Path, limits: ReadingLimits, forgetting: Forgetting) -> Place:
+def quarantine_location(home: Path, limits: ReadingLimits, forgetting: Forgetting) -> Location:
     """The quarantined files of the series, in any folder of the quarantine, with their notes."""
     series = set(forgetting.series)
 
@@ -72,10 +72,10 @@ def quarantine_place(home: Path, limits: ReadingLimits, forgetting: Forgetting) 
             _remove(HomePaths(home).quarantine / uid)
         return []
 
-    return Place(name="quarantine", unit="files", count=lambda: len(found()), clear=clear)
+    return Location(name="quarantine", unit="files", count=lambda: len(found()), clear=clear)
 
 
-def scratch_place(home: Path, limits: ReadingLimits, forgetting: Forgetting) -> Place:
+def scratch_location(home: Path, limits: ReadingLimits, forgetting: Forgetting) -> Location:
     """Temporary copies that killed processes did not remove.
 
     Results on their way into the embedded object store do not name their series: all that were not written to for
@@ -103,7 +103,7 @@ def scratch_place(home: Path, limits: ReadingLimits, forgetting: Forgetting) -> 
             record.write_text("".join(f"{line}\n" for line in lines if line not in series))
         return []
 
-    return Place(name="scratch", unit="copies", count=lambda: len(found()), clear=clear)
+    return Location(name="scratch", unit="copies", count=lambda: len(found()), clear=clear)
 
 
 def quarantined_files(home: Path) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kaapana_assets.cohorts import cohort as cohort_files
 from kaapana_assets.errors import InvalidIdentifier, NotFound, StoreUnavailable
-from kaapana_assets.forgetting.place import Place
+from kaapana_assets.forgetting.location import Location
 from kaapana_assets.home_paths import HomePaths
 from kaapana_assets.stores.files.run_directory import RunDirectories
 from kaapana_assets.stores.files.shelf import Shelf
@@ -44,7 +44,7 @@ def pooled_outputs(shelf: Shelf, cohorts: Iterable[str]) -> tuple[tuple[str, str
     )
 
 
-def objects_place(objects: ObjectStore, shelf: Shelf, forgetting: Forgetting) -> Place:
+def objects_location(objects: ObjectStore, shelf: Shelf, forgetting: Forgetting) -> Location:
     """The objects with results of the series, single or pooled. The shelf lists their names as well."""
 
     def found() -> Iterator[tuple[str, str]]:
@@ -62,10 +62,10 @@ def objects_place(objects: ObjectStore, shelf: Shelf, forgetting: Forgetting) ->
                 continue
         return []
 
-    return Place(name="objects", unit="objects", count=lambda: sum(1 for _ in found()), clear=clear)
+    return Location(name="objects", unit="objects", count=lambda: sum(1 for _ in found()), clear=clear)
 
 
-def shelf_place(shelf: Shelf, forgetting: Forgetting) -> Place:
+def shelf_location(shelf: Shelf, forgetting: Forgetting) -> Location:
     """The outputs of the series, and pooled outputs that include them, which a new run makes again."""
 
     def found() -> list[Path]:
@@ -75,10 +75,10 @@ def shelf_place(shelf: Shelf, forgetting: Forgetting) -> Place:
         half_made += [path for *_, cohort in forgetting.pooled for path in shelf.folder.glob(f"{_STAGING}/*/{cohort}")]
         return [path for path in (*single, *pooled, *half_made) if path.is_dir()]
 
-    return Place(name="shelf", unit="outputs", count=lambda: len(found()), clear=lambda: _removed(found()))
+    return Location(name="shelf", unit="outputs", count=lambda: len(found()), clear=lambda: _removed(found()))
 
 
-def runs_place(directories: RunDirectories, forgetting: Forgetting) -> Place:
+def runs_location(directories: RunDirectories, forgetting: Forgetting) -> Location:
     """The directories of all runs on one of the series."""
     series = set(forgetting.series)
 
@@ -91,10 +91,10 @@ def runs_place(directories: RunDirectories, forgetting: Forgetting) -> Place:
             directories.remove(directory)
         return _removed(found())
 
-    return Place(name="runs", unit="directories", count=lambda: len(set(found())), clear=clear)
+    return Location(name="runs", unit="directories", count=lambda: len(set(found())), clear=clear)
 
 
-def cohorts_place(home: Path, forgetting: Forgetting) -> Place:
+def cohorts_location(home: Path, forgetting: Forgetting) -> Location:
     """The cohorts that hold the series. They stay, with a mark in place of each series."""
     folder = HomePaths(home).cohorts
 
@@ -112,7 +112,7 @@ def cohorts_place(home: Path, forgetting: Forgetting) -> Place:
                 return [f"{exc}; it names series that were forgotten: delete it"]
         return []
 
-    return Place(name="cohorts", unit="cohorts marked", count=lambda: len(found()), clear=clear)
+    return Location(name="cohorts", unit="cohorts marked", count=lambda: len(found()), clear=clear)
 
 
 def _holds(folder: Path, name: str, series: set[str]) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kaapana_assets.forgetting.results import objects_place
+from kaapana_assets.forgetting.results import objects_location
 from kaapana_assets.stores.files.shelf import Origin, Shelf
 from kaapana_assets.stores.forgotten import Forgetting
 from kaapana_assets.stores.objects.folder import FolderObjects
@@ -34,7 +34,7 @@ def test_object_of_another_series_that_an_operator_lists_stays(tmp_path: Path, p
         series=(FORGOTTEN,),
         pooled=pooled,
     )
-    place = objects_place(objects, shelf, forgetting)
+    place = objects_location(objects, shelf, forgetting)
     assert place.count() == 1
     assert place.clear() == []
     assert [item.name for item in objects.list("results")] == [foreign]

@@ -14,7 +14,7 @@ from services.proxy import fault_proxy, http_answer
 from stores.conftest import s3_connection, until
 
 from kaapana_assets.errors import ConfigurationError, KaapanaAssetsError, NotFound, StoreUnavailable
-from kaapana_assets.stores.objects.checksums import Fingerprint
+from kaapana_assets.stores.objects.checksums import Checksums
 from kaapana_assets.stores.objects.s3 import MinioObjects
 from kaapana_assets.stores.objects.s3_connection import LIBRARY_ERRORS, translated
 
@@ -43,7 +43,7 @@ def test_files_of_any_size_are_sent_in_parts_and_checked(minio_server, minio_sto
     assert (stored.size_bytes, stored.digest) == (size, digest(content))
     client = s3_connection(minio_server).open()
     found = client.stat_object("results", "a")
-    assert found.etag == Fingerprint.of(io.BytesIO(content), part_bytes=5 * MIB).etag
+    assert found.etag == Checksums.of(io.BytesIO(content), part_bytes=5 * MIB).etag
     assert ("-" in found.etag) == (size > 5 * MIB)
     store.get_file("results", "a", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == content

@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -195,9 +196,9 @@ def backfill_step(context: dg.OpExecutionContext, platform: Platform, workflow: 
     run = join_backfill(context, platform, workflow, series).of(operator)
     with directories.used(run.directory, context.run_id):
         inputs = inputs_of(run)
-        result = run_operator(run, inputs)
-        ready = series_in(run, inputs)
-        result.failed.update(_lacking(run, set(series) - set(ready)))
+        lacking = _lacking(run, set(series) - set(series_in(run, inputs)))
+        worked = run_operator(run, inputs)
+        result = replace(worked, failed={**worked.failed, **lacking})
         _record_series(context, run, result)
         if result.failed:
             raise _failure(operator, result)
@@ -233,7 +234,7 @@ def _record_series(context: dg.OpExecutionContext, run: OperatorRun, result: Ope
     before = {asset_key(workflow, o.full_name): done_by(run, o) for o in workflow.predecessors(run.operator)}
     if None in workflow.input_folders(run.operator).values():
         before[DICOM_SERIES] = dict(run.request.series)
-    shelf = run.stores.shelf.entry(run.workflow.name, run.operator.full_name, "x").parent
+    shelf = run.stores.shelf.entries_of(run.workflow.name, run.operator.full_name)
     made = []
     for uid, done in result.done.items():
         inputs = {other: versions[uid] for other, versions in before.items()}

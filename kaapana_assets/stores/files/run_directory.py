@@ -65,10 +65,10 @@ class RunDirectory:
 
     def series_dir(self, series_instance_uid: str, folder: str) -> Path:
         """The path of the folder that an operator reads or writes for one series; ``opened`` opens it."""
-        return self.path.joinpath(*self.place(series_instance_uid, folder))
+        return self.path.joinpath(*self.names_of(series_instance_uid, folder))
 
     @staticmethod
-    def place(series_instance_uid: str, folder: str) -> tuple[str, str, str]:
+    def names_of(series_instance_uid: str, folder: str) -> tuple[str, str, str]:
         """The path of a folder of one series, as the names of its parts below the run directory."""
         return "batch", checked_uid(series_instance_uid, keyword="SeriesInstanceUID"), folder
 

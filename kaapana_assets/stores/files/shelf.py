@@ -83,7 +83,15 @@ class Shelf:
         Raises:
             InvalidIdentifier: a name is not safe as a path component.
         """
-        parts = [checked_name(part, kind="shelf name") for part in (workflow, operator, partition)]
+        return self.entries_of(workflow, operator) / checked_name(partition, kind="shelf name")
+
+    def entries_of(self, workflow: str, operator: str) -> Path:
+        """The folder of all entries of an operator, whether it exists or not.
+
+        Raises:
+            InvalidIdentifier: a name is not safe as a path component.
+        """
+        parts = [checked_name(part, kind="shelf name") for part in (workflow, operator)]
         return self.folder.joinpath(*parts)
 
     def manifest(self, workflow: str, operator: str, partition: str) -> Manifest | None:

@@ -17,7 +17,7 @@ class Readable(Protocol):
 
 
 @dataclass(frozen=True)
-class Fingerprint:
+class Checksums:
     """The size and the checksums of a file.
 
     Attributes:
@@ -32,7 +32,7 @@ class Fingerprint:
     etag: str
 
     @staticmethod
-    def of(source: BinaryIO, *, part_bytes: int) -> Fingerprint:
+    def of(source: BinaryIO, *, part_bytes: int) -> Checksums:
         """The size and the checksums of a file, which is read from its beginning."""
         source.seek(0)
         sha256, parts, size = hashlib.sha256(), [hashlib.md5(usedforsecurity=False)], 0
@@ -48,9 +48,9 @@ class Fingerprint:
             parts[-1].update(piece)
             size += len(piece)
         if len(parts) == 1:
-            return Fingerprint(size, sha256.hexdigest(), parts[0].hexdigest())
+            return Checksums(size, sha256.hexdigest(), parts[0].hexdigest())
         of_parts = hashlib.md5(b"".join(part.digest() for part in parts), usedforsecurity=False).hexdigest()
-        return Fingerprint(size, sha256.hexdigest(), f"{of_parts}-{len(parts)}")
+        return Checksums(size, sha256.hexdigest(), f"{of_parts}-{len(parts)}")
 
 
 class HashingReader:

@@ -19,7 +19,7 @@ from minio.error import InvalidResponseError, S3Error
 
 from kaapana_assets.errors import ConfigurationError, InvalidIdentifier, NotFound, StoreUnavailable
 from kaapana_assets.stores.checks import StoreReport
-from kaapana_assets.stores.objects.checksums import Fingerprint, HashingReader
+from kaapana_assets.stores.objects.checksums import Checksums, HashingReader
 from kaapana_assets.stores.objects.protocol import (
     StoredObject,
     checked_bucket,
@@ -177,9 +177,9 @@ class MinioObjects:
     def _where(self) -> str:
         return f"the object store {self._connection.endpoint}"
 
-    def _sent(self, bucket: str, name: str, source: BinaryIO) -> Fingerprint | None:
+    def _sent(self, bucket: str, name: str, source: BinaryIO) -> Checksums | None:
         """Upload a file once. Returns its checksums, or None if the server has other content afterwards."""
-        expected = Fingerprint.of(source, part_bytes=self._part_bytes)
+        expected = Checksums.of(source, part_bytes=self._part_bytes)
         source.seek(0)
         reader = HashingReader(source)
         if not self._client.bucket_exists(bucket):
