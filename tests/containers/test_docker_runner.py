@@ -22,7 +22,7 @@ from services.plugin import engine
 
 from kaapana_assets.containers.docker.runner import DockerRunner
 from kaapana_assets.containers.protocol import Launch, Outcome
-from kaapana_assets.errors import ConfigurationError, EngineUnavailable, NotFound, OperatorTimeout
+from kaapana_assets.errors import ConfigurationError, EngineUnavailable, NotFound, OperatorFailed, OperatorTimeout
 from kaapana_assets.image_builds.references import reference_of
 from kaapana_assets.settings.user_ids import OPERATOR_UID
 from kaapana_assets.workflows.loader import load_workflow_files
@@ -104,6 +104,18 @@ def test_an_operator_has_no_rights_and_sees_nothing_but_its_directory(place: Pla
     assert not seen["other"]
     assert {"/", "/data", "/tmp", "/home/operator"} <= set(seen["places"])
     assert not any(folder.startswith(("/work", "/run/docker", "/var/run")) for folder in seen["places"])
+
+
+def test_output_that_takes_too_long_to_read_is_left_out_but_for_its_end(
+    tmp_path: Path, container_engine: ContainerEngine
+) -> None:
+    place = Place(tmp_path, container_engine, log_drain_s=0.0)
+    place.image("for number in range(2000):\n    print('line', number)\nraise SystemExit(5)")
+    with pytest.raises(OperatorFailed, match="line 1999") as raised:
+        place.run()
+    assert "more than can be read in time" in "".join(place.lines)
+    assert place.lines[-30:] == [f"line {number}" for number in range(1970, 2000)]
+    assert "exit code 5" in str(raised.value)
 
 
 def test_launches_at_once_do_not_see_each_other(place: Place) -> None:

@@ -144,15 +144,16 @@ class Engine:
             _unless_gone(lambda: client.kill(container, "SIGKILL"))
             _unless_gone(lambda: client.remove_container(container, force=True, v=True))
 
-    def logs(self, container: str, *, follow: bool) -> Iterator[tuple[bool, bytes]]:
+    def logs(self, container: str, *, follow: bool, last: int | None = None) -> Iterator[tuple[bool, bytes]]:
         """Yield a container's output from its beginning, in pieces: whether it is stderr, and the bytes.
 
         Args:
             container: its ID.
             follow: whether to continue until the container ends. Podman may stop earlier, and responds
                 only once there is output.
+            last: number of last lines to yield instead of all.
         """
-        wanted = {"stdout": 1, "stderr": 1, "follow": int(follow)}
+        wanted = {"stdout": 1, "stderr": 1, "follow": int(follow)} | ({} if last is None else {"tail": last})
         limits = (_ANSWER_WITHIN_S, _LOGS_SILENT_S)
         with self.client() as client:
             url = f"{client.base_url}/v{client.api_version}/containers/{container}/logs"

@@ -74,6 +74,7 @@ class DockerRunner:
         own_uid: ID of this process' user.
         grace_s: seconds between SIGTERM and SIGKILL when an operator exceeds its timeout.
         patience_s: seconds to wait for an engine that does not answer.
+        log_drain_s: seconds to read the rest of an operator's output after its container has ended.
         home: the platform's home; containers of other homes, such as the original of a copy, are left alone.
     """
 
@@ -89,8 +90,10 @@ class DockerRunner:
         parallel_launches: int = 1,
         grace_s: float = 10.0,
         patience_s: float = 30.0,
+        log_drain_s: float = 15.0,
         home: Path | None = None,
     ) -> None:
+        self._log_drain_s = log_drain_s
         self.parallel_launches = parallel_launches
         self.isolates = uid != own_uid
         """True if operators run as another user, who without capabilities cannot write the platform's files."""
@@ -144,7 +147,7 @@ class DockerRunner:
     ) -> Outcome:
         """Run one operator to its end, as ``Runner.run`` says."""
         patience = self._engine.patience()
-        watch = ContainerWatch(self._engine, output, answered=patience.renew)
+        watch = ContainerWatch(self._engine, output, answered=patience.renew, drain_s=self._log_drain_s)
         container: str | None = None
 
         def attempt() -> Mapping[str, Any]:

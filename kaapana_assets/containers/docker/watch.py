@@ -35,6 +35,7 @@ class ContainerWatch:
         engine: the engine that runs the container.
         output: called in the calling thread with each line.
         answered: called each time the engine reports that the container still runs.
+        drain_s: seconds to read the rest of the output after the container has ended.
 
     Attributes:
         last: the last lines of output.
@@ -42,8 +43,11 @@ class ContainerWatch:
         interrupted: whether the engine was unavailable for a while.
     """
 
-    def __init__(self, engine: Engine, output: Callable[[str], None], *, answered: Callable[[], None]) -> None:
+    def __init__(
+        self, engine: Engine, output: Callable[[str], None], *, answered: Callable[[], None], drain_s: float
+    ) -> None:
         self._engine = engine
+        self._drain_s = drain_s
         self._answered = answered
         self._output = output
         self._given = {False: 0, True: 0}
@@ -85,8 +89,8 @@ class ContainerWatch:
                 if has_ended:  # the log ends shortly before the container does, or Podman stopped following
                     time.sleep(_LOOK_EVERY_S[0] / 4)
         # Read what the thread missed: Podman ends a followed log early, or never.
-        for is_error, piece in self._rest(container):
-            self._give(is_error, piece)
+        if not self._read_rest(container):
+            self._read_last(container)
         for lines in self._lines.values():
             self._tell(lines.feed(b"", final=True))
         state: Mapping[str, Any] = found["State"]
@@ -145,8 +149,29 @@ class ContainerWatch:
         finally:
             enough.set()
 
-    def _rest(self, container: str) -> Iterator[_Piece]:
-        return _after(self._engine.logs(container, follow=False), dict(self._given))
+    def _read_rest(self, container: str) -> bool:
+        """Forward the output that was missed; False if there is more than can be read in time."""
+        until = time.monotonic() + self._drain_s
+        is_late = False
+
+        def in_time() -> Iterator[_Piece]:
+            nonlocal is_late
+            for piece in self._engine.logs(container, follow=False):
+                is_late = time.monotonic() > until
+                if is_late:
+                    return
+                yield piece
+
+        for is_error, piece in _after(in_time(), dict(self._given)):
+            self._give(is_error, piece)
+        return not is_late
+
+    def _read_last(self, container: str) -> None:
+        """Forward the last lines, which say why an operator failed, after a line about what is left out."""
+        self._output("it printed more than can be read in time: what is missing here is left out")
+        self._lines = {False: Lines(), True: Lines()}
+        for is_error, piece in self._engine.logs(container, follow=False, last=LINES_SHOWN):
+            self._tell(self._lines[is_error].feed(piece))
 
     def _give(self, is_error: bool, piece: bytes) -> None:
         self._given[is_error] += len(piece)
