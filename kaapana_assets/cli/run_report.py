@@ -46,6 +46,8 @@ def show(result: RunResult, run: CohortRun, *, seconds: float | None) -> None:
     if report is None:
         for reason in result.reasons:
             click.echo(f"  {reason}")
+        if result.report_path.exists():
+            click.echo(f"  a later run of the cohort wrote the report that is there: {result.report_path}")
     else:
         for row in report["operators"]:
             click.echo(f"  {row['operator']}: {_outcome(row)}")

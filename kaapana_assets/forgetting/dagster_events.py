@@ -15,7 +15,7 @@ from kaapana_assets.settings import Settings
 from kaapana_assets.stores.forgotten import Forgetting
 from kaapana_assets.supervision.needs import MIGRATION, given_to
 
-_FORMER_STORAGE = "kaapana_assets.defs.storage"
+_FORMER_STORAGE = "kaapana_assets.patient_storage"
 """The storage module in the dagster.yaml of earlier versions; `up` rewrites that file."""
 _PATIENCE_S = 10
 _SHOWN_LINES = 3

@@ -327,6 +327,8 @@ def _ended(session: Session, run: CohortRun, ended: Run) -> EndedRun:
 
 def _reasons(session: Session, run: Run) -> list[str]:
     """Return the distinct reasons for failure, without the names of exceptions, which the run's log has."""
+    if run.status == "CANCELED":
+        return ["the run was cancelled"]
     reasons = []
     for said in session.dagster.failures(run.run_id):
         step, _, text = said.partition(": ")
