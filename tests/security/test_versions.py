@@ -1,5 +1,6 @@
 """What an older version left is brought up to date; what a newer one left is refused, with what to do."""
 
+import importlib
 import json
 import os
 import shutil
@@ -20,12 +21,15 @@ from supervision.test_postgres import query, serving
 from kaapana_assets import __version__, home_record
 from kaapana_assets.defs import storage_migration as dagster_storage
 from kaapana_assets.defs.assembly import build_definitions
-from kaapana_assets.errors import ConfigurationError
+from kaapana_assets.errors import ConfigurationError, DagsterUnavailable
+from kaapana_assets.forgetting.dagster_events import dagster_location
 from kaapana_assets.home import check_home, make_home
 from kaapana_assets.settings import load_settings
 from kaapana_assets.settings.user_ids import NOBODY_UID
+from kaapana_assets.stores.forgotten import Forgetting
 from kaapana_assets.stores.pacs.folder import FolderPacs
 from kaapana_assets.stores.sqlite_index import SqliteIndex
+from kaapana_assets.supervision.instance import write_instance
 from kaapana_assets.supervision.postgres import Postgres
 
 OLD_BINARIES = Path("/usr/lib/postgresql/15/bin")
@@ -213,3 +217,19 @@ def test_the_data_of_a_postgresql_that_is_not_there_is_refused_and_kept(folder):
         with pytest.raises(ConfigurationError, match=said):
             postgres.prepare()
         assert (postgres.data / "global").is_dir()
+
+
+def test_forgetting_waits_for_up_where_the_storage_is_that_of_an_earlier_version(tmp_path: Path):
+    settings = load_settings(home=tmp_path / "home", postgres_url="postgresql://u@127.0.0.1:1/d")
+    forgetting = Forgetting(id="1", kind="series", asked_by="me", asked="2026-01-01T00:00:00+00:00", series=("1.2.3",))
+    location = dagster_location(settings, forgetting, storage_is_up=True)
+    settings.paths.dagster.mkdir(parents=True)
+    write_instance(settings.paths.dagster, storage={}, code_socket=tmp_path / "code.sock", launching={})
+    today = settings.paths.dagster / "dagster.yaml"
+    module = json.loads(today.read_text())["storage"]["custom"]["module"]
+    assert importlib.import_module(module).ReconnectingPostgresStorage
+    with pytest.raises(DagsterUnavailable, match="cannot be written"):  # it was asked: nobody answers there
+        location.clear()
+    today.write_text(today.read_text().replace(module, "kaapana_assets.patient_storage"))
+    with pytest.raises(DagsterUnavailable, match="set up by an earlier version"):
+        location.clear()
