@@ -71,6 +71,7 @@ class ClusterTarget:
         memory_mb: memory limit in MiB for operators that declare none; 0 for no limit.
         scratch_mb: limit in MiB for data that a pod writes outside its run directory (/tmp, HOME, its log);
             0 for no limit.
+        log_drain_s: seconds to read the rest of a log after its container has ended.
     """
 
     namespace: str
@@ -87,6 +88,7 @@ class ClusterTarget:
     retention_s: float = 86_400.0
     memory_mb: int = 0
     scratch_mb: int = 0
+    log_drain_s: float = 15.0
 
 
 @dataclass(frozen=True)

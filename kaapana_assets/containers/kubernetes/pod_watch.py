@@ -10,6 +10,7 @@ import contextlib
 import queue
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,6 +28,8 @@ _TIMED = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) ?")
 _LONGEST_TIME = 40  # bytes
 _LINES = re.compile(rb"[^\n]*\n|[^\n]+")
 _QUEUED = 1000  # lines of up to 16 KiB; when the queue is full, reading pauses
+_TAIL_ATTEMPTS = 5
+_TAIL_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,17 @@ class PodWatch:
 
     def last_lines(self, pod: str) -> list[str]:
         """Return the last lines of a log that is too long to be read whole; empty if there is no log."""
-        lines, told = Lines(), _Told()
-        found: list[str] = []
-        with contextlib.suppress(Gone):
-            for piece in self._cluster.log(pod, container=CONTAINER, since="", follow=False, last=LINES_SHOWN):
-                found += lines.feed(told.new_part(piece))
-        return [*found, *lines.feed(told.new_part(b"", final=True), final=True)]
+        for _ in range(_TAIL_ATTEMPTS):  # a busy node may break a connection, or be late with the log's end
+            lines, told = Lines(), _Told()
+            found: list[str] = []
+            with contextlib.suppress(Gone):
+                for piece in self._cluster.log(pod, container=CONTAINER, since="", follow=False, last=LINES_SHOWN):
+                    found += lines.feed(told.new_part(piece))
+            found += lines.feed(told.new_part(b"", final=True), final=True)
+            if any(line.strip() for line in found):
+                return found
+            time.sleep(_TAIL_PAUSE_S)
+        return found
 
     @property
     def log_is_read(self) -> bool:

@@ -46,7 +46,6 @@ from kaapana_assets.image_builds.record import BuiltImages
 from kaapana_assets.image_builds.references import is_folder_name, reference_of
 
 _POLL_S = 0.2
-_LOG_DRAIN_S = 15.0
 _TURN_S = 1.0
 _NO_POD_S = 2.0  # look for the reason if a Job has no pod after this long
 _KEPT_OF_A_RUN = 20  # failed pods kept for inspection; thousands would exhaust the quota of Jobs
@@ -208,8 +207,9 @@ class KubernetesRunner:
                 raise stopped(wait.launch, wait.stop, wait.last)
             if isinstance(news, KaapanaAssetsError):
                 raise news
-            if state is not None and ended_at is not None and time.monotonic() - ended_at > _LOG_DRAIN_S:
-                if news is not None:
+            if state is not None and ended_at is not None and time.monotonic() - ended_at > self._target.log_drain_s:
+                # A slow connection can leave the queue empty for a moment: that is no end of the log.
+                if news is not None or not all_read:
                     wait.say("it printed more than can be read in time: what is missing here is left out")
                     for line in watch.last_lines(seen["metadata"]["name"])[-LINES_SHOWN:]:
                         wait.heard(line)
