@@ -23,14 +23,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from kaapana_assets.backups.folders import bytes_on_disk, copied, names_in, open_file, opened
+from kaapana_assets.backups.folders import bytes_on_disk, names_in, open_file, opened
 from kaapana_assets.backups.manifest import Reader
 from kaapana_assets.backups.names import in_order, is_given_by_time
 from kaapana_assets.backups.places import BACKUPS as MARKER
 from kaapana_assets.errors import ConfigurationError, DamagedBackup, NotFound, StoreUnavailable, TemporaryError
 from kaapana_assets.shown import shown
 from kaapana_assets.stores.files.durable import free_bytes
-from kaapana_assets.stores.files.transfer import sync_file_system
+from kaapana_assets.stores.files.transfer import copy_bytes, sync_file_system
 
 _MANIFESTS, _FILES, _TEMPORARY, _KNOWN = "manifests", "files", "tmp", "known.sqlite"
 _FOLDERS = (_MANIFESTS, _FILES, _TEMPORARY)
@@ -69,7 +69,7 @@ class BackupFolder:
         with self._writing(name):
             target = os.open(f"{_TEMPORARY}/{name}", _NEW, 0o600, dir_fd=self._fd)
             try:
-                size, digest = copied(source, target, advance)
+                size, digest = copy_bytes(source, target, with_holes=True, advance=advance)
             finally:
                 os.close(target)
             self._keep(name, size, digest)
@@ -83,7 +83,7 @@ class BackupFolder:
             made = open_file(f"{_TEMPORARY}/{name}", self._fd)
             try:
                 os.fchmod(made, 0o600)
-                size, digest = copied(made, None, lambda _: None)
+                size, digest = copy_bytes(made, None)
             finally:
                 os.close(made)
             self._keep(name, size, digest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -13,8 +12,6 @@ from pathlib import Path
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # A FIFO that replaced a file must not block the reader.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_PIECE = 1 << 20
-_ZEROS = bytes(_PIECE)
 _BLOCK = 512  # the unit of st_blocks, on every file system
 _DEEPEST = 200
 
@@ -131,33 +128,6 @@ def open_file(name: str, folder: int) -> int:
         os.close(descriptor)
         raise OSError(0, "it is no regular file")
     return descriptor
-
-
-def copied(source: int, target: int | None, advance: Callable[[int], object]) -> tuple[int, str]:
-    """Copy the rest of a file, or only read it; returns its size and its SHA-256 in hex.
-
-    Pieces of zeros become holes, so that the copy of a sparse file is sparse.
-
-    Args:
-        source: descriptor of the file.
-        target: descriptor of the copy; None only reads the file.
-        advance: called with the size of each piece in bytes.
-    """
-    digest = hashlib.sha256()
-    size = 0
-    while piece := os.read(source, _PIECE):
-        digest.update(piece)
-        size += len(piece)
-        if target is not None and piece == _ZEROS[: len(piece)]:
-            os.lseek(target, len(piece), os.SEEK_CUR)
-        elif target is not None:
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(target, view) :]
-        advance(len(piece))
-    if target is not None:
-        os.ftruncate(target, size)
-    return size, digest.hexdigest()
 
 
 def bytes_on_disk(status: os.stat_result) -> int:

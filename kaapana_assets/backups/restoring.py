@@ -16,14 +16,14 @@ from pathlib import Path
 
 from kaapana_assets.backups.backup_folder import BackupFolder, translated
 from kaapana_assets.backups.databases import free_of, load, served
-from kaapana_assets.backups.folders import FOLDER, copied, names_in, open_file
+from kaapana_assets.backups.folders import FOLDER, names_in, open_file
 from kaapana_assets.backups.manifest import Entry, Header
 from kaapana_assets.backups.places import check_new_home
 from kaapana_assets.errors import ConfigurationError, DamagedBackup, StoreUnavailable, TemporaryError
 from kaapana_assets.home import RESTORING, make_home
 from kaapana_assets.home_paths import HomePaths
 from kaapana_assets.shown import shown
-from kaapana_assets.stores.files.transfer import sync_file_system
+from kaapana_assets.stores.files.transfer import copy_bytes, sync_file_system
 
 _MARK = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -51,7 +51,7 @@ def verify(folder: BackupFolder, advance: Callable[[int], object]) -> dict[str, 
                 seen.add(entry.sha256)
                 try:
                     with folder.content(entry.sha256, shown(entry.path)) as content:
-                        found = copied(content, None, advance)
+                        found = copy_bytes(content, None, advance=advance)
                 except DamagedBackup as exc:
                     damaged[entry.path] = str(exc)
                 else:
@@ -137,7 +137,7 @@ class Restore:
         data = HomePaths(self._home).postgres_data
         shutil.rmtree(data.parent, ignore_errors=True)  # of an interrupted restore
         with self._folder.content(entry.sha256, shown(entry.path)) as content:
-            if copied(content, None, advance) != (entry.size, entry.sha256):
+            if copy_bytes(content, None, advance=advance) != (entry.size, entry.sha256):
                 raise DamagedBackup(_changed(self._folder, entry))
             os.lseek(content, 0, os.SEEK_SET)
             with served(data) as postgres:
@@ -166,7 +166,7 @@ class Restore:
                 return
             target = os.open(name, _NEW, 0o600, dir_fd=folder)
             try:
-                found = copied(content, target, advance)
+                found = copy_bytes(content, target, with_holes=True, advance=advance)
                 if found == (entry.size, entry.sha256):
                     os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
                     os.fchmod(target, entry.mode & _NOT_WRITABLE_BY_OTHERS)
@@ -244,7 +244,7 @@ def _is_there(folder: int, name: str, entry: Entry) -> bool:
     except FileNotFoundError:
         return False
     try:
-        whole = copied(descriptor, None, lambda _: None) == (entry.size, entry.sha256)
+        whole = copy_bytes(descriptor, None) == (entry.size, entry.sha256)
         if whole:
             os.fchmod(descriptor, entry.mode & _NOT_WRITABLE_BY_OTHERS)
     finally:

@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kaapana_assets.stores.files.durable import remove_tree
@@ -55,30 +55,49 @@ def copy_open(reader: int, writer: int, *, at_most: int | None = None) -> tuple[
         # The clone is read instead of the source, which others may write to from now on.
         copy = os.open(f"/proc/self/fd/{writer}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return _copy_bytes(copy, None, at_most=at_most)
+            size, digest = copy_bytes(copy, None, at_most=at_most)
         finally:
             os.close(copy)
-    return _copy_bytes(reader, writer, at_most=at_most)
+    else:
+        status = os.fstat(reader)
+        is_sparse = status.st_blocks * 512 < status.st_size
+        size, digest = copy_bytes(reader, writer, at_most=at_most, with_holes=is_sparse)
+    return size, f"sha256:{digest}"
 
 
-def _copy_bytes(reader: int, writer: int | None, *, at_most: int | None) -> tuple[int, str]:
+def copy_bytes(
+    reader: int,
+    writer: int | None,
+    *,
+    at_most: int | None = None,
+    with_holes: bool = False,
+    advance: Callable[[int], object] | None = None,
+) -> tuple[int, str]:
+    """Copy the rest of an open file, or only read it; returns its size and its SHA-256 in hex.
+
+    Args:
+        reader: descriptor of the file.
+        writer: descriptor of an empty file; None only reads.
+        at_most: limit in bytes; reading stops after the first piece that exceeds it.
+        with_holes: whether pieces of zeros become holes.
+        advance: called with the size of each piece in bytes.
+    """
     digest = hashlib.sha256()
     size = 0
-    status = os.fstat(reader)
-    is_sparse = status.st_blocks * 512 < status.st_size
     while (at_most is None or size <= at_most) and (chunk := os.read(reader, _CHUNK_BYTES)):
         digest.update(chunk)
         size += len(chunk)
-        if writer is None:
-            continue
-        if is_sparse and chunk == _HOLE:
-            os.ftruncate(writer, size)
-            os.lseek(writer, size, os.SEEK_SET)
-            continue
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(writer, view) :]
-    return size, f"sha256:{digest.hexdigest()}"
+        if writer is not None and with_holes and chunk == _HOLE[: len(chunk)]:
+            os.lseek(writer, len(chunk), os.SEEK_CUR)
+        elif writer is not None:
+            view = memoryview(chunk)
+            while view:
+                view = view[os.write(writer, view) :]
+        if advance is not None:
+            advance(len(chunk))
+    if writer is not None and with_holes:
+        os.ftruncate(writer, size)
+    return size, digest.hexdigest()
 
 
 def sync_file_system(folder: Path) -> None:
