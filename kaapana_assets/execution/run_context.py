@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 
 from kaapana_assets.containers.protocol import Runner
 from kaapana_assets.stores.files.run_directory import RunDirectory
@@ -15,11 +15,10 @@ from kaapana_assets.stores.objects.protocol import ObjectStore
 from kaapana_assets.stores.pacs.protocol import Pacs
 from kaapana_assets.tree_limits import Limits
 from kaapana_assets.workflows.fingerprints import code_version
+from kaapana_assets.workflows.launch_request import Mode
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.operators import Operator
 from kaapana_assets.workflows.parameters import Value
-
-Mode = Literal["batch", "single"]
 
 
 @dataclass(frozen=True, kw_only=True)

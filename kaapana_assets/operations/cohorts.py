@@ -11,7 +11,7 @@ from kaapana_assets.cohorts.cohort import Cohort
 from kaapana_assets.errors import NotFound
 from kaapana_assets.operations.session import Session
 
-_PARTITIONS = "cohorts"
+PARTITIONS = "cohorts"
 _RECORD_JOB = "record_cohort"
 _RECORD_TIMEOUT_S = 120.0
 
@@ -55,7 +55,7 @@ def record(session: Session, name: str) -> Recorded:
         DagsterUnavailable: Dagster does not answer; the platform records the cohort once it is up.
     """
     dagster = session.dagster
-    dagster.add_dynamic_partition(_PARTITIONS, name)
+    dagster.add_dynamic_partition(PARTITIONS, name)
     run_id = dagster.launch(_RECORD_JOB, partition=name)
     ended = dagster.wait(run_id, timeout_s=_RECORD_TIMEOUT_S)
     return Recorded(ended.status, dagster.asset_url("cohort", name) if ended.succeeded else dagster.run_url(run_id))

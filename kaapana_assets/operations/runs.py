@@ -15,6 +15,7 @@ from kaapana_assets.errors import ConfigurationError, DagsterUnavailable, InputE
 from kaapana_assets.execution.last_report import EndedRun, state_of, write_last_report
 from kaapana_assets.execution.report import RunState, read_report, report_path
 from kaapana_assets.graphql.answers import Run, told
+from kaapana_assets.operations.cohorts import PARTITIONS
 from kaapana_assets.operations.session import Session
 from kaapana_assets.operations.workflows import load_workflows
 from kaapana_assets.stores.files.shelf import Manifest
@@ -23,7 +24,6 @@ from kaapana_assets.workflows.loader import Loaded
 from kaapana_assets.workflows.model import Workflow
 from kaapana_assets.workflows.plan import PLAN_TAG
 
-_PARTITIONS = "cohorts"
 _PARTITION_TAG = "dagster/partition"
 _MOST_REASONS = 10
 
@@ -122,7 +122,7 @@ def start(
     )
     _let_dagster_load(session, definition, loaded, on_reload or (lambda _: None))
     dagster = session.dagster
-    dagster.add_dynamic_partition(_PARTITIONS, request.partition)
+    dagster.add_dynamic_partition(PARTITIONS, request.partition)
     run_id = dagster.launch(request.job, partition=request.partition, run_config=request.run_config, tags=request.tags)
     return CohortRun(run_id=run_id, url=dagster.run_url(run_id), workflow=definition, cohort=cohort)
 
