@@ -1,14 +1,12 @@
 """What is sent to a guarded server by raw sockets: every request of ``raw_requests``, and many slow ones."""
 
 import socket
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 
 import pytest
 import requests
-import uvicorn
+from security import asgi
 from security.raw_requests import ATTACKS, JSON, answers, request
 
 from kaapana_assets.defs.webserver import graphql_refusal
@@ -38,19 +36,9 @@ class Obeyed:
         await send({"type": "http.response.body", "body": b"did"})
 
 
-@contextmanager
-def serving(app) -> Iterator[int]:
+def serving(app) -> AbstractContextManager[int]:
     """With what uvicorn chooses by itself, as the platform's servers do."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.01)
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join()
+    return asgi.serving(app, log_level="critical", lifespan="off")
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,13 @@
 
 import http.client
 import json
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import pytest
-import uvicorn
 import websocket
+from security import asgi
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -35,18 +34,8 @@ async def _greet(socket: WebSocket) -> None:
     await socket.close()
 
 
-@contextmanager
-def _served(app: object) -> Iterator[int]:
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", ws="websockets-sansio"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.01)
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join()
+def _served(app: object) -> AbstractContextManager[int]:
+    return asgi.serving(app, log_level="error", ws="websockets-sansio")
 
 
 def _application() -> Starlette:
